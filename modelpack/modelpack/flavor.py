@@ -1,0 +1,212 @@
+"""What a flavor must offer, and how flavors are found: by name, importing nothing (spec/06-flavors.md).
+
+A flavor is one file, ``modelpack_flavors/<name>.py``, with an object ``FLAVOR``; third parties register
+``<name> = "their.module:FLAVOR"`` under the entry-point group ``modelpack.flavors``. Listing reads directory and
+entry-point names only; a module is imported when its name has been chosen, at load never before the trust gate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from modelpack.errors import FlavorError
+from modelpack.signature import Signature
+
+__all__ = [
+    "Flavor",
+    "Form",
+    "LoadContext",
+    "PayloadFiles",
+    "Predictor",
+    "SaveContext",
+    "Saved",
+    "available",
+    "get",
+]
+
+GROUP = "modelpack.flavors"
+BUILTIN = "modelpack_flavors"
+
+# The form in which a predictor takes its data; Frame renders itself into each (modelpack.render).
+Form = Literal["frame", "pandas", "numpy", "arrow", "columns", "records"]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A loaded model behind one call."""
+
+    @property
+    def form(self) -> Form:
+        """The form ``predict`` takes its data in."""
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """Score ``data`` (in :attr:`form`) and return the model's own answer, in the model's own type.
+
+        ``params`` holds every param of the signature, coerced, defaults filled in.
+        """
+
+
+@runtime_checkable
+class StreamingPredictor(Predictor, Protocol):
+    """A predictor whose answers come piece by piece."""
+
+    def predict_stream(self, data: Any, params: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the pieces of the answer as the model makes them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveContext:
+    """What a flavor is given when it saves: an empty directory of its own and the caller's wishes.
+
+    ``directory`` will be the payload's directory; ``options`` are the flavor's own options from ``save(...,
+    options={...})``; ``code`` are the source files and directories given with ``code=``; ``example`` is the example
+    as the caller gave it (None without one).
+    """
+
+    directory: Path
+    options: Mapping[str, Any]
+    code: Sequence[Path] = ()
+    example: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved:
+    """What a flavor wrote, for the manifest.
+
+    ``format``: id of the payload format. ``entry``: path of the main file below the payload's directory (None: no
+    payload at all, as for a Python function that is only source code). ``config``: the flavor's own options as JSON,
+    handed back at load. ``packages``: names of the distributions whose version decides what the payload means.
+    ``declares``: facts about the payload for people (types, opsets); never read for trust. ``predictor``: the live
+    model behind the same call as a loaded one, so that expected outputs need no reload. ``signature``: what the
+    flavor knows of the model's signature by itself (column names of a fitted pipeline); used for the parts that no
+    example gives. ``params``: params the flavor adds. ``nulls``: whether the model takes missing values: True (every
+    column that can be missing is made nullable), False (none is, whatever the example holds), None (the example
+    decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
+    """
+
+    format: str
+    entry: str | None
+    predictor: Predictor
+    config: Mapping[str, Any] = field(default_factory=dict)
+    packages: Sequence[str] = ()
+    declares: Mapping[str, Any] = field(default_factory=dict)
+    signature: Signature | None = None
+    params: Sequence[Any] = ()
+    nulls: bool | None = None
+    entrypoint: str | None = None
+
+
+class PayloadFiles(Protocol):
+    """The verified files of one payload."""
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of the file at ``path`` below the payload's directory: the very bytes whose digest is right."""
+
+    def paths(self) -> Sequence[str]:
+        """Return the paths below the payload's directory, sorted."""
+
+    def directory(self) -> Path:
+        """Return a private directory that holds verified copies, for loaders that need real paths."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadContext:
+    """What a flavor is given when it loads; the gate has passed, everything here is verified.
+
+    ``format``, ``entry``, ``config``, ``entrypoint`` as saved. ``code_allowed`` says that a grant for class ``code``
+    covers this package's digest; a flavor must still never fall back from a safer parser to a less safe one.
+    ``namespace`` imports the package's own modules (``namespace.import_module("churn.features")``) and says which
+    top-level names are its (``namespace.modules``).
+    """
+
+    format: str
+    entry: str | None
+    files: PayloadFiles
+    config: Mapping[str, Any]
+    entrypoint: str | None
+    code_allowed: bool
+    namespace: Any
+    signature: Signature | None
+
+
+@runtime_checkable
+class Flavor(Protocol):
+    """Saves and loads the models of one framework."""
+
+    @property
+    def name(self) -> str:
+        """The name in the manifest, equal to the module's."""
+
+    @property
+    def version(self) -> str:
+        """Version of the flavor's config; a loader refuses a newer one."""
+
+    @property
+    def formats(self) -> Sequence[str]:
+        """Ids of the payload formats it loads."""
+
+    @property
+    def extra(self) -> str:
+        """The extra that installs its framework."""
+
+    def matches(self, model: object) -> int:
+        """Say how well the flavor fits the model: 0 not at all, 10 as a last resort, 50 its own framework's.
+
+        Must not import the framework: look at the modules of ``type(model).__mro__``.
+        """
+
+    def save(self, model: object, context: SaveContext) -> Saved:
+        """Write the payload into ``context.directory``."""
+
+    def load(self, context: LoadContext) -> Predictor:
+        """Build the predictor from verified files."""
+
+
+def available() -> Mapping[str, str]:
+    """Return the names of all installed flavors and the ``module:object`` each is at; imports none of them.
+
+    Raises:
+        FlavorError: two distributions offer the same name (``flavor-duplicate``).
+    """
+    found: dict[str, str] = {}
+    spec = importlib.util.find_spec(BUILTIN)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(place).glob("*.py")):
+            if not file.stem.startswith("_"):
+                found[file.stem] = f"{BUILTIN}.{file.stem}:FLAVOR"
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if found.get(point.name, point.value) != point.value:
+            raise FlavorError(
+                f"two installed distributions offer the flavor {point.name!r}: {found[point.name]} and {point.value}",
+                code="flavor-duplicate",
+                hint="Uninstall one of them.",
+            )
+        found[point.name] = point.value
+    return MappingProxyType(found)
+
+
+def get(name: str) -> Flavor:
+    """Import and return the installed flavor called ``name``.
+
+    Raises:
+        FlavorError: there is none (``flavor-unknown``), or its object is not a flavor (``flavor-invalid``).
+    """
+    places = available()
+    if name not in places:
+        raise FlavorError(
+            f"no installed flavor is called {name!r}",
+            code="flavor-unknown",
+            hint=f"Installed: {', '.join(sorted(places)) or 'none'}.",
+        )
+    module, _, attribute = places[name].partition(":")
+    flavor = getattr(importlib.import_module(module), attribute or "FLAVOR", None)
+    if not isinstance(flavor, Flavor) or flavor.name != name:
+        raise FlavorError(f"{places[name]} is not a flavor called {name!r}", code="flavor-invalid")
+    return flavor

@@ -1,0 +1,69 @@
+# Sourced by the other scripts: the repository's root, and virtual environments that are made once and renewed
+# when what they were made from changes. Needs Python 3.11 or newer and pip, nothing else.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Prints the interpreter to make environments with: $PYTHON, or the first that is new enough.
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13 python; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "modelpack needs Python 3.11 or newer; set PYTHON to one" >&2
+    return 1
+}
+
+# make_venv DIR: a new environment with the pinned pip.
+make_venv() {
+    local python
+    python="$(find_python)"
+    rm -rf "$1"
+    # Some distributions ship Python without ensurepip: then the machine's own pip fills the environment.
+    "$python" -m venv "$1" 2>/dev/null || "$python" -m venv --clear --without-pip "$1"
+    if [ -x "$1/bin/pip" ]; then
+        "$1/bin/python" -m pip install -q -c "$root/constraints.txt" --upgrade pip
+    else
+        "$python" -m pip --python "$1/bin/python" install -q -c "$root/constraints.txt" pip
+    fi
+}
+
+# fresh DIR FILE...: true if DIR was finished with these very files; otherwise DIR is made anew.
+fresh() {
+    local dir="$1" now
+    shift
+    now="$(cat "$@" | cksum)"
+    if [ -f "$dir/.made-from" ] && [ "$(cat "$dir/.made-from")" = "$now" ]; then
+        return 0
+    fi
+    make_venv "$dir"
+    return 1
+}
+
+# finished DIR FILE...: remembers that DIR is complete.
+finished() {
+    local dir="$1"
+    shift
+    cat "$@" | cksum > "$dir/.made-from"
+}
+
+# The development environment: the package as an editable install, with every extra and every tool.
+dev_venv() {
+    venv="$root/.venv"
+    local sources=("$root/pyproject.toml" "$root/constraints.txt")
+    if ! fresh "$venv" "${sources[@]}"; then
+        say "installing the development environment into .venv"
+        (
+            cd "$root"
+            "$venv/bin/pip" install -q -c constraints.txt --group dev
+            "$venv/bin/pip" install -q -c constraints.txt --no-build-isolation -e '.[all]'
+        )
+        finished "$venv" "${sources[@]}"
+    fi
+    export PATH="$venv/bin:$PATH"
+}

@@ -27,9 +27,9 @@ make_venv() {
     # Some distributions ship Python without ensurepip: then the machine's own pip fills the environment.
     "$python" -m venv "$1" 2>/dev/null || "$python" -m venv --clear --without-pip "$1"
     if [ -x "$1/bin/pip" ]; then
-        "$1/bin/python" -m pip install -q -c "$root/constraints.txt" --upgrade pip
+        "$1/bin/python" -m pip install -qq -c "$root/constraints.txt" --upgrade pip
     else
-        "$python" -m pip --python "$1/bin/python" install -q -c "$root/constraints.txt" pip
+        "$python" -m pip --python "$1/bin/python" install -qq -c "$root/constraints.txt" pip
     fi
 }
 
@@ -60,8 +60,8 @@ dev_venv() {
         say "installing the development environment into .venv"
         (
             cd "$root"
-            "$venv/bin/pip" install -q -c constraints.txt --group dev
-            "$venv/bin/pip" install -q -c constraints.txt --no-build-isolation -e '.[all]'
+            "$venv/bin/pip" install -qq -c constraints.txt --group dev
+            "$venv/bin/pip" install -qq -c constraints.txt --no-build-isolation -e '.[all]'
         )
         finished "$venv" "${sources[@]}"
     fi

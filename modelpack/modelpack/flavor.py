@@ -107,7 +107,7 @@ class PayloadFiles(Protocol):
     """The verified files of one payload."""
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of the file at ``path`` below the payload's directory: the very bytes whose digest is right."""
+        """Return the bytes of the file at ``path`` below the payload's directory, whose digest is right."""
 
     def paths(self) -> Sequence[str]:
         """Return the paths below the payload's directory, sorted."""

@@ -1,0 +1,132 @@
+"""Directories that appear whole or not at all (spec/02-package.md#atomic).
+
+The content is written into a hidden directory beside the target, flushed to disk, and moved into place with one
+rename. A process killed at any moment leaves the target as it was: absent, or the whole old one. What it leaves
+beside it, ``.modelpack-<name>-…``, is swept by the next one that writes to the same target.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelpack.errors import SaveError
+from modelpack.pathrules import MANIFEST
+
+__all__ = ["directory"]
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty staging directory that becomes ``target`` when the block ends without an error.
+
+    Raises:
+        SaveError: ``target-exists``, ``target-not-package`` (never overwrites what is not a package), or
+            ``target-unwritable``.
+    """
+    _check(target, overwrite=overwrite)
+    prefix = f".modelpack-{target.name}-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent, prefix)
+        staging = target.parent / f"{prefix}{secrets.token_hex(6)}"
+        staging.mkdir(mode=0o700)
+    except OSError as exc:
+        raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
+    lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield staging
+        _flush(staging)
+        staging.chmod(0o777 & ~_umask())
+        _place(staging, target, overwrite=overwrite)
+        _flush_entry(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _check(target: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(target) or _is_empty(target):
+        return
+    if not overwrite:
+        raise SaveError(
+            f"{target} exists", code="target-exists", hint="Choose another path, or pass overwrite=True to replace it."
+        )
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise SaveError(
+            f"{target} is not a package, so it is not overwritten",
+            code="target-not-package",
+            hint="Choose another path, or remove it yourself.",
+        )
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+
+
+def _place(staging: Path, target: Path, *, overwrite: bool) -> None:
+    try:
+        staging.rename(target)
+        return
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not overwrite:
+            _check(target, overwrite=overwrite)
+            raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
+    # Both names are taken: swap them in one step, so that there is no moment without a whole package.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(staging), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise SaveError(
+            f"{target} cannot be replaced in one step: {os.strerror(number)}",
+            code="target-unwritable",
+            hint="Remove the old package first, or save under another path.",
+        )
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove what killed writers left: staging directories that nobody holds a lock on."""
+    for leftover in parent.glob(f"{_glob_escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+            finally:
+                os.close(fd)
+
+
+def _glob_escape(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def _flush(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            _flush_entry(Path(folder, name))
+        _flush_entry(Path(folder))
+
+
+def _flush_entry(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _umask() -> int:
+    """Return the process's umask (there is no way to read it but to set it)."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current

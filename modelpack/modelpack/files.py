@@ -1,0 +1,187 @@
+"""Files on disk: hashing, the closed world, verified reading (spec/02-package.md, spec/04-digests.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from modelpack.errors import Fault, IntegrityError
+from modelpack.manifest import FileEntry
+from modelpack.pathrules import MANIFEST, UNLISTED
+
+__all__ = ["VerifiedFiles", "hash_file", "read_manifest", "scan", "verify"]
+
+_BLOCK = 1024 * 1024
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """Return (``sha256:<hex>``, size in bytes) of a regular file."""
+    digest, size = hashlib.sha256(), 0
+    with _open_regular(path) as fd:
+        while block := os.read(fd, _BLOCK):
+            digest.update(block)
+            size += len(block)
+    return f"sha256:{digest.hexdigest()}", size
+
+
+def read_manifest(root: Path, *, max_bytes: int) -> bytes:
+    """Return the bytes of ``modelpack.json``, at most one more than ``max_bytes``.
+
+    Raises:
+        IntegrityError: ``package-missing`` (no such directory), ``manifest-missing``, ``file-kind``.
+    """
+    if not root.is_dir():
+        raise IntegrityError(f"{root} is not a directory", code="package-missing", hint="Give the package's directory.")
+    try:
+        with _open_regular(root / MANIFEST) as fd:
+            return _read(fd, max_bytes + 1)
+    except FileNotFoundError:
+        raise IntegrityError(
+            f"{root} has no {MANIFEST}", code="manifest-missing", hint="It is not a package, or not a whole one."
+        ) from None
+
+
+class _open_regular:  # noqa: N801 - reads as a function
+    """Open a file for reading as a descriptor, only if it is a regular file; never block, never follow a link."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> int:
+        try:
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            if isinstance(exc, FileNotFoundError):
+                raise
+            raise IntegrityError(f"cannot be read: {exc.strerror}", code="file-kind", path=self.path.name) from None
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            os.close(self.fd)
+            raise IntegrityError("is not a regular file", code="file-kind", path=self.path.name)
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def _read(fd: int, limit: int) -> bytes:
+    blocks: list[bytes] = []
+    while limit > 0 and (block := os.read(fd, min(limit, 64 * _BLOCK))):
+        blocks.append(block)
+        limit -= len(block)
+    return b"".join(blocks)
+
+
+def scan(root: Path) -> tuple[dict[str, int], list[Fault]]:
+    """Return the sizes of all regular files below ``root`` by path, and a fault for everything else found."""
+    sizes: dict[str, int] = {}
+    faults: list[Fault] = []
+    stack = [""]
+    while stack:
+        prefix = stack.pop()
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                path = f"{prefix}{entry.name}"
+                if entry.is_symlink():
+                    faults.append(Fault("file-kind", path, "is a symbolic link; a package holds regular files only"))
+                elif entry.is_dir(follow_symlinks=False):
+                    stack.append(f"{path}/")
+                elif entry.is_file(follow_symlinks=False):
+                    sizes[path] = entry.stat(follow_symlinks=False).st_size
+                else:
+                    faults.append(Fault("file-kind", path, "is not a regular file"))
+    return sizes, faults
+
+
+def verify(root: Path, files: Sequence[FileEntry]) -> list[Fault]:
+    """Return everything in which the directory differs from ``files``: kinds, missing, extra, sizes, digests."""
+    sizes, faults = scan(root)
+    for path in sorted(sizes.keys() - {entry.path for entry in files} - UNLISTED):
+        faults.append(Fault("file-unexpected", path, "is in the package but not listed in its manifest"))
+    strange = {fault.path for fault in faults if fault.code == "file-kind"}
+    to_hash: list[FileEntry] = []
+    for entry in files:
+        if entry.path in sizes:
+            if sizes[entry.path] == entry.size:
+                to_hash.append(entry)
+            else:
+                message = f"is {sizes[entry.path]} bytes, not {entry.size}"
+                faults.append(Fault("size-mismatch", entry.path, message))
+        elif entry.path not in strange:
+            faults.append(Fault("file-missing", entry.path, "is listed in the manifest but not there"))
+    for entry, digest in zip(to_hash, _hash_all(root, [entry.path for entry in to_hash]), strict=True):
+        if digest != entry.digest:
+            faults.append(Fault("digest-mismatch", entry.path, "is not the file the manifest describes"))
+    return sorted(faults, key=lambda fault: fault.path)
+
+
+def _hash_all(root: Path, paths: Sequence[str]) -> Iterable[str]:
+    """Hash files in parallel: hashlib lets other threads run."""
+    workers = min(len(paths), os.cpu_count() or 1, 8)
+    if workers < 2:
+        return [hash_file(root / path)[0] for path in paths]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda path: hash_file(root / path)[0], paths))
+
+
+class VerifiedFiles:
+    """The files of a package, or of one payload of it, read so that what is used is what was verified.
+
+    Every read hashes the very bytes it returns; a file swapped after ``open`` is refused, whatever it is now.
+    ``prefix`` is the directory that the paths given to :meth:`read` are relative to.
+    """
+
+    def __init__(self, root: Path, entries: Iterable[FileEntry], prefix: str = "") -> None:
+        self._root = root
+        self._prefix = prefix
+        self._entries: Mapping[str, FileEntry] = {entry.path.removeprefix(prefix): entry for entry in entries}
+        self._directory: Path | None = None
+
+    def paths(self) -> Sequence[str]:
+        """Return the paths, relative to the prefix, sorted."""
+        return sorted(self._entries)
+
+    def size(self, path: str) -> int:
+        """Return the size of a file in bytes, as listed."""
+        return self._entry(path).size
+
+    def read(self, path: str) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            IntegrityError: ``file-missing``, ``file-kind``, ``size-mismatch`` or ``digest-mismatch``.
+        """
+        entry = self._entry(path)
+        try:
+            with _open_regular(self._root / entry.path) as fd:
+                raw = _read(fd, entry.size + 1)
+        except FileNotFoundError:
+            raise IntegrityError("the file is gone", code="file-missing", path=entry.path) from None
+        if len(raw) != entry.size:
+            raise IntegrityError("the file changed since", code="size-mismatch", path=entry.path)
+        if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
+            raise IntegrityError("the file changed since", code="digest-mismatch", path=entry.path)
+        return raw
+
+    def directory(self) -> Path:
+        """Return a private directory with verified copies of all files, removed when this object goes."""
+        if self._directory is None:
+            target = Path(tempfile.mkdtemp(prefix="modelpack-"))
+            weakref.finalize(self, shutil.rmtree, target, ignore_errors=True)
+            for path in self.paths():
+                copy = target / path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(self.read(path))
+            self._directory = target
+        return self._directory
+
+    def _entry(self, path: str) -> FileEntry:
+        if path not in self._entries:
+            raise IntegrityError("no such file in the package", code="file-missing", path=self._prefix + path)
+        return self._entries[path]

@@ -1,0 +1,80 @@
+"""Which file paths a package may hold (spec/02-package.md#paths): the same on every system, and never outside."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+__all__ = ["MANIFEST", "UNLISTED", "clashes", "fault"]
+
+MANIFEST = "modelpack.json"
+# The manifest, and detached signatures of it: the only files that `files` does not list.
+UNLISTED = frozenset({MANIFEST, "modelpack.sig.json", "model.sig"})
+
+MAX_PATH = 1024
+MAX_SEGMENT = 255
+_FORBIDDEN = frozenset('\\:*?"<>|')
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul"} | {f"{name}{digit}" for name in ("com", "lpt") for digit in "123456789¹²³"}
+)
+
+
+def fault(path: str) -> tuple[str, str] | None:
+    """Return (code, message) of the first rule the path breaks, or None if it is a good one."""
+    if not path:
+        return "path-empty", "the path is empty"
+    if any(ord(c) < 32 or ord(c) == 127 or c in _FORBIDDEN or "\ud800" <= c <= "\udfff" for c in path):
+        return "path-character", 'the path holds a control character, a surrogate, or one of \\ : * ? " < > |'
+    if len(path.encode()) > MAX_PATH:
+        return "path-too-long", f"the path is longer than {MAX_PATH} bytes"
+    if path.startswith("/"):
+        return "path-absolute", "the path is absolute"
+    if unicodedata.normalize("NFC", path) != path:
+        return "path-normalization", "the path is not in Unicode normalization form C"
+    for segment in path.split("/"):
+        found = _segment_fault(segment)
+        if found:
+            return found
+    if path.casefold() in {name.casefold() for name in UNLISTED}:
+        return "path-reserved", "the name is reserved for the manifest and its signatures"
+    return None
+
+
+def _segment_fault(segment: str) -> tuple[str, str] | None:
+    if not segment:
+        return "path-segment", "the path has an empty segment"
+    if segment in (".", ".."):
+        return "path-traversal", "the path has a segment '.' or '..'"
+    if len(segment.encode()) > MAX_SEGMENT:
+        return "path-too-long", f"a segment is longer than {MAX_SEGMENT} bytes"
+    if segment[-1] in ". " or segment[0] == " ":
+        return "path-segment", "a segment ends with a dot or a space, or starts with a space"
+    if segment.partition(".")[0].rstrip(" ").casefold() in _RESERVED:
+        return "path-reserved", "a segment is a device name on some systems"
+    return None
+
+
+def clashes(paths: Iterable[str]) -> list[tuple[int, str, str]]:
+    """Return (position, code, message) for each path that cannot stand beside an earlier one.
+
+    Two paths clash when they are equal, differ only in case, or one is a directory of the other.
+    """
+    found: list[tuple[int, str, str]] = []
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for position, path in enumerate(paths):
+        parts = path.split("/")
+        parents = {folder.casefold(): folder for folder in ("/".join(parts[:i]) for i in range(1, len(parts)))}
+        folded = path.casefold()
+        if files.get(folded) == path:
+            found.append((position, "path-duplicate", "the path is listed twice"))
+        elif folded in files:
+            found.append((position, "path-clash", "the path differs from an earlier one only in case"))
+        elif folded in folders or any(parent in files for parent in parents):
+            found.append((position, "path-clash", "one path is a directory of another"))
+        elif any(folders.get(key, folder) != folder for key, folder in parents.items()):
+            found.append((position, "path-clash", "a directory differs from an earlier one only in case"))
+        files.setdefault(folded, path)
+        for key, folder in parents.items():
+            folders.setdefault(key, folder)
+    return found

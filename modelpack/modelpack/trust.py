@@ -1,0 +1,164 @@
+"""What loading a package could run, decided by the reader; and who has allowed it (spec/09-trust.md).
+
+The class of a payload follows from its format and from a static audit of its bytes. Nothing the package says of
+itself is read here. Class ``code`` needs a grant bound to the package's digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from modelpack.audits import Audit, skops
+from modelpack.errors import TrustError, UsageError
+from modelpack.files import VerifiedFiles
+
+__all__ = ["FORMATS", "Grant", "Store", "assess", "default_store", "parse_digest"]
+
+Reader = Callable[[str], bytes]
+
+
+def _code(reason: str) -> Callable[[Reader, str | None], Audit]:
+    audit = Audit(trust="code", types=(), unlisted=(), reasons=(reason,))
+    return lambda read, entry: audit
+
+
+def _skops(read: Reader, entry: str | None) -> Audit:
+    return skops.audit(read, entry or "")
+
+
+# Payload format -> the audit that gives its class. A format that is not here only disables the flavors that use it.
+FORMATS: Mapping[str, Callable[[Reader, str | None], Audit]] = MappingProxyType(
+    {
+        "skops": _skops,
+        "pickle": _code("a pickle: loading it runs whatever it says"),
+        "cloudpickle": _code("a cloudpickle: loading it runs whatever it says"),
+        "python-source": _code("Python source: loading it imports and runs it"),
+    }
+)
+
+
+def assess(format_id: str, files: VerifiedFiles, entry: str | None) -> Audit | None:
+    """Return the audit of a payload, or None if its format is unknown to this reader."""
+    audit = FORMATS.get(format_id)
+    return None if audit is None else audit(files.read, entry)
+
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def parse_digest(text: str) -> str:
+    """Return ``text`` if it is a full digest ``sha256:<64 hex>``.
+
+    Raises:
+        UsageError: ``digest-invalid``. Abbreviations are refused: a grant is for exactly one package.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise UsageError(
+            "not a package digest",
+            code="digest-invalid",
+            hint="Give the whole digest, sha256: and 64 hex digits, as `modelpack inspect` prints it.",
+        )
+    return text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grant:
+    """Permission, of this user on this machine, to run the code of the package with this digest."""
+
+    digest: str
+    name: str
+    version: str
+    source: Literal["saved", "user"]
+    granted: str
+
+
+class Store:
+    """The user's own grants: a private directory with one small file for each digest.
+
+    A store that another user could write to is not read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, digest: str, *, name: str, version: str, source: Literal["saved", "user"] = "user") -> Grant:
+        """Grant the digest; granting it again changes nothing but the date."""
+        grant = Grant(
+            digest=parse_digest(digest),
+            name=name,
+            version=version,
+            source=source,
+            granted=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._check()
+        file = self._file(digest)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as stream:
+            json.dump({f: getattr(grant, f) for f in Grant.__slots__}, stream)
+        temporary.replace(file)
+        return grant
+
+    def remove(self, digest: str) -> bool:
+        """Withdraw a grant; say whether there was one."""
+        self._check()
+        try:
+            self._file(parse_digest(digest)).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def grants(self) -> list[Grant]:
+        """Return all grants, oldest first."""
+        self._check()
+        found = []
+        for file in self.root.glob("*.json") if self.root.is_dir() else ():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                found.append(Grant(**json.loads(file.read_text())))
+        return sorted(found, key=lambda grant: (grant.granted, grant.digest))
+
+    def allows(self, digest: str) -> bool:
+        """Say whether the digest has been granted."""
+        self._check()
+        return any(grant.digest == digest for grant in self._read(digest))
+
+    def _read(self, digest: str) -> list[Grant]:
+        try:
+            return [Grant(**json.loads(self._file(digest).read_text()))]
+        except (FileNotFoundError, ValueError, TypeError):
+            return []
+
+    def _file(self, digest: str) -> Path:
+        return self.root / f"{digest.removeprefix('sha256:')}.json"
+
+    def _check(self) -> None:
+        try:
+            state = self.root.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o022:
+            raise TrustError(
+                f"the trust store {self.root} could be written by others, so it is not used",
+                code="trust-store-unsafe",
+                hint=f"Make it yours alone: chmod 700 {self.root}",
+            )
+
+
+def default_store() -> Store:
+    """Return this user's store: ``$MODELPACK_TRUST_STORE``, or ``modelpack/trust`` in the user's config directory."""
+    chosen = os.environ.get("MODELPACK_TRUST_STORE")
+    if chosen:
+        return Store(Path(chosen))
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Store(Path(config) / "modelpack" / "trust")

@@ -33,16 +33,11 @@ make_venv() {
     fi
 }
 
-# fresh DIR FILE...: true if DIR was finished with these very files; otherwise DIR is made anew.
+# fresh DIR FILE...: true if DIR was finished with these very files.
 fresh() {
-    local dir="$1" now
+    local dir="$1"
     shift
-    now="$(cat "$@" | cksum)"
-    if [ -f "$dir/.made-from" ] && [ "$(cat "$dir/.made-from")" = "$now" ]; then
-        return 0
-    fi
-    make_venv "$dir"
-    return 1
+    [ -f "$dir/.made-from" ] && [ "$(cat "$dir/.made-from")" = "$(cat "$@" | cksum)" ]
 }
 
 # finished DIR FILE...: remembers that DIR is complete.
@@ -58,6 +53,7 @@ dev_venv() {
     local sources=("$root/pyproject.toml" "$root/constraints.txt")
     if ! fresh "$venv" "${sources[@]}"; then
         say "installing the development environment into .venv"
+        make_venv "$venv"
         (
             cd "$root"
             "$venv/bin/pip" install -qq -c constraints.txt --group dev

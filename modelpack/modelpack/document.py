@@ -44,7 +44,7 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     except UnicodeDecodeError as exc:
         raise ManifestError(f"the document is not UTF-8 at byte {exc.start}", code="document-encoding") from None
     try:
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=lambda _: _NotANumber())
+        value = json.loads(text, object_pairs_hook=_pairs, parse_int=_integer, parse_constant=lambda _: _NotANumber())
     except RecursionError:
         raise ManifestError(f"the document is nested deeper than {MAX_DEPTH}", code="json-depth") from None
     except ValueError as exc:
@@ -57,6 +57,11 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
 def dump(value: Any) -> bytes:
     """Return the bytes of a document: UTF-8, two-space indent, keys in the order given, a newline at the end."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _integer(digits: str) -> int:
+    """Return the integer; one far beyond the limit as 10^40, since Python refuses to read thousands of digits."""
+    return int(digits) if len(digits) <= 40 else 10**40
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -200,6 +200,30 @@ class DictionaryType(Strict):
     categories: Annotated[tuple[bool | int | float | str, ...], Field(strict=False)] | None = None
     ordered: bool = False
 
+    @model_validator(mode="after")
+    def _categories_fit(self) -> DictionaryType:
+        seen: set[bool | int | float | str] = set()
+        for category in self.categories or ():
+            if not _is_value(category, ELEMENTS[self.values]):
+                raise ValueError(f"a category is not a value of type {self.values}")
+            if category in seen:
+                raise ValueError("a category occurs twice")
+            seen.add(category)
+        return self
+
+
+def _is_value(value: bool | int | float | str, element: ElementType) -> bool:
+    match element.kind:
+        case "bool":
+            return isinstance(value, bool)
+        case "int" | "uint":
+            low = -(2 ** (element.bits - 1)) if element.kind == "int" else 0
+            return type(value) is int and low <= value < low + 2**element.bits
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, str)
+
 
 def refuse_repeats(names: Any) -> None:
     """Raise ValueError naming the first name that occurs twice."""

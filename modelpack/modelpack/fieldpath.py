@@ -18,5 +18,6 @@ def join(path: str, *parts: str | int) -> str:
         elif _PLAIN.fullmatch(part):
             path += f".{part}" if path else part
         else:
-            path += f"[{json.dumps(part, ensure_ascii=False)}]"
+            # A lone surrogate is escaped, so that the path can always be printed.
+            path += f"[{json.dumps(part, ensure_ascii=False).encode('utf-8', 'backslashreplace').decode()}]"
     return path

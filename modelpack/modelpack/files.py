@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -60,7 +61,8 @@ class _open_regular:  # noqa: N801 - reads as a function
         except OSError as exc:
             if isinstance(exc, FileNotFoundError):
                 raise
-            raise IntegrityError(f"cannot be read: {exc.strerror}", code="file-kind", path=self.path.name) from None
+            code = "file-kind" if exc.errno in (errno.ELOOP, errno.ENXIO) else "file-unreadable"
+            raise IntegrityError(f"cannot be read: {exc.strerror}", code=code, path=self.path.name) from None
         if not stat.S_ISREG(os.fstat(self.fd).st_mode):
             os.close(self.fd)
             raise IntegrityError("is not a regular file", code="file-kind", path=self.path.name)
@@ -85,26 +87,37 @@ def scan(root: Path) -> tuple[dict[str, int], list[Fault]]:
     stack = [""]
     while stack:
         prefix = stack.pop()
-        with os.scandir(root / prefix) as entries:
-            for entry in entries:
-                path = f"{prefix}{entry.name}"
-                if entry.is_symlink():
-                    faults.append(Fault("file-kind", path, "is a symbolic link; a package holds regular files only"))
-                elif entry.is_dir(follow_symlinks=False):
-                    stack.append(f"{path}/")
-                elif entry.is_file(follow_symlinks=False):
-                    sizes[path] = entry.stat(follow_symlinks=False).st_size
-                else:
-                    faults.append(Fault("file-kind", path, "is not a regular file"))
+        try:
+            entries = list(os.scandir(root / prefix))
+        except OSError as exc:
+            faults.append(Fault("file-unreadable", _shown(prefix).rstrip("/"), f"cannot be listed: {exc.strerror}"))
+            continue
+        for entry in entries:
+            path = f"{prefix}{entry.name}"
+            if entry.is_symlink():
+                faults.append(
+                    Fault("file-kind", _shown(path), "is a symbolic link; a package holds regular files only")
+                )
+            elif entry.is_dir(follow_symlinks=False):
+                stack.append(f"{path}/")
+            elif entry.is_file(follow_symlinks=False):
+                sizes[path] = entry.stat(follow_symlinks=False).st_size
+            else:
+                faults.append(Fault("file-kind", _shown(path), "is not a regular file"))
     return sizes, faults
+
+
+def _shown(name: str) -> str:
+    """Return a file's name as text that can be printed; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def verify(root: Path, files: Sequence[FileEntry]) -> list[Fault]:
     """Return everything in which the directory differs from ``files``: kinds, missing, extra, sizes, digests."""
     sizes, faults = scan(root)
     for path in sorted(sizes.keys() - {entry.path for entry in files} - UNLISTED):
-        faults.append(Fault("file-unexpected", path, "is in the package but not listed in its manifest"))
-    strange = {fault.path for fault in faults if fault.code == "file-kind"}
+        faults.append(Fault("file-unexpected", _shown(path), "is in the package but not listed in its manifest"))
+    strange = {fault.path for fault in faults}
     to_hash: list[FileEntry] = []
     for entry in files:
         if entry.path in sizes:
@@ -115,19 +128,29 @@ def verify(root: Path, files: Sequence[FileEntry]) -> list[Fault]:
                 faults.append(Fault("size-mismatch", entry.path, message))
         elif entry.path not in strange:
             faults.append(Fault("file-missing", entry.path, "is listed in the manifest but not there"))
-    for entry, digest in zip(to_hash, _hash_all(root, [entry.path for entry in to_hash]), strict=True):
-        if digest != entry.digest:
-            faults.append(Fault("digest-mismatch", entry.path, "is not the file the manifest describes"))
+    faults.extend(fault for fault in _hash_all(root, to_hash) if fault)
     return sorted(faults, key=lambda fault: fault.path)
 
 
-def _hash_all(root: Path, paths: Sequence[str]) -> Iterable[str]:
-    """Hash files in parallel: hashlib lets other threads run."""
-    workers = min(len(paths), os.cpu_count() or 1, 8)
+def _hash_all(root: Path, entries: Sequence[FileEntry]) -> Iterable[Fault | None]:
+    """Check digests in parallel: hashlib lets other threads run."""
+    workers = min(len(entries), os.cpu_count() or 1, 8)
     if workers < 2:
-        return [hash_file(root / path)[0] for path in paths]
+        return [_hash_fault(root, entry) for entry in entries]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda path: hash_file(root / path)[0], paths))
+        return list(pool.map(lambda entry: _hash_fault(root, entry), entries))
+
+
+def _hash_fault(root: Path, entry: FileEntry) -> Fault | None:
+    try:
+        digest, _ = hash_file(root / entry.path)
+    except IntegrityError as exc:
+        return Fault(exc.code, entry.path, exc.message)
+    except FileNotFoundError:
+        return Fault("file-missing", entry.path, "was removed while the package was read")
+    if digest != entry.digest:
+        return Fault("digest-mismatch", entry.path, "is not the file the manifest describes")
+    return None
 
 
 class VerifiedFiles:

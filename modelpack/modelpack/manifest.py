@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -46,7 +47,21 @@ def _good_path(path: str) -> str:
     return path
 
 
+def _good_time(time: str) -> str:
+    try:
+        datetime.fromisoformat(f"{time[:19]}+00:00")
+    except ValueError:
+        raise ValueError("no such date or time of day") from None
+    return time
+
+
 Path = Annotated[str, AfterValidator(_good_path)]
+Time = Annotated[
+    str,
+    # Not \d, which takes the digits of every script.
+    Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$", max_length=40),
+    AfterValidator(_good_time),
+]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 FormatId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]{0,63}$", max_length=64)]
 FeatureId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./_-]{0,127}$", max_length=128)]
@@ -103,8 +118,8 @@ class FlavorEntry(Strict):
 class Tolerance(Strict):
     """How far a number may be from the recorded one: ``|a - b| <= atol + rtol * |b|``."""
 
-    rtol: Annotated[float, Field(ge=0, strict=False)] = 1e-6
-    atol: Annotated[float, Field(ge=0, strict=False)] = 1e-9
+    rtol: Annotated[float, Field(ge=0)] = 1e-6
+    atol: Annotated[float, Field(ge=0)] = 1e-9
 
 
 class Example(Strict):
@@ -154,13 +169,11 @@ class Environment(Strict):
 class Manifest(Strict):
     """All that a package says of itself; frozen, checked, and independent of where the package lies."""
 
-    modelpack: Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")] = FORMAT
+    modelpack: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$")] = FORMAT
     requires: Annotated[tuple[FeatureId, ...], Field(strict=False)] = ()
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=128)]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$", max_length=128)]
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$", max_length=40)] | None = (
-        None
-    )
+    created: Time | None = None
     producer: Producer | None = None
     description: Text | None = None
     license: Label | None = None
@@ -205,13 +218,15 @@ class Manifest(Strict):
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            errors = exc.errors(include_url=False)
+            errors = [error for error in exc.errors(include_url=False) if not _follows(value, error)]
         unknown = [e["loc"] for e in errors if e["type"] == "extra_forbidden"]
         if newer and unknown and len(unknown) == len(errors):
             for loc in unknown:
                 _drop(value, loc)
             return cls._validate(value, newer=newer)
-        faults = [fault for error in errors if (fault := _fault(value, error)) is not None]
+        if newer:
+            errors = [error for error in errors if error["type"] != "extra_forbidden"]
+        faults = [_fault(value, error) for error in errors]
         raise ManifestError.from_faults(sorted(faults, key=lambda fault: fault.code == "field-unknown"))
 
     def to_bytes(self) -> bytes:
@@ -235,11 +250,11 @@ def content_digest(files: Iterable[FileEntry]) -> str:
 
 def _version(value: Mapping[str, Any]) -> bool:
     """Refuse versions and features this reader does not know; say whether the minor version is newer than ours."""
-    version = value.get("modelpack")
-    if not isinstance(version, str):
+    if "modelpack" not in value:
         raise ManifestError("the format version is missing", code="field-missing", path="modelpack")
-    major, _, minor = version.partition(".")
-    if not (version.isascii() and major.isdecimal() and minor.isdecimal()):
+    version = value["modelpack"]
+    major, _, minor = version.partition(".") if isinstance(version, str) and version.isascii() else ("", "", "")
+    if not (major.isdecimal() and minor.isdecimal() and len(version) <= 9):
         raise ManifestError("not a version MAJOR.MINOR", code="field-invalid", path="modelpack")
     if int(major) != MAJOR:
         raise ManifestError(
@@ -260,12 +275,15 @@ def _version(value: Mapping[str, Any]) -> bool:
     return int(minor) > MINOR
 
 
-def _fault(root: Any, error: Any) -> Fault | None:
-    """Translate one of pydantic's errors; None for the follow-up of another."""
-    path, value = _locate(root, error["loc"])
+def _follows(root: Any, error: Any) -> bool:
+    """Say whether one of pydantic's errors only follows from another: it counts a list's items that passed."""
+    return error["type"] == "too_short" and bool(_locate(root, error["loc"], absent=False)[1])
+
+
+def _fault(root: Any, error: Any) -> Fault:
+    """Translate one of pydantic's errors."""
     kind = error["type"]
-    if kind == "too_short" and isinstance(value, list) and value:
-        return None  # pydantic counts the items that passed; the item that failed is reported by itself
+    path, _ = _locate(root, error["loc"], absent=kind == "missing")
     if kind == "missing":
         return Fault("field-missing", path, "the field is required")
     if kind == "extra_forbidden":
@@ -276,15 +294,19 @@ def _fault(root: Any, error: Any) -> Fault | None:
     return Fault("field-invalid", path, message[0].lower() + message[1:])
 
 
-def _locate(root: Any, loc: tuple[str | int, ...]) -> tuple[str, Any]:
-    """Follow pydantic's location through the data, leaving out the names of union members it puts in between."""
+def _locate(root: Any, loc: tuple[str | int, ...], *, absent: bool) -> tuple[str, Any]:
+    """Follow pydantic's location through the data; ``absent``: its last part is a key that is not there."""
     path, value = "", root
-    for i, part in enumerate(loc):
+    for part in _plain(loc[:-1] if absent else loc):
         if _holds(value, part):
             path, value = join(path, part), value[part]
-        elif i == len(loc) - 1 and isinstance(value, dict) and isinstance(part, str) and part != "[key]":
-            path, value = join(path, part), None
-    return path, value
+    return (join(path, loc[-1]), None) if absent else (path, value)
+
+
+def _plain(loc: tuple[str | int, ...]) -> list[str | int]:
+    """Leave out the names of union members, which pydantic puts behind the fields that hold unions by ``kind``."""
+    unions = {"inputs", "outputs", "type"} if loc[:1] == ("signature",) else set()
+    return [part for i, part in enumerate(loc) if not (i and loc[i - 1] in unions)]
 
 
 def _holds(value: Any, part: str | int) -> bool:
@@ -295,10 +317,9 @@ def _holds(value: Any, part: str | int) -> bool:
 
 def _drop(root: Any, loc: tuple[str | int, ...]) -> None:
     value = root
-    for part in loc[:-1]:
-        if _holds(value, part):
-            value = value[part]
-    value.pop(loc[-1], None)
+    for part in _plain(loc[:-1]):
+        value = value[part]
+    del value[loc[-1]]
 
 
 def _broken_rules(manifest: Manifest) -> Iterable[Fault]:

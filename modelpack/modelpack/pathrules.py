@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -14,6 +15,9 @@ UNLISTED = frozenset({MANIFEST, "modelpack.sig.json", "model.sig"})
 MAX_PATH = 1024
 MAX_SEGMENT = 255
 _FORBIDDEN = frozenset('\\:*?"<>|')
+# C1 controls, line and paragraph separators, the byte order mark, bidirectional controls: a list of files that holds
+# one of them does not look on a screen like what it is.
+_INVISIBLE = re.compile("[\x80-\x9f\u2028\u2029\ufeff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _RESERVED = frozenset(
     {"con", "prn", "aux", "nul"} | {f"{name}{digit}" for name in ("com", "lpt") for digit in "123456789¹²³"}
 )
@@ -25,6 +29,8 @@ def fault(path: str) -> tuple[str, str] | None:
         return "path-empty", "the path is empty"
     if any(ord(c) < 32 or ord(c) == 127 or c in _FORBIDDEN or "\ud800" <= c <= "\udfff" for c in path):
         return "path-character", 'the path holds a control character, a surrogate, or one of \\ : * ? " < > |'
+    if _INVISIBLE.search(path):
+        return "path-character", "the path holds a character that changes how the text around it looks"
     if len(path.encode()) > MAX_PATH:
         return "path-too-long", f"the path is longer than {MAX_PATH} bytes"
     if path.startswith("/"):
@@ -35,7 +41,7 @@ def fault(path: str) -> tuple[str, str] | None:
         found = _segment_fault(segment)
         if found:
             return found
-    if path.casefold() in {name.casefold() for name in UNLISTED}:
+    if path.partition("/")[0].casefold() in UNLISTED:
         return "path-reserved", "the name is reserved for the manifest and its signatures"
     return None
 

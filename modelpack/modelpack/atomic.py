@@ -14,7 +14,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modelpack.errors import SaveError
@@ -26,15 +26,22 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+def _is_package(target: Path) -> bool:
+    return not target.is_symlink() and (target / MANIFEST).is_file()
+
+
 @contextlib.contextmanager
-def directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def directory(target: Path, *, overwrite: bool, replaceable: Callable[[Path], bool] = _is_package) -> Iterator[Path]:
     """Yield an empty staging directory that becomes ``target`` when the block ends without an error.
 
+    ``replaceable`` says whether what is there may be overwritten: by default a package and nothing else.
+
     Raises:
-        SaveError: ``target-exists``, ``target-not-package`` (never overwrites what is not a package), or
+        SaveError: ``target-exists``, ``target-not-package`` (what is there is not replaceable), or
             ``target-unwritable``.
     """
-    _check(target, overwrite=overwrite)
+    allowed = replaceable if overwrite else None
+    _check(target, allowed)
     prefix = f".modelpack-{target.name}-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,23 +56,23 @@ def directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
         yield staging
         _flush(staging)
         staging.chmod(0o777 & ~_umask())
-        _place(staging, target, overwrite=overwrite)
+        _place(staging, target, allowed)
         _flush_entry(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
 
 
-def _check(target: Path, *, overwrite: bool) -> None:
+def _check(target: Path, replaceable: Callable[[Path], bool] | None) -> None:
     if not os.path.lexists(target) or _is_empty(target):
         return
-    if not overwrite:
+    if replaceable is None:
         raise SaveError(
             f"{target} exists", code="target-exists", hint="Choose another path, or pass overwrite=True to replace it."
         )
-    if target.is_symlink() or not (target / MANIFEST).is_file():
+    if not replaceable(target):
         raise SaveError(
-            f"{target} is not a package, so it is not overwritten",
+            f"{target} is not {'a package' if replaceable is _is_package else 'ours'}, so it is not overwritten",
             code="target-not-package",
             hint="Choose another path, or remove it yourself.",
         )
@@ -75,13 +82,13 @@ def _is_empty(target: Path) -> bool:
     return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
 
 
-def _place(staging: Path, target: Path, *, overwrite: bool) -> None:
+def _place(staging: Path, target: Path, replaceable: Callable[[Path], bool] | None) -> None:
     try:
         staging.rename(target)
         return
     except OSError as exc:
-        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not overwrite:
-            _check(target, overwrite=overwrite)
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST) or replaceable is None:
+            _check(target, replaceable)
             raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
     # Both names are taken: swap them in one step, so that there is no moment without a whole package.
     libc = ctypes.CDLL(None, use_errno=True)

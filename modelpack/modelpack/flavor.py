@@ -86,9 +86,10 @@ class Saved:
     ``declares``: facts about the payload for people (types, opsets); never read for trust. ``predictor``: the live
     model behind the same call as a loaded one, so that expected outputs need no reload. ``signature``: what the
     flavor knows of the model's signature by itself (column names of a fitted pipeline); used for the parts that no
-    example gives. ``params``: params the flavor adds. ``nulls``: whether the model takes missing values: True (every
-    column that can be missing is made nullable), False (none is, whatever the example holds), None (the example
-    decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
+    example gives. ``params``: params the flavor adds. ``nulls``: whether the
+    model takes missing values: True (every column is made nullable), False (none is), a mapping by column, None (the
+    example decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
+    ``python``: the range of Python versions the payload loads on.
     """
 
     format: str
@@ -99,8 +100,9 @@ class Saved:
     declares: Mapping[str, Any] = field(default_factory=dict)
     signature: Signature | None = None
     params: Sequence[Any] = ()
-    nulls: bool | None = None
+    nulls: bool | Mapping[str, bool] | None = None
     entrypoint: str | None = None
+    python: str = ">=3.11"
 
 
 class PayloadFiles(Protocol):

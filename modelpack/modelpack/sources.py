@@ -34,9 +34,7 @@ class Namespace:
     such files nothing is written to disk.
     """
 
-    def __init__(
-        self, digest: str, sources: Mapping[str, bytes], directory: Callable[[], Path] | None = None
-    ) -> None:
+    def __init__(self, digest: str, sources: Mapping[str, bytes], directory: Callable[[], Path] | None = None) -> None:
         self.root = PREFIX + digest.removeprefix("sha256:")[:32]
         self._sources = dict(sources)
         self._directory = directory if any(not path.endswith(".py") for path in sources) else None

@@ -1,0 +1,56 @@
+"""What all commands share: how errors are shown, and the exit codes 0 (done), 1 (failed), 2 (wrong usage)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from modelpack.errors import ModelpackError, UsageError
+
+__all__ = ["MAX_FAULTS", "fail", "guard", "show_json"]
+
+MAX_FAULTS = 50
+
+
+@contextlib.contextmanager
+def guard(*, as_json: bool = False) -> Iterator[None]:
+    """Turn a ModelpackError into readable lines on stderr (or JSON on stdout) and the right exit code."""
+    try:
+        yield
+    except ModelpackError as exc:
+        fail(exc, as_json=as_json)
+    except BrokenPipeError:
+        # The reader of our output has gone (`modelpack inspect … | head`); that is no error of ours.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+def fail(error: ModelpackError, *, as_json: bool = False) -> None:
+    """Show the error and exit: 2 for wrong usage, else 1."""
+    if as_json:
+        show_json({"ok": False, "error": error.to_json()})
+    else:
+        click.echo(f"modelpack: {_line(error)}", err=True)
+        for fault in error.faults[1:MAX_FAULTS]:
+            click.echo(f"  {fault}", err=True)
+        if len(error.faults) > MAX_FAULTS:
+            click.echo(f"  … and {len(error.faults) - MAX_FAULTS} more", err=True)
+        cause = error.__cause__
+        if cause is not None and error.code == "model-raised":
+            click.echo(f"  {type(cause).__name__}: {cause}", err=True)
+    raise SystemExit(2 if isinstance(error, UsageError) else 1)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _line(error: ModelpackError) -> str:
+    text = f"{error.path}: {error.message}" if error.path else error.message
+    return f"{text} [{error.code}]" + (f"\n  {error.hint}" if error.hint else "")

@@ -1,0 +1,77 @@
+"""``modelpack serve``: score requests over HTTP."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from modelpack.cli.report import guard
+
+__all__ = ["command"]
+
+_SIZE = re.compile(r"(\d{1,15}) ?([KMG]?)(i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+class Size(click.ParamType):
+    """A number of bytes: ``1000``, ``64K``, ``100MB``; a K is 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 1000, 64K or 100MB", param, ctx)
+        return int(match[1]) * _UNITS[match[2].upper()]
+
+
+@click.command(
+    epilog="Example: modelpack serve churn --port 5000, then curl http://127.0.0.1:5000/invocations "
+    "-H 'Content-Type: application/json' -d '{\"dataframe_records\": [{\"age\": 31}]}'"
+)
+@click.argument("package", metavar="PKG", type=click.Path())
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 512), help="Number of processes.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Requests at a time per worker.  [default: cores]")
+@click.option("--max-body", default="100MB", show_default=True, type=Size(), help="Largest request body.")
+@click.option(
+    "--grace", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to finish at the end."
+)
+@click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
+@click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+@click.option("--json-logs", is_flag=True, help="Write the log and the ready line as JSON.")
+def command(package: str, *, allow_code: str | None, flavor: str | None, **options: Any) -> None:
+    """Serve the model in PKG over HTTP: POST /invocations, GET /docs.
+
+    Prints one line when it is ready. SIGTERM finishes the requests in flight and ends with exit code 0.
+    """
+    with guard(json=options["json_logs"]):
+        supervisor = importlib.import_module("modelpack_server.supervisor")
+        settings = importlib.import_module("modelpack_server.settings")
+        chosen = {name: value for name, value in options.items() if value is not None}
+        source = settings.Source(package=package, allow_code=allow_code, flavor=flavor)
+        announce = _announce_json if options["json_logs"] else _announce
+        code = supervisor.serve(source, settings.Settings(**chosen), announce)
+    sys.exit(code)
+
+
+def _announce(url: str, about: Mapping[str, str]) -> None:
+    digest = about["digest"].removeprefix("sha256:")[:12]
+    click.echo(f"ready: {url} serves {about['name']} {about['version']} (sha256:{digest}, flavor {about['flavor']})")
+
+
+def _announce_json(url: str, about: Mapping[str, str]) -> None:
+    click.echo(json.dumps({"event": "ready", "url": url, **about}))

@@ -1,0 +1,142 @@
+"""The environment a model needs: captured at saving, compared at loading (spec/10-environment.md).
+
+Capture reads installed metadata only: no subprocess, no network, no reloading of the model.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from modelpack.errors import EnvironmentMismatch, SaveError
+from modelpack.manifest import Environment, Platform, Python
+
+__all__ = ["Difference", "capture", "compare", "require"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One way in which this environment is not the one the model was saved in.
+
+    ``severity`` is "error" for a critical package that is missing or outside its range, else "note".
+    """
+
+    name: str
+    wanted: str
+    found: str | None
+    severity: Literal["error", "note"]
+
+    def __str__(self) -> str:
+        return f"{self.name}: saved with {self.wanted}, here {self.found or 'not installed'}"
+
+
+def capture(critical: Sequence[str], dependencies: Iterable[str] = (), *, python: str = ">=3.11") -> Environment:
+    """Return the environment for a manifest.
+
+    ``critical`` are the distributions whose version decides what the payload means; ``dependencies`` are the
+    caller's own requirements (PEP 508), kept as given; ``python`` is the range of Python versions it loads on.
+
+    Raises:
+        SaveError: a dependency that is not a requirement (``dependency-invalid``).
+    """
+    captured = {name: version for name in critical if (version := installed(name)) is not None}
+    wanted = {canonicalize_name(name): f"{name}=={_public(version)}" for name, version in captured.items()}
+    for i, text in enumerate(dependencies):
+        requirement = _requirement(text, i)
+        wanted[canonicalize_name(requirement.name)] = text
+        if (version := installed(requirement.name)) is not None:
+            captured[requirement.name] = version
+    libc = "-".join(part for part in platform.libc_ver() if part)
+    return Environment(
+        python=Python(
+            requires=python,
+            captured=platform.python_version(),
+            implementation=sys.implementation.name,
+        ),
+        dependencies=tuple(wanted[name] for name in sorted(wanted)),
+        critical=tuple(sorted(name for name in critical if name in captured)),
+        captured={name: captured[name] for name in sorted(captured, key=str.casefold)},
+        platform=Platform(os=sys.platform, arch=platform.machine() or None, libc=libc or None),
+    )
+
+
+def installed(name: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compare(environment: Environment) -> list[Difference]:
+    """Return how this environment differs from the one recorded, worst first.
+
+    A critical package must be of the same release series as the captured one: major and minor version equal.
+    """
+    found = []
+    python = environment.python
+    if python.requires and not _python_fits(python.requires):
+        found.append(
+            Difference(name="python", wanted=python.requires, found=platform.python_version(), severity="error")
+        )
+    critical = {canonicalize_name(name) for name in environment.critical}
+    for name, wanted in environment.captured.items():
+        here = installed(name)
+        if here == wanted:
+            continue
+        serious = canonicalize_name(name) in critical and (here is None or not _same_series(wanted, here))
+        found.append(Difference(name=name, wanted=wanted, found=here, severity="error" if serious else "note"))
+    return sorted(found, key=lambda difference: difference.severity)
+
+
+def require(differences: Iterable[Difference]) -> None:
+    """Raise EnvironmentMismatch (``environment-mismatch``) if any difference is an error."""
+    serious = [difference for difference in differences if difference.severity == "error"]
+    if serious:
+        wanted = " ".join(f"'{d.name}=={_public(d.wanted)}'" for d in serious if d.name != "python")
+        raise EnvironmentMismatch(
+            "; ".join(map(str, serious)),
+            code="environment-mismatch",
+            path="environment",
+            hint=f"Install what it was saved with: pip install {wanted}" if wanted else "Use the Python it needs.",
+        )
+
+
+def _requirement(text: str, position: int) -> Requirement:
+    try:
+        return Requirement(text)
+    except InvalidRequirement as exc:
+        raise SaveError(
+            "not a PEP 508 requirement", code="dependency-invalid", path=f"dependencies[{position}]", hint=str(exc)
+        ) from None
+
+
+def _public(version: str) -> str:
+    """Return the version as a requirement can name it; an unreadable one stays as it is."""
+    try:
+        return str(Version(version))
+    except InvalidVersion:
+        return version
+
+
+def _same_series(one: str, other: str) -> bool:
+    try:
+        return Version(one).release[:2] == Version(other).release[:2]
+    except InvalidVersion:
+        return one == other
+
+
+def _python_fits(specifier: str) -> bool:
+    try:
+        return SpecifierSet(specifier).contains(platform.python_version(), prereleases=True)
+    except InvalidSpecifier:
+        return False

@@ -1,0 +1,111 @@
+"""Loading a package, in the order of spec/09-trust.md#loading."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from modelpack import environment
+from modelpack import flavor as flavors
+from modelpack.errors import FlavorError, TrustError, UsageError
+from modelpack.model import Model
+from modelpack.package import Candidate, Package, Plan
+from modelpack.trust import Store
+
+__all__ = ["load"]
+
+
+def load(
+    package: str | os.PathLike[str] | Package,
+    *,
+    allow_code: str | None = None,
+    flavor: str | None = None,
+    environment_policy: Literal["strict", "ignore"] = "strict",
+    store: Store | None = None,
+) -> Model:
+    """Load the model of a package.
+
+    ``allow_code`` grants class ``code`` to the package with that digest, for this call. ``flavor`` picks one;
+    otherwise the first that is installed and allowed is taken. ``environment_policy="ignore"`` loads although a
+    critical package has another version. ``store`` is the trust store to ask, the user's own by default.
+
+    Raises:
+        ManifestError, IntegrityError: it is not a valid package, or a file changed after it was verified.
+        TrustError: it would run code from the package and nobody has allowed that for its digest.
+        EnvironmentMismatch: a critical package is missing or of another release series.
+        FlavorError: no flavor can be loaded here.
+    """
+    # 1-3. Bounded parse, schema, closed world and digests.
+    opened = package if isinstance(package, Package) else Package.open(package)
+    # 4-5. The environment; the trust class by static audit of the payloads' bytes.
+    plan = opened.plan(allow_code=allow_code, store=store)
+    if environment_policy == "strict":
+        environment.require(plan.differences)
+    candidate = _choose(opened, plan, flavor)
+    # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
+    return _build(opened, candidate, granted=plan.granted)
+
+
+def _choose(package: Package, plan: Plan, name: str | None) -> Candidate:
+    candidates = [candidate for candidate in plan.candidates if name is None or candidate.name == name]
+    if not candidates:
+        raise UsageError(
+            f"the package has no flavor {name!r}",
+            code="flavor-absent",
+            hint=f"It has: {', '.join(candidate.name for candidate in plan.candidates)}.",
+        )
+    for candidate in candidates:
+        if candidate.ready:
+            return candidate
+    for candidate in candidates:
+        if candidate.installed and candidate.trust == "code":
+            raise _untrusted(package, candidate)
+    raise FlavorError(
+        "; ".join(f"flavor {candidate.name}: {candidate.problem}" for candidate in candidates),
+        code="flavor-unavailable",
+        path="flavors",
+    )
+
+
+def _untrusted(package: Package, candidate: Candidate) -> TrustError:
+    """Say what would run; never print a line that allows it when pasted."""
+    manifest = package.manifest
+    return TrustError(
+        f"loading {manifest.name} {manifest.version} with flavor {candidate.name} can run any code: "
+        f"{'; '.join(candidate.runs)}. Nothing was run",
+        code="code-not-allowed",
+        path=f"flavors[{candidate.index}]",
+        hint="If you know who made it, allow exactly this package by its digest, "
+        "which `modelpack inspect` shows (docs/trust.md).",
+    )
+
+
+def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
+    chosen = flavors.get(candidate.name)
+    entry = package.manifest.flavors[candidate.index]
+    if int(entry.version) > int(chosen.version):
+        raise FlavorError(
+            f"the package needs version {entry.version} of flavor {entry.name}, installed is {chosen.version}",
+            code="flavor-version",
+            path=f"flavors[{candidate.index}].version",
+            hint="Install a newer modelpack.",
+        )
+    payload = package.manifest.payloads[next(iter(entry.payloads.values()))] if entry.payloads else None
+    format_id = payload.format if payload else "python-source"
+    if format_id not in chosen.formats:
+        raise FlavorError(
+            f"flavor {entry.name} does not load payloads of format {format_id}",
+            code="format-unsupported",
+            path=f"flavors[{candidate.index}].payloads",
+        )
+    context = flavors.LoadContext(
+        format=format_id,
+        entry=package.payload_entry(payload) if payload else None,
+        files=package.payload_files(payload) if payload else package.files("code/"),
+        config=entry.config,
+        entrypoint=entry.entrypoint,
+        code_allowed=granted,
+        namespace=package.namespace(),
+        signature=package.manifest.signature,
+    )
+    return Model(package, chosen.load(context), candidate)

@@ -1,0 +1,115 @@
+"""A loaded model: a manifest and a predictor behind one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from modelpack import coerce, render
+from modelpack.errors import ModelError, ModelpackError, UsageError
+from modelpack.flavor import Predictor, StreamingPredictor
+from modelpack.frame import Frame
+from modelpack.manifest import Manifest
+from modelpack.signature import IO, Signature
+
+if TYPE_CHECKING:
+    from modelpack.package import Candidate, Package
+
+__all__ = ["Model"]
+
+
+class Model:
+    """A model that scores data: checked on the way in, checked on the way out."""
+
+    def __init__(self, package: Package, predictor: Predictor, candidate: Candidate) -> None:
+        self.package = package
+        self.candidate = candidate
+        self._predictor = predictor
+
+    def __repr__(self) -> str:
+        return f"<Model {self.manifest.name} {self.manifest.version} flavor={self.candidate.name}>"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The package's manifest."""
+        return self.package.manifest
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return self.package.manifest.signature
+
+    @property
+    def digest(self) -> str:
+        """The package's digest."""
+        return self.package.digest
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model can answer piece by piece (:meth:`predict_stream`)."""
+        return isinstance(self._predictor, StreamingPredictor)
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Score the data and return the model's own answer: an array, a DataFrame, whatever the model gives.
+
+        ``data`` is a DataFrame, a dict of columns, a list of records, an array, an Arrow table; it is coerced to the
+        signature without loss or refused.
+
+        Raises:
+            InputError: data or params do not fit the signature; nothing was scored.
+            ModelError: the model raised; the original exception is ``__cause__``.
+            OutputError: the answer does not fit the signature.
+        """
+        frame = coerce.inputs(data, self.signature)
+        values = coerce.params(params, self.signature)
+        answer = self._call(frame, values)
+        coerce.outputs(answer, self._outputs(values), rows=frame.rows)
+        return answer
+
+    def predict_stream(self, data: Any, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Score the data and yield the pieces of the answer as the model makes them.
+
+        Raises:
+            UsageError: the model does not stream (``stream-unsupported``).
+            InputError, ModelError: as :meth:`predict`.
+        """
+        if not isinstance(self._predictor, StreamingPredictor):
+            raise UsageError("the model gives its answer at once", code="stream-unsupported", hint="Use predict.")
+        frame = coerce.inputs(data, self.signature)
+        values = coerce.params(params, self.signature)
+        pieces = self._predictor.predict_stream(render.to(frame, self._predictor.form), values)
+        return self._guarded(pieces)
+
+    def score(self, frame: Frame, params: Mapping[str, Any]) -> Frame:
+        """Score coerced data and return the checked answer as a Frame: what the server and batch call.
+
+        ``params`` are as :func:`modelpack.coerce.params` returns them.
+        """
+        answer = self._call(frame, params)
+        return coerce.outputs(answer, self._outputs(params), rows=frame.rows)
+
+    def _call(self, frame: Frame, params: Mapping[str, Any]) -> Any:
+        data = render.to(frame, self._predictor.form)
+        try:
+            return self._predictor.predict(data, params)
+        except ModelpackError:
+            raise
+        except Exception as exc:
+            raise _raised(exc) from exc
+
+    def _guarded(self, pieces: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from pieces
+        except Exception as exc:
+            raise _raised(exc) from exc
+
+    def _outputs(self, params: Mapping[str, Any]) -> IO | None:
+        """Return what the answer must fit: nothing where a param has changed what the model gives."""
+        for param in self.signature.params:
+            if param.changes_outputs and params.get(param.name) != param.default:
+                return None
+        return self.signature.outputs
+
+
+def _raised(exc: Exception) -> ModelError:
+    return ModelError(f"the model raised {type(exc).__name__}", code="model-raised")

@@ -55,7 +55,7 @@ class Namespace:
             FlavorError: ``code-missing``: the package has no such module. Whatever the module raises is passed on.
         """
         self.install()
-        if not self.owns(name):
+        if self.find(name) is None:
             raise FlavorError(f"the package's code has no module {name!r}", code="code-missing")
         return importlib.import_module(self.qualify(name))
 

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from modelpack import environment
+from modelpack.errors import EnvironmentMismatch, SaveError
+from modelpack.manifest import Environment, Python
+
+NUMPY = environment.installed("numpy")
+assert NUMPY is not None
+
+
+def saved(**versions: str) -> Environment:
+    return Environment(captured=versions, critical=("numpy",))
+
+
+def test_capture_records_what_is_installed() -> None:
+    env = environment.capture(["numpy", "not-installed-here"], ["packaging>=20", "not-there; python_version > '2'"])
+    assert env.captured == {"numpy": NUMPY, "packaging": environment.installed("packaging")}
+    assert env.critical == ("numpy",)
+    assert env.dependencies == ("not-there; python_version > '2'", f"numpy=={NUMPY}", "packaging>=20")
+    assert env.python.captured == platform.python_version()
+    assert env.platform.os == "linux"
+
+
+def test_the_callers_own_range_wins() -> None:
+    assert environment.capture(["numpy"], ["NumPy>=1"]).dependencies == ("NumPy>=1",)
+
+
+def test_capture_is_the_same_each_time() -> None:
+    assert environment.capture(["packaging", "numpy"]) == environment.capture(["numpy", "packaging"])
+
+
+def test_what_is_no_requirement_is_refused() -> None:
+    with pytest.raises(SaveError) as info:
+        environment.capture([], ["fine", "--index-url=elsewhere"])
+    assert (info.value.code, info.value.path) == ("dependency-invalid", "dependencies[1]")
+
+
+def test_the_same_environment_has_no_differences() -> None:
+    assert environment.compare(environment.capture(["numpy", "packaging"])) == []
+
+
+@pytest.mark.parametrize(
+    ("versions", "severity"),
+    [
+        ({"numpy": "0.1"}, "error"),
+        ({"numpy": "not a version"}, "error"),
+        ({"numpy": NUMPY.rpartition(".")[0] + ".999"}, "note"),
+        ({"packaging": "0.1"}, "note"),
+        ({"absent": "1.0"}, "note"),
+    ],
+)
+def test_only_critical_packages_of_another_series_are_errors(versions: dict[str, str], severity: str) -> None:
+    (difference,) = environment.compare(saved(**versions))
+    assert difference.severity == severity
+
+
+def test_a_missing_critical_package_says_what_to_install() -> None:
+    env = Environment(captured={"absent": "1.2+local"}, critical=("absent",))
+    with pytest.raises(EnvironmentMismatch, match=r"pip install 'absent==1.2\+local'") as info:
+        environment.require(environment.compare(env))
+    assert info.value.code == "environment-mismatch"
+    assert "not installed" in info.value.message
+
+
+@pytest.mark.parametrize(("requires", "fits"), [(">=3.11", True), ("==2.7.*", False), ("no specifier", False)])
+def test_python_must_be_in_range(requires: str, fits: bool) -> None:
+    found = environment.compare(Environment(python=Python(requires=requires)))
+    assert (found == []) is fits
+    if not fits:
+        with pytest.raises(EnvironmentMismatch, match="Use the Python it needs"):
+            environment.require(found)
+
+
+def test_notes_do_not_stop_anything() -> None:
+    environment.require(environment.compare(saved(packaging="0.1")))

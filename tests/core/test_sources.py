@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+
+from modelpack.errors import FlavorError
+from modelpack.sources import Namespace
+
+ONE = "sha256:" + "1" * 64
+TWO = "sha256:" + "2" * 64
+
+
+@pytest.fixture(autouse=True)
+def clean() -> object:
+    before, finders = set(sys.modules), list(sys.meta_path)
+    yield None
+    sys.meta_path[:] = finders
+    for name in set(sys.modules) - before:
+        if name.startswith("_modelpack_code_"):
+            del sys.modules[name]
+
+
+def space(digest: str = ONE, **sources: str) -> Namespace:
+    return Namespace(digest, {name.replace("__", "/") + ".py": text.encode() for name, text in sources.items()})
+
+
+def test_a_module_is_imported_under_the_digest() -> None:
+    module = space(churn="value = 1").import_module("churn")
+    assert module.value == 1
+    assert module.__name__ == f"_modelpack_code_{'1' * 32}.churn"
+    assert "churn" not in sys.modules
+
+
+def test_two_packages_with_one_module_name_live_side_by_side() -> None:
+    one = space(ONE, churn="import helper\nvalue = helper.value", helper="value = 1")
+    two = space(TWO, churn="import helper\nvalue = helper.value", helper="value = 2")
+    assert (one.import_module("churn").value, two.import_module("churn").value) == (1, 2)
+
+
+def test_own_modules_come_first_inside_and_nowhere_else() -> None:
+    code = space(json="dumps = 'mine'", user="import json\nfrom json import dumps\nvalue = (json.dumps, dumps)")
+    assert code.import_module("user").value == ("mine", "mine")
+    assert importlib.import_module("json").dumps is not None
+    assert importlib.import_module("json").dumps != "mine"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import pkg.sub.leaf\nvalue = pkg.sub.leaf.value",
+        "import pkg.sub.leaf as leaf\nvalue = leaf.value",
+        "from pkg.sub import leaf\nvalue = leaf.value",
+        "from pkg.sub.leaf import value",
+        "from pkg import sub\nfrom pkg.sub import leaf\nvalue = sub.leaf.value",
+        "import importlib, pkg.uses\nvalue = pkg.uses.value",
+    ],
+)
+def test_every_way_to_import_finds_the_packages_own(statement: str) -> None:
+    code = space(pkg____init__="", pkg__sub__leaf="value = 7", pkg__uses="from .sub.leaf import value", main=statement)
+    assert code.import_module("main").value == 7
+
+
+def test_the_python_path_is_left_alone() -> None:
+    before = list(sys.path)
+    space(churn="import sys\nvalue = list(sys.path)").import_module("churn")
+    assert sys.path == before
+
+
+def test_classes_of_the_package_can_be_pickled_while_it_is_loaded() -> None:
+    module = space(churn="class Model:\n    def __init__(self):\n        self.x = 3").import_module("churn")
+    assert pickle.loads(pickle.dumps(module.Model())).x == 3
+
+
+def test_a_traceback_shows_the_packages_source() -> None:
+    module = space(churn="def predict(x):\n    return 1 / x  # the line").import_module("churn")
+    with pytest.raises(ZeroDivisionError) as info:
+        module.predict(0)
+    text = "".join(traceback.format_exception(info.value))
+    assert "<package>/code/churn.py" in text
+
+
+def test_resolve_finds_nested_names() -> None:
+    code = space(churn="class A:\n    class B:\n        x = 5")
+    assert code.resolve("churn:A.B").x == 5
+
+
+@pytest.mark.parametrize("name", ["absent:x", "churn:absent", "churn.absent:x", "json:dumps"])
+def test_what_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(FlavorError) as info:
+        space(churn="").resolve(name)
+    assert info.value.code == "code-missing"
+
+
+def test_code_that_fails_fails_with_its_own_error() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        space(churn="import no_such_library").import_module("churn")
+
+
+def test_data_beside_the_code_is_found_by_file(tmp_path: Path) -> None:
+    sources = {"churn/__init__.py": b"from pathlib import Path\nvalue = (Path(__file__).parent / 'w.txt').read_text()"}
+    (tmp_path / "churn").mkdir()
+    (tmp_path / "churn" / "w.txt").write_text("weights")
+    code = Namespace(ONE, {**sources, "churn/w.txt": b"weights"}, lambda: tmp_path)
+    assert code.import_module("churn").value == "weights"
+
+
+def test_without_data_nothing_is_written() -> None:
+    def refuse() -> Path:
+        raise AssertionError("written")
+
+    code = Namespace(ONE, {"churn.py": b"value = globals().get('__file__')"}, refuse)
+    assert code.import_module("churn").value is None
+
+
+def test_other_finders_are_not_disturbed() -> None:
+    code = space(churn="")
+    code.install()
+    code.install()
+    finder = sys.meta_path[-1]
+    assert [one for one in sys.meta_path if type(one) is type(finder)] == [finder]
+    assert importlib.util.find_spec(f"{code.root}.absent") is None
+    assert finder.get_source(f"{code.root}.churn") == ""  # type: ignore[attr-defined]
+    assert finder.get_source(f"{code.root}.absent") is None  # type: ignore[attr-defined]
+    assert not finder.is_package(f"{code.root}.churn")  # type: ignore[attr-defined]

@@ -18,9 +18,11 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationInfo,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 __all__ = [
     "ELEMENTS",
@@ -106,6 +108,16 @@ class Strict(BaseModel):
     """Base of all parts of the format: frozen, strict, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_null_in_files(cls, data: Any, info: ValidationInfo) -> Any:
+        """In a file a property without a value is left out: null is a value, and of the wrong type."""
+        if info.context == "file" and isinstance(data, dict):
+            for key, field in cls.model_fields.items():
+                if data.get(key, ...) is None and field.annotation is not Any:
+                    raise PydanticCustomError("null", "null; leave the property out instead", {"key": key})
+        return data
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

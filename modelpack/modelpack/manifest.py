@@ -216,7 +216,7 @@ class Manifest(Strict):
     @classmethod
     def _validate(cls, value: dict[str, Any], *, newer: bool) -> Self:
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(value, context="file")
         except ValidationError as exc:
             errors = [error for error in exc.errors(include_url=False) if not _follows(value, error)]
         unknown = [e["loc"] for e in errors if e["type"] == "extra_forbidden"]
@@ -284,6 +284,8 @@ def _fault(root: Any, error: Any) -> Fault:
     """Translate one of pydantic's errors."""
     kind = error["type"]
     path, _ = _locate(root, error["loc"], absent=kind == "missing")
+    if kind == "null":
+        return Fault("field-invalid", join(path, error["ctx"]["key"]), error["msg"])
     if kind == "missing":
         return Fault("field-missing", path, "the field is required")
     if kind == "extra_forbidden":

@@ -1,0 +1,2 @@
+def greet(data, params):
+    return [f'hello {name}' for name in data]

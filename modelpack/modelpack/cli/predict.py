@@ -1,0 +1,150 @@
+"""``modelpack predict``: score files in batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from modelpack.cli import runtime
+from modelpack.cli.report import guard
+from modelpack.errors import UsageError
+
+__all__ = ["command"]
+
+_FORMATS = ("csv", "jsonl", "parquet", "arrow", "arrows")
+
+
+class _Stopped(BaseException):
+    """A signal asked the run to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@click.command(
+    epilog="Example: modelpack predict churn -i 'rows/*.parquet' -o scores.parquet --keep id --on-error rejects.jsonl"
+)
+@click.argument("package", metavar="PKG", type=click.Path())
+@click.option("-i", "--input", "inputs", metavar="IN", multiple=True, required=True,
+              help="A file, a directory, a quoted pattern, or - for stdin. Can be repeated.")  # fmt: skip
+@click.option("-o", "--output", metavar="OUT", required=True,
+              help="A file, a directory (ends in / or exists: one file for each input), or - for stdout.")  # fmt: skip
+@click.option("--input-format", type=click.Choice(_FORMATS), help="Instead of what the name says.  [stdin: jsonl]")
+@click.option("--output-format", type=click.Choice(_FORMATS), help="Instead of what the name says.  [stdout: jsonl]")
+@click.option("--keep", metavar="NAMES", default="all", show_default=True,
+              help="Input columns written beside the answers: all, none, or names with commas.")  # fmt: skip
+@click.option("-p", "--param", "pairs", metavar="NAME=VALUE", multiple=True,
+              help="A param of the model; the value is JSON, or else text. Can be repeated.")  # fmt: skip
+@click.option("--params", metavar="JSON", help="The model's params as a JSON object.")
+@click.option("--on-error", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write rows that do not fit to this file (JSON Lines) and go on, instead of stopping.")  # fmt: skip
+@click.option("--max-rejects", type=click.IntRange(0), help="Stop once more rows than this are refused.")
+@click.option("--batch-size", type=click.IntRange(1), help="Rows scored at a time.  [default: 16384]")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
+@click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
+@click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary, or the error, as JSON.")
+def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
+    """Score files with the model in PKG and write its answers, beside the columns they belong to.
+
+    The output appears when all of it is written, or not at all. Formats: CSV, JSON Lines, Parquet, Arrow IPC.
+    """
+    with guard(as_json=as_json), _stoppable():
+        done = _run(package, inputs, output, given)
+        if as_json:
+            # On stdout, unless that is where the answers went.
+            click.echo(json.dumps(done.to_json(), ensure_ascii=False, indent=2), err=output == "-")
+        if done.rejected:
+            total = done.rejected + done.rows
+            click.echo(f"modelpack: {done.rejected:,} of {total:,} rows refused, see {done.rejects}", err=True)
+
+
+def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, Any]) -> Any:
+    batch = runtime("batch")
+    if given["max_rejects"] is not None and given["on_error"] is None:
+        raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
+    raw = _params(given["params"], given["pairs"])
+    progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
+    chosen = {"batch_size": given["batch_size"]} if given["batch_size"] is not None else {}
+    options = batch.Options(
+        input_format=given["input_format"],
+        output_format=given["output_format"],
+        keep=_keep(given["keep"]),
+        on_error=given["on_error"],
+        max_rejects=given["max_rejects"],
+        overwrite=given["overwrite"],
+        progress=progress,
+        **chosen,
+    )
+    # Inputs and output are looked at before the model is loaded, so that a typing error costs no time.
+    plan = batch.make(inputs, output, options)
+    from modelpack import coerce
+    from modelpack.load import load
+
+    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
+    values = coerce.params(raw, model.signature, wire="json")
+    return batch.run(model, plan, batch.with_params(options, values))
+
+
+def _keep(text: str) -> tuple[str, ...] | None:
+    if text == "all":
+        return None
+    return () if text == "none" else tuple(next(csv.reader([text])))
+
+
+def _params(text: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    try:
+        values = json.loads(text) if text is not None else {}
+    except ValueError as exc:
+        raise UsageError("--params is not JSON", code="params-invalid", path="--params") from exc
+    if not isinstance(values, dict):
+        raise UsageError("--params is not a JSON object", code="params-invalid", path="--params")
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise UsageError(f"{pair!r} is not NAME=VALUE", code="params-invalid", path="--param")
+        values[name] = _value(value)
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End cleanly on SIGINT and SIGTERM: what is half written is removed."""
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except (_Stopped, KeyboardInterrupt) as exc:
+        number = exc.number if isinstance(exc, _Stopped) else signal.SIGINT
+        click.echo(f"modelpack: stopped by {signal.Signals(number).name}; nothing was written", err=True)
+        raise SystemExit(128 + number) from None
+    except BrokenPipeError:
+        # The reader of our output has gone; what Python still holds for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,10 @@
+"""Batch scoring: files in, files out, in bounded memory."""
+
+from __future__ import annotations
+
+from modelpack_server.batch.formats import FORMATS
+from modelpack_server.batch.job import predict_files, run
+from modelpack_server.batch.options import BATCH_SIZE, Options, Summary, with_params
+from modelpack_server.batch.plan import Plan, make
+
+__all__ = ["BATCH_SIZE", "FORMATS", "Options", "Plan", "Summary", "make", "predict_files", "run", "with_params"]

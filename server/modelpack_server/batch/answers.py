@@ -1,0 +1,101 @@
+"""The model's answers as columns beside the kept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelpack import coerce, render
+from modelpack.errors import ModelpackError, OutputError
+from modelpack.frame import Frame
+from modelpack.signature import IO, Tensors
+from modelpack_server.batch import cells
+
+__all__ = ["empty", "rename", "to_table"]
+
+SINGLE = "prediction"
+
+
+def to_table(frame: Frame, rows: int) -> pa.Table:
+    """Return the answers for ``rows`` rows as an Arrow table.
+
+    One tensor is ``prediction``, its second dimension ``prediction_0``, ``prediction_1``…; several tensors and the
+    columns of a table go by their own names. A list of JSON values is ``prediction``, as JSON text.
+
+    Raises:
+        OutputError: there is not one answer for each row (``output-rows``).
+    """
+    if frame.columns is not None and [vector.type for vector in frame.columns.values()] == [coerce.JSON]:
+        return _json(frame.columns["value"].data[0], rows)
+    if frame.rows != rows:
+        raise _wrong(f"{frame.rows} answers", rows)
+    if frame.columns is not None:
+        return render.to_arrow(frame)
+    tensors = dict(frame.tensors or {})
+    columns: dict[str, Any] = {}
+    for name, array in tensors.items():
+        columns.update(_spread(SINGLE if len(tensors) == 1 else name, array))
+    return pa.table(columns)
+
+
+def _json(value: Any, rows: int) -> pa.Table:
+    if not isinstance(value, list | tuple) or len(value) != rows:
+        raise _wrong("one answer" if not isinstance(value, list | tuple) else f"{len(value)} answers", rows)
+    texts = pa.array([None if item is None else cells.dump(item).decode() for item in value], pa.string())
+    return pa.table([texts], schema=pa.schema([pa.field(SINGLE, pa.string(), metadata=cells.JSON)]))
+
+
+def _wrong(found: str, rows: int) -> OutputError:
+    return OutputError(f"the model gave {found} for {rows} rows", code="output-rows")
+
+
+def _spread(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    if array.ndim == 2:
+        return {f"{name}_{i}": _column(np.ascontiguousarray(array[:, i])) for i in range(array.shape[1])}
+    if array.ndim < 2:
+        return {name: _column(array)}
+    kind = _column(array.reshape(-1)[:0]).type
+    for size in reversed(array.shape[1:]):
+        kind = pa.list_(kind, size)
+    return {name: pa.array(array.tolist(), type=kind)}
+
+
+def _column(array: np.ndarray[Any, Any]) -> pa.Array:
+    kind = None
+    if array.dtype == object:
+        kind = pa.binary() if any(isinstance(value, bytes) for value in array) else pa.string()
+    return pa.array(array, type=kind, from_pandas=True)  # NaN is a missing value, as everywhere
+
+
+def empty(outputs: IO | None) -> pa.Table:
+    """Return the columns that answers will have as far as the signature tells, without a row."""
+    if isinstance(outputs, Tensors):
+        shapes = {t.name: [0, *(size for size in t.shape[1:] if isinstance(size, int))] for t in outputs.tensors}
+        if all(len(shapes[t.name]) == len(t.shape) for t in outputs.tensors):
+            tensors = {t.name: np.empty(shapes[t.name], _physical(t.dtype)) for t in outputs.tensors}
+            return to_table(Frame(rows=0, tensors=tensors), 0)
+    elif outputs is not None and outputs.kind == "table":
+        try:
+            return to_table(coerce.outputs({column.name: [] for column in outputs.columns}, outputs, rows=0), 0)
+        except ModelpackError:
+            pass
+    return pa.table({})
+
+
+def _physical(dtype: str) -> str:
+    return "object" if dtype in ("utf8", "binary") else dtype
+
+
+def rename(table: pa.Table, taken: Iterable[str]) -> pa.Table:
+    """Rename the columns whose name a kept column has: ``x`` becomes ``x_prediction``."""
+    used = set(taken)
+    names = []
+    for name in table.column_names:
+        while name in used:
+            name = f"{name}_{SINGLE}"
+        used.add(name)
+        names.append(name)
+    return table.rename_columns(names)

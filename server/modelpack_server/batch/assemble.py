@@ -1,0 +1,210 @@
+"""Puts kept columns and answers side by side, in the shape the output's format wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelpack import render
+from modelpack.errors import InputError, OutputError
+from modelpack.frame import Frame
+from modelpack_server.batch import answers, cells
+from modelpack_server.batch.chunks import Chunk, Wanted
+from modelpack_server.batch.formats import Format
+
+__all__ = ["Assembler", "Rows"]
+
+# What a writer takes: a table, or for JSON Lines records.
+Rows = Any
+
+
+class Assembler:
+    """Builds what one output file holds, chunk by chunk.
+
+    The first chunk with rows decides the columns and their types; later ones fit or are refused. JSON Lines has no
+    columns: each record keeps its own members.
+    """
+
+    def __init__(self, output: Format, wanted: Wanted) -> None:
+        self._output = output
+        self._wanted = wanted
+        self._first = ""
+        self._names: list[str] | None = None
+        self._schema: pa.Schema | None = None
+        self._answers: list[str] = []
+
+    def add(self, chunk: Chunk, frame: Frame | None, scored: pa.Table, rows: np.ndarray[Any, Any] | None) -> Rows:
+        """Return what is written for the rows of ``chunk`` with the numbers ``rows`` (None: all).
+
+        ``frame`` is what the model saw of these rows; it types what was read as text. None leaves it as text.
+        """
+        if self._names is None:
+            self._names = self._kept_names(chunk)
+            self._first = chunk.source.name
+            self._answers = answers.rename(scored, self._names).column_names
+        elif len(self._answers) != scored.num_columns:
+            raise OutputError(
+                f"the model gave {scored.num_columns} columns here and {len(self._answers)} before",
+                code="output-changed",
+                path=chunk.source.name,
+            )
+        scored = scored.rename_columns(self._answers)
+        if self._output == "jsonl" and isinstance(chunk.data, list):
+            return self._records(chunk, chunk.data, scored, rows)
+        self._refuse_new(chunk)
+        columns = {name: self._column(chunk, frame, name, rows) for name in self._names}
+        columns.update(zip(scored.column_names, scored.columns, strict=True))
+        table = self._table(chunk, columns)
+        return to_records(table) if self._output == "jsonl" else table
+
+    def _kept_names(self, chunk: Chunk) -> list[str]:
+        if not isinstance(chunk.data, list):
+            names: list[str] = chunk.data.column_names
+            for name in self._wanted.keep or ():
+                if name not in names:
+                    raise InputError(f"has no column {name!r} to keep", code="keep-missing", path=chunk.source.name)
+            return self._wanted.kept(names)
+        if self._wanted.keep is not None:
+            return list(self._wanted.keep)
+        return list(dict.fromkeys(name for record in chunk.data for name in record))
+
+    def _refuse_new(self, chunk: Chunk) -> None:
+        """Refuse a column that the output's head does not have: it would be dropped without a word."""
+        if self._wanted.keep is not None:
+            return
+        known = set(self._names or ())
+        found = chunk.data if isinstance(chunk.data, list) else [dict.fromkeys(chunk.data.column_names)]
+        for record in found:
+            if new := [name for name in record if name not in known]:
+                raise InputError(
+                    f"has the column {new[0]!r}, which {self._first}, the first file, does not begin with",
+                    code="columns-differ",
+                    path=chunk.source.name,
+                    hint="Name the columns to keep (--keep), or write each file to its own (-o DIRECTORY/).",
+                )
+
+    def _column(self, chunk: Chunk, frame: Frame | None, name: str, rows: np.ndarray[Any, Any] | None) -> Any:
+        """Return one kept column: typed by the signature where it was read as text or JSON, else as it was read."""
+        typed = frame is not None and self._output != "csv" and chunk.wire != "python"
+        if typed and frame is not None and frame.columns is not None and name in frame.columns:
+            part = Frame(rows=frame.rows, columns={name: frame.columns[name]})
+            return render.to_arrow(part).column(0)
+        if not isinstance(chunk.data, list):
+            if name not in chunk.data.column_names:
+                return None
+            column = chunk.data.column(name)
+            return column if rows is None else column.take(pa.array(rows))
+        records = chunk.data if rows is None else [chunk.data[row] for row in rows]
+        values = [record.get(name) for record in records]
+        if self._output == "csv":
+            return pa.chunked_array([pa.array([_cell(value) for value in values], pa.string())])
+        return self._inferred(chunk, name, values)
+
+    def _inferred(self, chunk: Chunk, name: str, values: Sequence[Any]) -> pa.ChunkedArray:
+        known = self._schema.field(name).type if self._schema is not None else None
+        try:
+            column = pa.array(values, type=known)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as exc:
+            raise _differs(chunk, name, "values of several types" if known is None else f"not all {known}") from exc
+        # A column without a value yet: text is what most of them turn out to be.
+        return pa.chunked_array([column.cast(pa.string()) if pa.types.is_null(column.type) else column])
+
+    def _table(self, chunk: Chunk, columns: dict[str, Any]) -> pa.Table:
+        count = max((len(column) for column in columns.values() if column is not None), default=0)
+        if self._output == "csv":
+            filled = {
+                n: pa.nulls(count, pa.string()) if c is None else cells.texts(_chunked(c)) for n, c in columns.items()
+            }
+            return pa.table(filled)
+        if self._schema is None:
+            found = {name: pa.nulls(count, pa.string()) if c is None else c for name, c in columns.items()}
+            table = pa.table(found)
+            self._schema = table.schema
+            return table
+        fitted = [_fit(chunk, field, columns[field.name], count) for field in self._schema]
+        return pa.table(fitted, schema=self._schema)
+
+    def _records(
+        self, chunk: Chunk, data: list[Any], scored: pa.Table, rows: np.ndarray[Any, Any] | None
+    ) -> list[dict[str, Any]]:
+        kept = data if rows is None else [data[row] for row in rows]
+        if self._wanted.keep is not None:
+            kept = [{name: record.get(name) for name in self._wanted.keep} for record in kept]
+        found = to_records(scored)
+        for record, answer in zip(kept, found, strict=True):
+            if not answer.keys().isdisjoint(record):
+                raise InputError(
+                    "has a row with a member named like an answer; keep other members (--keep)",
+                    code="keep-clash",
+                    path=chunk.source.name,
+                )
+        return [{**record, **answer} for record, answer in zip(kept, found, strict=True)]
+
+
+def to_records(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a table as records ready for :func:`cells.dump`."""
+    names = table.column_names
+    columns = [
+        [None if text is None else json.loads(text) for text in column.to_pylist()]
+        if field.metadata == cells.JSON
+        else cells.plain(column)
+        for field, column in zip(table.schema, table.columns, strict=True)
+    ]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _cell(value: Any) -> str | None:
+    """Return a JSON value as the text of a CSV cell."""
+    if value is None or isinstance(value, str):
+        return value
+    return cells.dump(value).decode()
+
+
+def _chunked(column: Any) -> pa.ChunkedArray:
+    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+
+
+def _fit(chunk: Chunk, field: pa.Field, column: Any, count: int) -> Any:
+    """Return the column as the output's type, if that loses nothing."""
+    if column is None:
+        return pa.nulls(count, field.type)
+    if column.type == field.type:
+        return column
+    if not _alike(column.type, field.type):
+        raise _differs(chunk, field.name, f"{column.type} here, {field.type} before")
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as exc:
+        raise _differs(chunk, field.name, f"{column.type} here, {field.type} before") from exc
+
+
+def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Say whether a safe cast between the types keeps what a value means."""
+    if pa.types.is_null(found):
+        return True
+    if pa.types.is_dictionary(found) or pa.types.is_dictionary(wanted):
+        inner = [t.value_type if pa.types.is_dictionary(t) else t for t in (found, wanted)]
+        return bool(inner[0] == inner[1])
+    tests = (_is_number, _is_text, pa.types.is_timestamp, pa.types.is_decimal, pa.types.is_duration)
+    return any(test(found) and test(wanted) for test in tests)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _differs(chunk: Chunk, name: str, how: str) -> InputError:
+    return InputError(
+        f"the kept column {name!r} has {how}; one output file has one type for a column",
+        code="columns-differ",
+        path=chunk.source.name,
+        hint="Leave it out (--keep), write JSON Lines, or write each file to its own (-o DIRECTORY/).",
+    )

@@ -1,0 +1,64 @@
+"""From the rows of a file to what the model takes: the same coercion as everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelpack import coerce
+from modelpack.errors import Fault
+from modelpack.frame import Frame
+from modelpack.signature import Signature, Table, Tensors
+from modelpack_server.batch.chunks import Chunk, Wanted
+from modelpack_server.batch.options import Options
+
+__all__ = ["Fed", "feed", "wanted"]
+
+# The rows that fit, their numbers in the chunk (None: all), and what is wrong with the others.
+Fed = tuple[Frame, np.ndarray[Any, Any] | None, list[Fault]]
+
+
+def wanted(signature: Signature, options: Options) -> Wanted:
+    """Return the columns that must be read."""
+    inputs = signature.inputs
+    # A table that rejects extra columns must see them; tensors are made of all columns.
+    named = isinstance(inputs, Table) and inputs.extra_columns == "ignore"
+    names = [column.name for column in inputs.columns] if named and isinstance(inputs, Table) else None
+    return Wanted(inputs=names, keep=options.keep)
+
+
+def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tolerant: bool) -> Fed:
+    """Coerce the rows of a chunk to the signature; ``tolerant`` sorts out those that do not fit.
+
+    Raises:
+        InputError: rows that do not fit, or (tolerant or not) a whole that does not: a column is missing.
+    """
+    data, wire = _shaped(chunk, signature, keep), chunk.wire
+    if not tolerant:
+        return coerce.inputs(data, signature, wire=wire), None, []
+    frame, rows, faults = coerce.tolerant(data, signature, wire=wire)
+    return frame, (None if len(rows) == len(chunk) else rows), faults
+
+
+def _shaped(chunk: Chunk, signature: Signature, keep: Sequence[str] | None) -> Any:
+    """Return the data in a form that coercion knows: for tensors only the columns they are made of."""
+    if not isinstance(signature.inputs, Tensors):
+        return chunk.data
+    names = [tensor.name for tensor in signature.inputs.tensors]
+    if isinstance(chunk.data, list):
+        return [{name: record[name] for name in names if name in record} for record in chunk.data]
+    if set(names) <= set(chunk.data.column_names):
+        return chunk.data.select(names).to_pylist()
+    return _features(chunk.data, signature.inputs, keep)
+
+
+def _features(table: pa.Table, inputs: Tensors, keep: Sequence[str] | None) -> pa.Table:
+    """Return the columns that are the tensor's second dimension: all, or, if those are too many, all not kept."""
+    shape = inputs.tensors[0].shape
+    width = shape[1] if len(shape) == 2 else None
+    if keep and isinstance(width, int) and table.num_columns > width:
+        return table.select([name for name in table.column_names if name not in set(keep)])
+    return table

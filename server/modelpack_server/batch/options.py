@@ -1,0 +1,71 @@
+"""What a batch run is told, and what it tells when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from modelpack.errors import UsageError
+from modelpack_server.batch.formats import Format
+
+__all__ = ["BATCH_SIZE", "Options", "Summary", "with_params"]
+
+BATCH_SIZE = 16_384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How to score files.
+
+    ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
+    (None: the first one stops the run), at most ``max_rejects`` of them. ``progress``: show a bar on stderr.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    input_format: Format | None = None
+    output_format: Format | None = None
+    keep: Sequence[str] | None = None
+    batch_size: int = BATCH_SIZE
+    on_error: Path | None = None
+    max_rejects: int | None = None
+    overwrite: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
+        for name in self.keep or ():
+            if list(self.keep or ()).count(name) > 1:
+                raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")
+
+
+def with_params(options: Options, params: Mapping[str, Any]) -> Options:
+    """Return the same options with these params."""
+    return replace(options, params=params)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a batch run did: ``rows`` scored and written, ``rejected`` written aside."""
+
+    rows: int
+    rejected: int
+    files: int
+    seconds: float
+    package: str
+    outputs: Sequence[str]
+    rejects: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON data."""
+        return {
+            "rows": self.rows,
+            "rejected": self.rejected,
+            "files": self.files,
+            "seconds": round(self.seconds, 3),
+            "package": self.package,
+            "outputs": list(self.outputs),
+            **({"rejects": self.rejects} if self.rejects else {}),
+        }

@@ -1,0 +1,138 @@
+"""The plan of a run: which input files make which output file. It is made before the model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.errors import UsageError
+from modelpack_server.batch import destination, formats, inputs
+from modelpack_server.batch.destination import Destination
+from modelpack_server.batch.formats import Kind
+from modelpack_server.batch.inputs import Source
+from modelpack_server.batch.options import Options
+
+__all__ = ["STDOUT", "Part", "Plan", "make"]
+
+STDOUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One output file and the inputs it is made from; the unit in which a run could be resumed."""
+
+    stem: str
+    kind: Kind
+    sources: Sequence[Source]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All parts, and where they go: ``path`` is a file, a directory (``folder``), or None for standard output."""
+
+    parts: Sequence[Part]
+    path: Path | None
+    folder: bool = False
+
+    @property
+    def sources(self) -> list[Source]:
+        """All inputs in order."""
+        return [source for part in self.parts for source in part.sources]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the files that will be there."""
+        if self.path is None:
+            return [STDOUT]
+        if not self.folder:
+            return [str(self.path)]
+        return [str(self.path / f"{part.stem}{part.kind.suffix}") for part in self.parts]
+
+    def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
+        """Open the destination."""
+        if self.path is None or destination.is_stream(self.path):
+            return destination.stream(self.path)
+        if self.folder:
+            return destination.folder(self.path, overwrite=overwrite)
+        return destination.file(self.path, overwrite=overwrite)
+
+
+def make(given: Sequence[str | Path], output: str | Path, options: Options) -> Plan:
+    """Return the plan for scoring ``given`` into ``output``.
+
+    ``-`` is standard output. A name that ends in ``/``, and a directory that exists, get one file for each input,
+    with its name and (unless an output format is given) its format. Any other name is one file with all the rows.
+
+    Raises:
+        UsageError: nothing to read, a format that cannot be told, an output that exists or is an input.
+    """
+    sources = inputs.find(given, options.input_format)
+    text, path = str(output), Path(output)
+    if text == STDOUT:
+        plan = Plan(
+            parts=[Part(stem="", kind=Kind(format=options.output_format or "jsonl"), sources=sources)], path=None
+        )
+    elif text.endswith(os.sep) or path.is_dir():
+        plan = Plan(parts=_one_each(sources, options), path=path, folder=True)
+    else:
+        plan = Plan(parts=[Part(stem="", kind=_kind(path, options), sources=sources)], path=path)
+    _check(plan, options)
+    return plan
+
+
+def _kind(path: Path, options: Options) -> Kind:
+    kind = formats.of(path, options.output_format)
+    if kind is None and destination.is_stream(path):
+        kind = Kind(format="jsonl")
+    if kind is None:
+        raise UsageError(
+            f"the name of {path} does not tell the output's format",
+            code="output-format",
+            hint=f"Pass --output-format ({', '.join(formats.FORMATS)}), or end the name of a directory with '/'.",
+        )
+    return kind
+
+
+def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
+    parts: dict[str, Part] = {}
+    for source in sources:
+        kind = (
+            source.kind if options.output_format in (None, source.kind.format) else Kind(format=options.output_format)
+        )
+        name = f"{source.stem}{kind.suffix}"
+        if name in parts:
+            raise UsageError(
+                f"{parts[name].sources[0].name} and {source.name} would both be written to {name}",
+                code="output-clash",
+                hint="Score them in separate runs, or into one file.",
+            )
+        parts[name] = Part(stem=source.stem, kind=kind, sources=[source])
+    return list(parts.values())
+
+
+def _check(plan: Plan, options: Options) -> None:
+    targets = [path for path in (plan.path, options.on_error) if path is not None]
+    if len(targets) == 2 and _same(*targets):
+        raise UsageError(f"{targets[0]} cannot be both output and rejects", code="output-clash")
+    for target in targets:
+        if destination.is_stream(target):
+            continue
+        for source in plan.sources:
+            if source.path is not None and (_same(source.path, target) or _holds(target, source.path)):
+                raise UsageError(f"{target} is an input too", code="output-is-input", hint="Choose another output.")
+        destination.refuse_existing(target, overwrite=options.overwrite)
+    if options.on_error is not None and options.on_error.is_dir():
+        raise UsageError(
+            f"{options.on_error} is a directory", code="rejects-directory", hint="Give a file for rejects."
+        )
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _holds(folder: Path, path: Path) -> bool:
+    return folder.is_dir() and folder.resolve() in path.resolve().parents

@@ -1,0 +1,203 @@
+"""CSV: every cell is read as the text it is; what it means is coercion's affair.
+
+An empty cell is a missing value, ``""`` in quotes an empty string. Blank lines do not count as rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from modelpack.errors import InputError
+from modelpack_server.batch.chunks import Broken, Chunk, Wanted
+from modelpack_server.batch.inputs import Source
+from modelpack_server.codecs import csv_body
+
+__all__ = ["LineFinder", "read"]
+
+_BLOCK = 2 * 1024 * 1024
+MAX_FIELD = 64 * 1024 * 1024
+
+
+def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
+    """Yield the rows of a CSV file with a header, as tables of text."""
+    with source.open_raw() as raw, source.unpacked(raw) as stream:
+        header = _header(source, stream)
+        names = wanted.pick(header) or header
+        rows = _Rows(header)
+        held: list[pa.Table] = []
+        for table in rows.tables(_Quotes(source, stream), names):
+            held.append(table)
+            while sum(map(len, held)) >= size:
+                whole = pa.concat_tables(held)
+                held = [whole.slice(size)] if len(whole) > size else []
+                yield rows.chunk(source, whole.slice(0, size), _position(raw))
+        if held or rows.broken or rows.count == 0:
+            rest = pa.concat_tables(held) if held else pa.table({name: pa.array([], pa.string()) for name in names})
+            yield rows.chunk(source, rest, _position(raw), last=True)
+
+
+class _Rows:
+    """Numbers the rows of one file, good and broken alike."""
+
+    def __init__(self, header: list[str]) -> None:
+        self.header = header
+        self.broken: deque[Broken] = deque()
+        self.count = 0
+
+    def tables(self, stream: _Quotes, names: list[str]) -> Iterator[pa.Table]:
+        """Yield blocks of rows; those with a wrong number of cells go to ``broken`` instead."""
+        if not self.header:
+            return
+        reader = self._open(stream, names)
+        for batch in reader or ():
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
+
+    def _open(self, stream: _Quotes, names: list[str]) -> Any:
+        try:
+            return pyarrow.csv.open_csv(
+                stream,
+                # Only a single thread can tell the number of a row that is refused; conversion to text is no work.
+                read_options=pyarrow.csv.ReadOptions(
+                    column_names=self.header, use_threads=False, block_size=_BLOCK, encoding="utf8"
+                ),
+                parse_options=pyarrow.csv.ParseOptions(
+                    newlines_in_values=True,
+                    # In a table of one column an empty line is a row whose value is missing.
+                    ignore_empty_lines=len(self.header) > 1,
+                    invalid_row_handler=self._invalid,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types={name: pa.string() for name in names},
+                    include_columns=names,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as exc:
+            if str(exc).startswith("Empty CSV"):
+                return None
+            raise
+
+    def _invalid(self, row: Any) -> str:
+        message = f"has {row.actual_columns} cells where the header has {row.expected_columns}"
+        broken = Broken(row=row.number, line=None, code="csv-ragged", message=message, record=row.text)
+        self.broken.append(broken)
+        return "skip"
+
+    def chunk(self, source: Source, table: pa.Table, position: int, *, last: bool = False) -> Chunk:
+        """Give the next rows their numbers, leaving out those of broken rows, which come along."""
+        end = self.count + len(table)
+        broken: list[Broken] = []
+        while self.broken and (last or self.broken[0].row <= end + len(broken)):
+            broken.append(self.broken.popleft())
+        numbers = np.arange(self.count + 1, end + len(broken) + 1)
+        if broken:
+            numbers = np.setdiff1d(numbers, [row.row for row in broken])
+        self.count = end + len(broken)
+        return Chunk(source=source, wire="text", data=table, numbers=numbers, broken=broken, position=position)
+
+
+class _Quotes:
+    """A stream that refuses stray quotes on the way, as the HTTP codec does: an unclosed one would swallow rows."""
+
+    closed = False
+
+    def __init__(self, source: Source, stream: IO[bytes]) -> None:
+        self._source = source
+        self._stream = stream
+        self._held = b""
+        self._lines = 1
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, looked through."""
+        data = self._stream.read(size)
+        self._held += data
+        cut = self._cut() if data else len(self._held)
+        piece, self._held = self._held[:cut], self._held[cut:]
+        try:
+            csv_body.check_quotes(piece)
+        except InputError as exc:
+            raise self._error(exc.message, exc.code) from exc
+        if len(self._held) > MAX_FIELD:
+            raise self._error("the CSV has a quote that is not closed", "csv-quote")
+        self._lines += piece.count(b"\n")
+        return data
+
+    def _cut(self) -> int:
+        """Return how much of what is held ends at the end of a row: behind an even number of quotes."""
+        cut = self._held.rfind(b"\n") + 1
+        while cut and self._held.count(b'"', 0, cut) % 2:
+            cut = self._held.rfind(b"\n", 0, cut - 1) + 1
+        return cut
+
+    def _error(self, message: str, code: str) -> InputError:
+        return InputError(message, code=code, path=f"{self._source.name}, in or after line {self._lines + 1}")
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""
+
+
+def _position(raw: IO[bytes]) -> int:
+    return raw.tell() if raw.seekable() else 0
+
+
+def _decoded(stream: IO[bytes]) -> Iterator[str]:
+    """Yield lines of text, ends included, up to the first that is not UTF-8."""
+    encoding = "utf-8-sig"
+    while line := stream.readline():
+        yield line.decode(encoding)
+        encoding = "utf-8"
+
+
+def _header(source: Source, stream: IO[bytes]) -> list[str]:
+    """Read the first row, leaving the stream right behind it; an empty file has no columns."""
+    try:
+        names = next((row for row in csv.reader(_decoded(stream), strict=True) if row), [])
+    except (csv.Error, UnicodeDecodeError) as exc:
+        raise InputError(f"has no readable header: {exc}", code="file-unreadable", path=source.name) from exc
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"has two columns called {name!r}", code="csv-duplicate-column", path=source.name)
+    return names
+
+
+class LineFinder:
+    """Tells the line at which a row of a file starts, by reading the file a second time, and only when asked."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lines = self._starts()
+        self._row = 0
+        self._line: int | None = None
+
+    def find(self, row: int) -> int | None:
+        """Return the line of a row; rows must be asked for in ascending order. None when it cannot be told."""
+        with contextlib.suppress(csv.Error, UnicodeDecodeError, OSError, EOFError):
+            while self._row < row:
+                self._line = next(self._lines, None)
+                self._row += 1
+            return self._line
+        return None
+
+    def _starts(self) -> Iterator[int]:
+        if self._source.path is None or not self._source.path.is_file():
+            return
+        with self._source.open_raw() as raw, self._source.unpacked(raw) as stream:
+            reader = csv.reader(_decoded(stream))
+            start, width = 1, 0
+            for row in reader:
+                # As when reading: an empty line is a row in a table of one column, and nothing in others.
+                if width and (row or width == 1):
+                    yield start
+                width = width or len(row)
+                start = reader.line_num + 1

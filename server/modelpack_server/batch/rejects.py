@@ -1,0 +1,157 @@
+"""Rows that cannot be scored: they stop the run, or are written aside with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from modelpack.errors import Fault, InputError
+from modelpack_server.batch import cells, destination
+from modelpack_server.batch.chunks import Chunk
+from modelpack_server.batch.inputs import Source
+from modelpack_server.batch.readers.delimited import LineFinder
+
+__all__ = ["Aside", "Rejects", "Stop", "opened", "refusals"]
+
+MAX_FAULTS = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """One row, and the first reason why it is refused."""
+
+    source: Source
+    row: int
+    line: int | None
+    column: str | None
+    code: str
+    message: str
+    record: Any
+
+    @property
+    def path(self) -> str:
+        """Where it is, for messages."""
+        line = f" (line {self.line})" if self.line is not None else ""
+        column = f", column {self.column!r}" if self.column is not None else ""
+        return f"{self.source.name}, row {self.row}{line}{column}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the rejects file."""
+        return {
+            "file": self.source.name,
+            "row": self.row,
+            "line": self.line,
+            "column": self.column,
+            "code": self.code,
+            "message": self.message,
+            "record": self.record,
+        }
+
+
+def refusals(chunk: Chunk, faults: Sequence[Fault]) -> list[Refusal]:
+    """Return the rows of a chunk that are broken or do not fit the signature, in order, each once."""
+    found: dict[int, Refusal] = {}
+    for broken in chunk.broken:
+        found[broken.row] = Refusal(
+            source=chunk.source, row=broken.row, line=broken.line, column=None,
+            code=broken.code, message=broken.message, record=broken.record,
+        )  # fmt: skip
+    for fault in faults:
+        assert fault.row is not None
+        row = int(chunk.numbers[fault.row])
+        if row not in found:
+            found[row] = Refusal(
+                source=chunk.source, row=row, line=None if chunk.lines is None else int(chunk.lines[fault.row]),
+                column=fault.column, code=fault.code, message=fault.message, record=chunk.record(fault.row),
+            )  # fmt: skip
+    return [found[row] for row in sorted(found)]
+
+
+class Rejects(Protocol):
+    """Decides what becomes of refused rows."""
+
+    count: int
+    tolerant: bool
+
+    def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
+        """Take the rows that are refused."""
+
+
+class _Lines:
+    """Adds line numbers to refusals of CSV rows."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._finder: LineFinder | None = None
+
+    def add(self, refusal: Refusal) -> Refusal:
+        if refusal.line is not None or refusal.source.kind.format != "csv":
+            return refusal
+        if self._finder is None or refusal.source is not self._source:
+            self._source, self._finder = refusal.source, LineFinder(refusal.source)
+        line = self._finder.find(refusal.row)
+        return Refusal(
+            source=refusal.source, row=refusal.row, line=line, column=refusal.column,
+            code=refusal.code, message=refusal.message, record=refusal.record,
+        )  # fmt: skip
+
+
+class Stop:
+    """The first chunk with a refused row ends the run."""
+
+    tolerant = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
+        """Raise InputError for the rows that are refused, if there are any."""
+        found = refusals(chunk, faults)
+        if not found:
+            return
+        lines = _Lines()
+        raise InputError.from_faults(
+            [
+                Fault(refusal.code, refusal.path, refusal.message, row=refusal.row, column=refusal.column)
+                for refusal in map(lines.add, found[:MAX_FAULTS])
+            ],
+            hint="Nothing was written; --on-error FILE writes such rows aside and goes on.",
+        )
+
+
+class Aside:
+    """Refused rows are written to a file, up to a limit."""
+
+    tolerant = True
+
+    def __init__(self, file: IO[bytes], limit: int | None) -> None:
+        self.count = 0
+        self._file = file
+        self._limit = limit
+        self._lines = _Lines()
+
+    def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
+        """Write the rows that are refused."""
+        for refusal in map(self._lines.add, refusals(chunk, faults)):
+            self.count += 1
+            if self._limit is not None and self.count > self._limit:
+                raise InputError(
+                    f"{refusal.message} (more than {self._limit} rows refused)",
+                    code="too-many-rejects",
+                    path=refusal.path,
+                    hint="Nothing was written.",
+                )
+            self._file.write(cells.dump(refusal.to_json()) + b"\n")
+
+
+@contextmanager
+def opened(path: Path | None, limit: int | None, *, overwrite: bool) -> Iterator[Rejects]:
+    """Yield what takes refused rows; the file appears when the block ends well, empty if no row was refused."""
+    if path is None:
+        yield Stop()
+        return
+    with destination.whole_file(path, overwrite=overwrite) as file:
+        yield Aside(file, limit)

@@ -1,0 +1,82 @@
+"""Parquet and Arrow files out, columns in their own types."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+__all__ = ["FileWriter", "ParquetWriter", "StreamWriter"]
+
+ROW_GROUP = 131_072
+
+
+class _TableWriter:
+    """Opens the real writer with the first table's schema."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._writer: Any = None
+
+    def write(self, rows: Any) -> None:
+        """Append the rows of a table."""
+        if self._writer is None:
+            self._writer = self._open(rows.schema)
+        for batch in rows.combine_chunks().to_batches():
+            self._append(batch)
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self, schema: pa.Schema) -> Any:
+        raise NotImplementedError
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+
+class ParquetWriter(_TableWriter):
+    """Writes Parquet with row groups of a useful size, however small the batches are."""
+
+    def _open(self, schema: pa.Schema) -> Any:
+        return pq.ParquetWriter(self._file, schema)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch, row_group_size=ROW_GROUP)
+
+
+class StreamWriter(_TableWriter):
+    """Writes an Arrow IPC stream."""
+
+    def _open(self, schema: pa.Schema) -> Any:
+        return pa.ipc.new_stream(self._file, schema)
+
+
+class FileWriter(_TableWriter):
+    """Writes an Arrow IPC file.
+
+    The file format cannot replace a dictionary, only add to it, so each column's grows by the values that are new.
+    """
+
+    def _open(self, schema: pa.Schema) -> Any:
+        self._dictionaries: dict[int, pa.Array] = {}
+        return pa.ipc.new_file(self._file, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True))
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        columns = [self._grown(i, column) for i, column in enumerate(batch.columns)]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
+
+    def _grown(self, index: int, column: pa.Array) -> pa.Array:
+        if not pa.types.is_dictionary(column.type):
+            return column
+        known = self._dictionaries.get(index, column.dictionary)
+        fresh = column.dictionary.filter(pc.invert(pc.is_in(column.dictionary, value_set=known)))
+        whole = pa.concat_arrays([known, fresh]) if len(fresh) else known
+        self._dictionaries[index] = whole
+        places = pc.index_in(column.dictionary, value_set=whole)
+        indices = places.take(column.indices).cast(column.type.index_type)
+        return pa.DictionaryArray.from_arrays(indices, whole, ordered=column.type.ordered)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from modelpack.cli import runtime
 from modelpack.cli.report import guard
 
 __all__ = ["command"]
@@ -19,7 +19,7 @@ _SIZE = re.compile(r"(\d{1,15}) ?([KMG]?)(i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: ``1000``, ``64K``, ``100MB``; a K is 1024."""
 
     name = "size"
@@ -58,9 +58,8 @@ def command(package: str, *, allow_code: str | None, flavor: str | None, **optio
 
     Prints one line when it is ready. SIGTERM finishes the requests in flight and ends with exit code 0.
     """
-    with guard(json=options["json_logs"]):
-        supervisor = importlib.import_module("modelpack_server.supervisor")
-        settings = importlib.import_module("modelpack_server.settings")
+    with guard(as_json=options["json_logs"]):
+        supervisor, settings = runtime("supervisor"), runtime("settings")
         chosen = {name: value for name, value in options.items() if value is not None}
         source = settings.Source(package=package, allow_code=allow_code, flavor=flavor)
         announce = _announce_json if options["json_logs"] else _announce

@@ -1,0 +1,113 @@
+"""CSV in: RFC 4180 with a header row, every cell kept as the text it is until the signature says what it means.
+
+An empty field is a missing value, a quoted empty field is the empty string.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from modelpack.errors import Fault, InputError
+from modelpack.signature import Signature, Tensors
+from modelpack_server.codecs import Decoded
+
+__all__ = ["check_quotes", "decode"]
+
+MAX_FAULTS = 100
+
+# A field that is quoted as RFC 4180 says: at the start of a field, inner quotes doubled, to the end of the field.
+_QUOTED = re.compile(rb'(?:(?<=[,\r\n])|\A(?:\xef\xbb\xbf)?)"(?:[^"]|"")*"(?=[,\r\n]|\Z)')
+
+
+def decode(body: bytes, signature: Signature) -> Decoded:
+    """Return the rows of a CSV body as a table of text; rows of numbers without a header for a model of tensors."""
+    check_quotes(body)
+    if isinstance(signature.inputs, Tensors):
+        table = _read(body, _width(body))
+        columns = [column.to_pylist() for column in table.columns]
+        return Decoded(data=[list(row) for row in zip(*columns, strict=True)], wire="text")
+    width = _width(body)
+    table = _read(body, width)
+    names = [column[0].as_py() or "" for column in table.columns]
+    _check_names(names)
+    return Decoded(data=table.slice(1).rename_columns(names), wire="text")
+
+
+def check_quotes(body: bytes) -> None:
+    """Refuse stray quotes: readers disagree about what they mean, and an unclosed one swallows rows."""
+    if b'"' in body and b'"' in _QUOTED.sub(b"", body):
+        raise InputError(
+            "the CSV has a quote that neither opens nor closes a field",
+            code="csv-quote",
+            hint="A field with quotes in it is written in quotes, the inner ones doubled.",
+        )
+
+
+def _width(body: bytes) -> int:
+    """Return the number of fields in the first record."""
+    try:
+        first = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline=""), strict=True), None)
+    except UnicodeDecodeError as exc:
+        raise InputError("the body is not UTF-8", code="csv-encoding") from exc
+    except csv.Error as exc:
+        raise InputError("the first row of the CSV cannot be read", code="csv-invalid") from exc
+    if not first:
+        raise InputError(
+            "the CSV has no header row", code="csv-header", hint="The first row names the columns, in any order."
+        )
+    return len(first)
+
+
+def _read(body: bytes, width: int) -> pa.Table:
+    faults: list[Fault] = []
+
+    def ragged(row: Any) -> str:
+        if len(faults) < MAX_FAULTS:
+            number = row.number - 2
+            message = f"the row has {row.actual_columns} fields where the first row has {row.expected_columns}"
+            faults.append(Fault("csv-ragged", f"[{number}]", message, row=number))
+        return "skip"
+
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(body),
+            # One block and one thread: rows are numbered then, and no row is too long for a block.
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, block_size=min(len(body) + 1, 2**31 - 1), autogenerate_column_names=True
+            ),
+            # In a table of one column an empty line is a row whose value is missing.
+            parse_options=arrow_csv.ParseOptions(
+                newlines_in_values=True, ignore_empty_lines=width > 1, invalid_row_handler=ragged
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={f"f{number}": pa.string() for number in range(width)},
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as exc:
+        # Arrow quotes the row in its message; ours must not.
+        code = "csv-encoding" if "UTF8" in str(exc) else "csv-invalid"
+        text = "the body is not UTF-8" if code == "csv-encoding" else "the body is not CSV"
+        raise InputError(text, code=code) from exc
+    if faults:
+        raise InputError.from_faults(faults)
+    if table.num_columns != width:
+        raise InputError("the first row of the CSV cannot be read", code="csv-invalid")
+    return table
+
+
+def _check_names(names: list[str]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise InputError(
+                f"the header names one column twice: fields {names.index(name) + 1} and {position + 1}",
+                code="csv-duplicate-column",
+            )

@@ -1,0 +1,204 @@
+"""JSON in and out, exactly: nothing a client wrote is rounded, dropped or overwritten on the way in.
+
+orjson is strict and fast, and right for all but three things, for which the standard library's parser takes over:
+
+* ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them;
+* integers beyond 64 bits: orjson turns them into floats;
+* an object with the same key twice: every parser keeps the last one and says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from modelpack import forms, render
+from modelpack.errors import InputError, OutputError
+from modelpack.frame import Frame
+from modelpack.signature import Signature
+from modelpack_server.codecs import Decoded
+
+__all__ = ["MAX_DEPTH", "decode", "encode", "parse"]
+
+# Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
+MAX_DEPTH = 64
+
+_CONSTANT = re.compile(rb"NaN|Infinity")
+_LONG_INTEGER = re.compile(rb"\d{19}")
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+# Strings (an open one runs to the end) and everything else that is no bracket.
+_NOT_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[^\[\]{}"]+', re.DOTALL)
+
+
+def decode(body: bytes, signature: Signature) -> Decoded:
+    """Return the data and params of an ``/invocations`` body."""
+    call = forms.parse(parse(body), signature=signature)
+    return Decoded(data=call.data, wire="json", at=call.at, params=call.params)
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the reply MLflow's clients expect: ``{"predictions": ...}``, always valid JSON."""
+    answer = {"predictions": render.plain(frame)}
+    try:
+        return orjson.dumps(answer)
+    except TypeError:
+        # Integers beyond 64 bits and lone surrogates: the standard library can write both.
+        return _encode_slowly(answer)
+
+
+def _encode_slowly(answer: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise OutputError(
+            "the answer holds something JSON cannot say", code="output-not-json", path="predictions"
+        ) from exc
+
+
+def parse(body: bytes) -> Any:
+    """Return the JSON value in ``body``.
+
+    Raises:
+        InputError: not JSON, not UTF-8, nested too deeply, a key twice in one object, a number too large for a float.
+    """
+    _check_depth(body)
+    if _LONG_INTEGER.search(body):
+        return _parse_slowly(body)
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        if _CONSTANT.search(body):
+            return _parse_slowly(body)
+        raise _not_json(exc.lineno, exc.colno) from exc
+    if not _keys_are_distinct(body, value):
+        return _parse_slowly(body)
+    return value
+
+
+def _not_json(line: int, column: int) -> InputError:
+    return InputError(
+        f"the body is not JSON: the fault is at line {line}, column {column}",
+        code="json-invalid",
+        hint="JSON is UTF-8 without a byte order mark, with double quotes and no trailing commas.",
+    )
+
+
+def _parse_slowly(body: bytes) -> Any:
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_float=_finite, parse_int=_integer)
+        if _SURROGATE.search(body):
+            # The standard library lets a lone half of a surrogate pair through; it cannot be written as UTF-8.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError as exc:
+        raise InputError("the body is not Unicode text in UTF-8", code="json-encoding") from exc
+    except json.JSONDecodeError as exc:
+        raise _not_json(exc.lineno, exc.colno) from exc
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise InputError(
+            "an object in the body has the same key twice",
+            code="json-duplicate-key",
+            hint="Which of the two values counts is undefined in JSON, so neither is used.",
+        )
+    return members
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _too_large()
+    return value
+
+
+def _integer(text: str) -> int:
+    # No type takes more digits than a decimal(76); a float64 ends at 309.
+    if len(text) > 400:
+        raise _too_large()
+    return int(text)
+
+
+def _too_large() -> InputError:
+    return InputError("a number in the body is too large for any type", code="json-number")
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse bodies nested deeper than MAX_DEPTH, before any recursive parser sees them.
+
+    Only brackets are looked at. Taking away the innermost pairs MAX_DEPTH times leaves nothing of a body that is
+    shallow enough; if something is left, brackets inside strings may be the reason, so the depth is then counted.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = body.translate(_ONE_KIND, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        shorter = brackets.replace(b"[]", b"")
+        if not shorter:
+            return
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    if _depth(body) > MAX_DEPTH:
+        raise InputError(f"the body is nested deeper than {MAX_DEPTH} levels", code="json-depth")
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep the brackets outside strings are nested."""
+    depth = deepest = 0
+    for bracket in _NOT_STRUCTURE.sub(b"", body):
+        if bracket in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _keys_are_distinct(body: bytes, value: Any) -> bool:
+    """Say whether no object in ``body`` has a key twice; False means "look closely".
+
+    Each key in the text is followed by a colon, so as many keys in ``value`` as colons in the text says that none was
+    overwritten. Colons inside strings make the text look as if it had more keys, never fewer.
+    """
+    found = _count_keys(value, body.count(b":"))
+    return found == body.count(b":") or found == len(_KEY.findall(body))
+
+
+def _count_keys(value: Any, enough: int) -> int:
+    """Return how many keys the objects in ``value`` have; stops looking once there are ``enough``."""
+    count = 0
+    # Objects before lists: the keys of dataframe_split are all counted before its rows are reached.
+    objects: deque[dict[str, Any]] = deque()
+    lists: deque[list[Any]] = deque()
+    _sort((value,), objects, lists)
+    while count < enough:
+        if objects:
+            members = objects.popleft()
+            count += len(members)
+            _sort(members.values(), objects, lists)
+        elif lists:
+            _sort(lists.popleft(), objects, lists)
+        else:
+            break
+    return count
+
+
+def _sort(values: Iterable[Any], objects: deque[dict[str, Any]], lists: deque[list[Any]]) -> None:
+    for value in values:
+        kind = type(value)
+        if kind is dict:
+            objects.append(value)
+        elif kind is list:
+            lists.append(value)

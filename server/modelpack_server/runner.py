@@ -1,0 +1,100 @@
+"""Running the app: one socket, one event loop, an end that loses no request."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from modelpack.errors import ModelpackError
+from modelpack_server.settings import Settings
+
+__all__ = ["Server", "bind", "url"]
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 30
+
+log = logging.getLogger("modelpack.server")
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a socket bound to the address asked for, not yet listening: until it does, clients are refused.
+
+    Raises:
+        ModelpackError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    server = socket.socket(family, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as exc:
+        server.close()
+        reason = getattr(exc, "strerror", None) or "not a port"
+        raise ModelpackError(
+            f"cannot listen on {settings.host} port {settings.port}: {reason}",
+            code="address-unavailable",
+            hint="Choose another --port; 0 takes a free one.",
+        ) from exc
+    return server
+
+
+def url(server: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    host, port = server.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but a stop that was asked for is a success, and new requests are told about it.
+
+    After the first SIGTERM or SIGINT the requests in flight are finished, at most ``grace`` seconds long; after the
+    second nothing is waited for.
+    """
+
+    def __init__(self, app: Starlette, settings: Settings, *, on_ready: Callable[[], None]) -> None:
+        windows = sys.platform == "win32"
+        config = uvicorn.Config(
+            app,
+            loop="auto" if windows else "uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(settings.grace)),
+        )
+        super().__init__(config)
+        self._app = app
+        self._on_ready = on_ready
+
+    def serve_on(self, server: socket.socket) -> int:
+        """Serve until told to stop; return the exit code: 0, or 1 if requests had to be given up."""
+        self.run(sockets=[server])
+        running: int = self._app.state.invocations.running
+        self._app.state.invocations.close()
+        if running:
+            log.error("gave up %d requests that were still running", running)
+        return 1 if running else 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then say so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; uvicorn's own handler would in the end raise the signal again."""
+        self._app.state.server.draining = True
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True

@@ -1,0 +1,47 @@
+"""How one server runs: where it listens, what it refuses, how it stops."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["LogLevel", "Settings", "Source"]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+MEBIBYTE = 1024 * 1024
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything about a server but the model.
+
+    ``port`` 0 picks a free one. ``max_body`` is in bytes. ``threads`` is how many requests of one worker are worked
+    on at the same time. ``grace`` is how many seconds requests in flight get after SIGTERM.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    workers: int = 1
+    threads: int = field(default_factory=usable_cores)
+    max_body: int = 100 * MEBIBYTE
+    grace: float = 30.0
+    log_level: LogLevel = "info"
+    json_logs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Which package to load, and how: the arguments of ``modelpack.load``."""
+
+    package: str
+    allow_code: str | None = None
+    flavor: str | None = None

@@ -1,0 +1,90 @@
+"""One process that serves: in the foreground, or started by the supervisor as ``python -m modelpack_server.worker``.
+
+A started worker gets its listening socket and a pipe to report on as file descriptors, its settings as JSON on the
+command line, and a stdin that ends when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import modelpack
+from modelpack.errors import ModelpackError
+from modelpack_server import app, facts, logs, runner
+from modelpack_server.facts import Facts
+from modelpack_server.settings import Settings, Source
+
+__all__ = ["arguments", "run"]
+
+log = logging.getLogger("modelpack.server")
+
+
+def run(source: Source, settings: Settings, server: socket.socket, on_ready: Callable[[Facts], None]) -> int:
+    """Load the model and serve it on a bound socket until told to stop; return the exit code.
+
+    Raises:
+        ModelpackError: the model cannot be loaded.
+    """
+    model = modelpack.load(source.package, allow_code=source.allow_code, flavor=source.flavor)
+    about = facts.of(model)
+    served = app.assemble(model, about, settings)
+    code = runner.Server(served, settings, on_ready=lambda: on_ready(about)).serve_on(server)
+    if code:
+        # A thread that is still inside the model cannot be stopped, and Python would wait for it.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def arguments(source: Source, settings: Settings, *, server: int, report: int) -> list[str]:
+    """Return the command that starts a worker with these file descriptors."""
+    call = {"source": asdict(source), "settings": asdict(settings), "server": server, "report": report}
+    # -P: the directory the server was started in is no place to import from.
+    return [sys.executable, "-P", "-m", "modelpack_server.worker", json.dumps(call)]
+
+
+def main(argument: str) -> int:
+    """Run as the supervisor asked; tell it when ready, or why not."""
+    call: dict[str, Any] = json.loads(argument)
+    settings = Settings(**call["settings"])
+    source = Source(**call["source"])
+    logs.configure(settings)
+    threading.Thread(target=_stop_with_parent, name="parent-watch", daemon=True).start()
+    report: int = call["report"]
+    os.set_inheritable(report, False)
+
+    def ready(about: Facts) -> None:
+        _tell(
+            report,
+            {"ready": {"name": about.name, "version": about.version, "digest": about.digest, "flavor": about.flavor}},
+        )
+
+    try:
+        return run(source, settings, socket.socket(fileno=call["server"]), ready)
+    except ModelpackError as exc:
+        _tell(report, {"failed": {"kind": type(exc).__name__, **exc.to_json()}})
+        return 1
+
+
+def _tell(report: int, event: Mapping[str, Any]) -> None:
+    os.write(report, json.dumps(event).encode() + b"\n")
+    os.close(report)
+
+
+def _stop_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,75 @@
+"""Params of a call: defaults filled in, unknown ones refused, constraints checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelpack.coerce.cells import cell, is_missing
+from modelpack.coerce.faults import Collector, Misfit, field, join
+from modelpack.coerce.scalars import Wire, kind
+from modelpack.dtypes import describe
+from modelpack.signature import Constraints, Param, Signature
+
+__all__ = ["params"]
+
+
+def params(
+    values: Mapping[str, Any] | None, signature: Signature, *, wire: Wire = "python", at: str = "params"
+) -> dict[str, Any]:
+    """Return the value of every param of the signature, in its canonical form.
+
+    Raises:
+        InputError: a param is unknown, missing, of another type, or outside its constraints.
+    """
+    collector = Collector()
+    given = {} if values is None else values
+    if not isinstance(given, Mapping):
+        raise collector.fail("type-mismatch", at, f"{kind(given)} where an object of params is expected")
+    known = {param.name for param in signature.params}
+    for name in given:
+        if name not in known:
+            hint = f" (params: {', '.join(sorted(known))})" if known else " (it has none)"
+            message = f"the model has no such param{hint}"
+            collector.add("param-unknown", join(at, field(str(name))), message)
+    out: dict[str, Any] = {}
+    for param in signature.params:
+        path = join(at, field(param.name))
+        try:
+            out[param.name] = _value(given, param, wire)
+        except Misfit as misfit:
+            collector.add(misfit.code, path + misfit.path, misfit.message)
+    collector.finish()
+    return out
+
+
+def _value(given: Mapping[str, Any], param: Param, wire: Wire) -> Any:
+    if param.name not in given:
+        # The default is JSON in the manifest, whatever the wire of the call.
+        if param.default is not None:
+            return cell(param.default, param.type, "json")
+        if not param.nullable:
+            raise Misfit("param-missing", "a param without a default is missing")
+        return None
+    value = given[param.name]
+    if is_missing(value, param.type, wire):
+        if not param.nullable:
+            raise Misfit("null-not-allowed", f"a missing value where {describe(param.type)} is expected")
+        return None
+    out = cell(value, param.type, wire)
+    if param.constraints is not None:
+        _constrain(out, param.constraints)
+    return out
+
+
+def _constrain(value: Any, limits: Constraints) -> None:
+    if limits.enum is not None and value not in limits.enum:
+        raise Misfit("param-constraint", f"must be one of {list(limits.enum)}")
+    if limits.minimum is not None and value < limits.minimum:
+        raise Misfit("param-constraint", f"must be at least {limits.minimum}")
+    if limits.maximum is not None and value > limits.maximum:
+        raise Misfit("param-constraint", f"must be at most {limits.maximum}")
+    if limits.min_length is not None and len(value) < limits.min_length:
+        raise Misfit("param-constraint", f"must have a length of at least {limits.min_length}")
+    if limits.max_length is not None and len(value) > limits.max_length:
+        raise Misfit("param-constraint", f"must have a length of at most {limits.max_length}")

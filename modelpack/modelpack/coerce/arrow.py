@@ -1,0 +1,134 @@
+"""Arrow arrays of every type, unpacked to numpy or to Python objects without losing a digit.
+
+Only called with Arrow objects, so pyarrow is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from modelpack.coerce.times import Instant
+from modelpack.optional import loaded, require
+
+__all__ = ["Unpacked", "unpack"]
+
+
+class Unpacked(NamedTuple):
+    """Values, marks of missing ones, and whether a datetime64 array holds instants."""
+
+    data: Any
+    missing: np.ndarray[Any, Any] | None = None
+    aware: bool = False
+
+
+def unpack(array: Any) -> Unpacked:
+    """Return an Array or ChunkedArray as a numpy array where its type has one, else as a list of Python objects."""
+    pa = loaded("pyarrow")
+    assert pa is not None
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else _combined(array)
+    kind, types = array.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return unpack(array.storage)
+    if types.is_dictionary(kind):
+        return unpack(array.dictionary_decode())
+    if types.is_run_end_encoded(kind):
+        return unpack(_compute().run_end_decode(array))
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
+        return Unpacked(_filled(array).to_numpy(zero_copy_only=False), _nulls(array))
+    if types.is_date(kind) or types.is_timestamp(kind) or types.is_duration(kind):
+        return _times(array, pa)
+    if _is_list(types, kind) or types.is_struct(kind) or types.is_map(kind):
+        return Unpacked(_nested(array, pa))
+    return Unpacked(array.to_pylist())
+
+
+def _compute() -> Any:
+    return require("pyarrow.compute", what="Reading Arrow data")
+
+
+def _combined(chunked: Any) -> Any:
+    combined = chunked.combine_chunks()
+    # Older pyarrow gives a ChunkedArray back when there is nothing to combine.
+    return combined.chunk(0) if hasattr(combined, "num_chunks") else combined
+
+
+def _nulls(array: Any) -> np.ndarray[Any, Any] | None:
+    if not array.null_count:
+        return None
+    mask: np.ndarray[Any, Any] = array.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _filled(array: Any) -> Any:
+    if not array.null_count:
+        return array
+    return array.fill_null(False if str(array.type) == "bool" else 0)
+
+
+def _times(array: Any, pa: Any) -> Unpacked:
+    kind = array.type
+    missing = _nulls(array)
+    if pa.types.is_date(kind):
+        width, dtype = (pa.int32(), "M8[D]") if kind.bit_width == 32 else (pa.int64(), "M8[ms]")
+        counts = _filled(array.view(width)).to_numpy(zero_copy_only=False)
+        return Unpacked(counts.astype(np.int64).view(dtype), missing)
+    counts = _filled(array.view(pa.int64())).to_numpy(zero_copy_only=False)
+    if pa.types.is_duration(kind):
+        return Unpacked(counts.view(f"m8[{kind.unit}]"), missing)
+    return Unpacked(counts.view(f"M8[{kind.unit}]"), missing, kind.tz is not None)
+
+
+def _is_list(types: Any, kind: Any) -> bool:
+    checks = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
+
+
+def _objects(array: Any) -> list[Any]:
+    """Return Python objects for nested values, times as numpy scalars or instants."""
+    found = unpack(array)
+    if isinstance(found.data, list):
+        return found.data
+    values = list(found.data) if found.data.dtype.kind in "mM" else found.data.tolist()
+    if found.aware:
+        values = [Instant(value) for value in values]
+    if found.missing is not None:
+        values = [None if unset else value for value, unset in zip(values, found.missing, strict=True)]
+    return values
+
+
+def _nested(array: Any, pa: Any) -> list[Any]:
+    valid = array.is_valid().to_pylist()
+    if pa.types.is_struct(array.type):
+        names = [array.type.field(i).name for i in range(array.type.num_fields)]
+        parts = [_objects(part) for part in array.flatten()]
+        return [
+            {name: part[row] for name, part in zip(names, parts, strict=True)} if there else None
+            for row, there in enumerate(valid)
+        ]
+    if pa.types.is_map(array.type):
+        lengths = [len(value) if there else 0 for value, there in zip(array, valid, strict=True)]
+        there_only = array.filter(array.is_valid())
+        pairs = list(zip(_objects(_part(there_only, "keys")), _objects(_part(there_only, "items")), strict=True))
+        return _split(pairs, lengths, valid)
+    lengths = [0 if value is None else value for value in _compute().list_value_length(array).to_pylist()]
+    return _split(_objects(array.flatten()), lengths, valid)
+
+
+def _part(array: Any, name: str) -> Any:
+    """Return the keys or items of a map array that may be a slice."""
+    if not len(array):
+        return getattr(array, name)[:0]
+    start, stop = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
+    return getattr(array, name)[start:stop]
+
+
+def _split(flat: list[Any], lengths: list[int], valid: list[bool]) -> list[Any]:
+    out: list[Any] = []
+    at = 0
+    for length, there in zip(lengths, valid, strict=True):
+        out.append(flat[at : at + length] if there else None)
+        at += length
+    return out

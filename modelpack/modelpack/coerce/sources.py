@@ -1,0 +1,255 @@
+"""The forms in which rows arrive, behind one face: named or numbered columns, and the path of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelpack.coerce.faults import Collector, field, join
+from modelpack.coerce.lanes import Lane, lane
+from modelpack.coerce.scalars import kind
+from modelpack.frame import Frame, Vector
+from modelpack.optional import loaded, require
+
+__all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "is_sparse", "open_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows apart from the column names: ``dataframe_split``, or the rows of a CSV file.
+
+    Without ``columns`` the cells are taken by position.
+    """
+
+    columns: Sequence[str] | None
+    data: Sequence[Sequence[Any]]
+
+
+class Source:
+    """Rows of data: ``names`` is None when columns are known by position only (then ``width`` counts them).
+
+    ``bad`` holds the rows that cannot be read at all; their faults are noted already.
+    """
+
+    rows: int
+    names: list[Any] | None
+    width: int
+    at: str
+    bad: frozenset[int] | set[int] = frozenset()
+
+    def column(self, index: int) -> Any:
+        """Return the column as it came."""
+        raise NotImplementedError
+
+    def cell_path(self, row: int, index: int, name: str) -> str:
+        """Return the path of one cell: in column ``index``, which the signature calls ``name``."""
+        raise NotImplementedError
+
+    def column_path(self, name: str) -> str:
+        """Return the path of a column as a whole."""
+        return join(self.at, field(name))
+
+    def lacks(self, row: int, name: str) -> bool:
+        """Say whether the row itself has no such column."""
+        return False
+
+
+class RowSource(Source):
+    """A sequence of rows, each a sequence of cells."""
+
+    def __init__(
+        self, names: Sequence[Any] | None, data: Sequence[Any], collector: Collector, at: str, *, steps: tuple[str, str]
+    ) -> None:
+        self.names = None if names is None else list(names)
+        self.at = at
+        self._rows_at = at + steps[0]
+        self._names_at = at + steps[1]
+        self.data = data
+        self.rows = len(data)
+        self.width = len(self.names) if self.names is not None else self._width()
+        self._check(collector)
+
+    def _width(self) -> int:
+        return next((len(row) for row in self.data if isinstance(row, list | tuple | np.ndarray)), 0)
+
+    def _check(self, collector: Collector) -> None:
+        plain = set(map(type, self.data)) <= {list, tuple}
+        if plain and set(map(len, self.data)) <= {self.width}:
+            return
+        bad: set[int] = set()
+        for number, row in enumerate(self.data):
+            path = join(self._rows_at, f"[{number}]")
+            if not isinstance(row, list | tuple | np.ndarray):
+                collector.add("type-mismatch", path, f"{kind(row)} where a row (a list of cells) is expected", number)
+            elif len(row) != self.width:
+                collector.add("ragged", path, f"a row of {len(row)} cells among rows of {self.width}", number)
+            else:
+                continue
+            bad.add(number)
+        self.bad = bad
+
+    def column(self, index: int) -> Any:
+        if self.bad:
+            return [None if number in self.bad else row[index] for number, row in enumerate(self.data)]
+        return [row[index] for row in self.data]
+
+    def cell_path(self, row: int, index: int, name: str) -> str:
+        return join(self._rows_at, f"[{row}][{index}]")
+
+    def column_path(self, name: str) -> str:
+        return join(self._names_at)
+
+
+class RecordSource(Source):
+    """A sequence of records: name to cell. A key that a record lacks is a missing value."""
+
+    def __init__(self, data: Sequence[Any], collector: Collector, at: str) -> None:
+        self.at = at
+        self.rows = len(data)
+        self.data = data
+        bad: set[int] = set()
+        seen: dict[Any, None] = {}
+        for number, record in enumerate(data):
+            if isinstance(record, Mapping):
+                seen.update(dict.fromkeys(record))
+            else:
+                path = join(at, f"[{number}]")
+                collector.add("type-mismatch", path, f"{kind(record)} where a record (an object) is expected", number)
+                bad.add(number)
+        self.bad = bad
+        self.names = list(seen)
+        self.width = len(self.names)
+
+    def column(self, index: int) -> Any:
+        assert self.names is not None
+        name = self.names[index]
+        return [record.get(name) if isinstance(record, Mapping) else None for record in self.data]
+
+    def lacks(self, row: int, name: str) -> bool:
+        return name not in self.data[row]
+
+    def cell_path(self, row: int, index: int, name: str) -> str:
+        return join(self.at, f"[{row}]", field(name))
+
+
+class ColumnSource(Source):
+    """Named columns, whatever holds them."""
+
+    def __init__(self, columns: Sequence[tuple[Any, Any]], rows: int, at: str, *, numbered: bool = False) -> None:
+        self.at = at
+        self.rows = rows
+        self.names = None if numbered else [name for name, _ in columns]
+        self.width = len(columns)
+        self._columns = columns
+
+    def column(self, index: int) -> Any:
+        return self._columns[index][1]
+
+    def cell_path(self, row: int, index: int, name: str) -> str:
+        if self.names is None:
+            return join(self.at, f"[{row}]") if self.width == 1 else join(self.at, f"[{row}][{index}]")
+        return join(self.at, field(str(self.names[index])), f"[{row}]")
+
+
+def is_sparse(data: Any) -> bool:
+    """Say whether data is a scipy sparse matrix or array."""
+    sparse = loaded("scipy.sparse")
+    return sparse is not None and sparse.issparse(data)
+
+
+def open_source(data: Any, collector: Collector, at: str) -> Source:
+    """Return rows of any form as a source, or raise through ``collector``."""
+    if isinstance(data, Split):
+        return _split(data, collector, at)
+    if isinstance(data, Mapping):
+        return _mapping(data, collector, at)
+    if isinstance(data, list | tuple):
+        return _sequence(data, collector, at)
+    if isinstance(data, Frame):
+        return _frame(data, collector, at)
+    if is_sparse(data):
+        data = data.toarray()
+    pandas = loaded("pandas")
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        return _dataframe(data, at)
+    if pandas is not None and isinstance(data, pandas.Series):
+        return ColumnSource([(data.name, data)], len(data), at, numbered=not isinstance(data.name, str))
+    pyarrow = loaded("pyarrow")
+    if pyarrow is not None and isinstance(data, pyarrow.Table | pyarrow.RecordBatch):
+        names = data.schema.names
+        return ColumnSource([(name, data.column(i)) for i, name in enumerate(names)], data.num_rows, at)
+    if pyarrow is not None and isinstance(data, pyarrow.Array | pyarrow.ChunkedArray):
+        return ColumnSource([("", data)], len(data), at, numbered=True)
+    if hasattr(data, "__arrow_c_stream__"):
+        table = require("pyarrow", what="Reading data through Arrow").table(data)
+        return open_source(table, collector, at)
+    if hasattr(data, "__array__") and not isinstance(data, np.generic):
+        return _array(np.asanyarray(data), collector, at)
+    message = f"{kind(data)} where rows are expected"
+    raise collector.fail("data-invalid", at, message, hint="Send a table, columns, records or rows.")
+
+
+def _split(data: Split, collector: Collector, at: str) -> Source:
+    names = data.columns
+    # A frame without names is sent with its column numbers.
+    if names is not None and list(names) == list(range(len(names))):
+        names = None
+    return RowSource(names, data.data, collector, at, steps=(".data", ".columns"))
+
+
+def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:
+    lanes: list[tuple[Any, Any]] = []
+    for name, raw in data.items():
+        path = join(at, field(str(name)))
+        if isinstance(raw, Mapping | str | bytes) or not hasattr(raw, "__len__"):
+            hint = "Each column is a list with one value per row."
+            raise collector.fail("type-mismatch", path, f"{kind(raw)} where a column (a list) is expected", hint=hint)
+        lanes.append((name, lane(raw)))
+    lengths = {len(part) for _, part in lanes}
+    if len(lengths) > 1:
+        first = len(lanes[0][1])
+        name = next(name for name, part in lanes if len(part) != first)
+        raise collector.fail("ragged", join(at, field(str(name))), "a column of another length than the first")
+    return ColumnSource(lanes, lengths.pop() if lengths else 0, at)
+
+
+def _sequence(data: Sequence[Any], collector: Collector, at: str) -> Source:
+    if any(isinstance(part, Mapping) for part in data) or not data:
+        return RecordSource(data, collector, at)
+    if any(isinstance(part, list | tuple | np.ndarray) for part in data):
+        return RowSource(None, data, collector, at, steps=("", ""))
+    return ColumnSource([("", data)], len(data), at, numbered=True)
+
+
+def _dataframe(frame: Any, at: str) -> Source:
+    labels = list(frame.columns)
+    numbered = bool(labels) and labels == list(range(len(labels)))
+    return ColumnSource(
+        [(label, frame.iloc[:, i]) for i, label in enumerate(labels)], len(frame), at, numbered=numbered
+    )
+
+
+def _frame(frame: Frame, collector: Collector, at: str) -> Source:
+    if frame.columns is None:
+        raise collector.fail("data-invalid", at, "tensors where a table is expected")
+    return ColumnSource([(name, _as_lane(vector)) for name, vector in frame.columns.items()], frame.rows, at)
+
+
+def _as_lane(vector: Vector) -> Lane:
+    aware = getattr(vector.type, "tz", None) is not None
+    if vector.data.dtype == object:
+        return Lane(vector.data.tolist())
+    return Lane(vector.data, vector.missing, aware)
+
+
+def _array(array: np.ndarray[Any, Any], collector: Collector, at: str) -> Source:
+    if array.dtype.names:
+        return ColumnSource([(name, array[name]) for name in array.dtype.names], len(array), at)
+    if array.ndim == 1:
+        return ColumnSource([("", array)], len(array), at, numbered=True)
+    if array.ndim != 2:
+        raise collector.fail("shape-mismatch", at, f"an array of {array.ndim} dimensions where a table is expected")
+    return ColumnSource([("", array[:, i]) for i in range(array.shape[1])], len(array), at, numbered=True)

@@ -1,0 +1,125 @@
+"""Canonical values written as JSON: what :func:`modelpack.coerce.cells.cell` reads back unchanged."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from modelpack.coerce import times
+from modelpack.coerce.scalars import plain_scalar
+from modelpack.dtypes import DictionaryType, DurationType, Item, ListType, MapType, StructType, TimestampType
+
+__all__ = ["json_value", "loose"]
+
+
+def json_value(value: Any, dtype: Item) -> Any:
+    """Return the JSON form of a canonical value of the type, None for a missing one.
+
+    Raises:
+        ValueError: it has none (an infinity, or an object in a column of type ``any``).
+    """
+    if value is None:
+        return None
+    if isinstance(dtype, str):
+        return _ELEMENTS.get(dtype, plain_scalar)(value)
+    match dtype:
+        case TimestampType():
+            if np.isnat(value):
+                return None
+            return times.timestamp_text(int(value.astype(np.int64)), dtype.unit, dtype.tz)
+        case DurationType():
+            return None if np.isnat(value) else times.duration_text(int(value.astype(np.int64)), dtype.unit)
+        case DictionaryType():
+            return json_value(value, dtype.values)
+        case ListType():
+            return [json_value(part, dtype.items.type) for part in value]
+        case StructType():
+            return {part.name: json_value(value[part.name], part.type) for part in dtype.fields if part.name in value}
+        case MapType():
+            return {key: json_value(part, dtype.values.type) for key, part in value.items()}
+    return str(value)  # a decimal, all its places
+
+
+def _float(value: Any) -> float | None:
+    number = float(value)
+    if math.isinf(number):
+        raise ValueError("JSON has no infinity")
+    return None if number != number else number
+
+
+def _date(value: Any) -> str | None:
+    return None if np.isnat(value) else times.date_text(int(value.astype(np.int64)))
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _any(value: Any) -> Any:
+    """Return JSON data as it is; refuse what JSON does not have."""
+    value = plain_scalar(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("JSON has no infinity and no NaN")
+        return value
+    if isinstance(value, list | tuple):
+        return [_any(part) for part in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _any(part) for key, part in value.items()}
+    raise ValueError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+_ELEMENTS: dict[str, Callable[[Any], Any]] = {
+    "float16": _float,
+    "float32": _float,
+    "float64": _float,
+    "binary": _base64,
+    "date32": _date,
+    "any": _any,
+}
+
+
+def loose(value: Any) -> Any:
+    """Return the best JSON for any Python value, for answers: NaN is null, an infinity its name as text."""
+    value = plain_scalar(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "Infinity" if value > 0 else "-Infinity"
+        return None if value != value else value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _base64(bytes(value))
+    if isinstance(value, Mapping):
+        return {str(plain_scalar(key)): loose(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set | frozenset):
+        return [loose(part) for part in value]
+    return _loose_object(value)
+
+
+def _loose_object(value: Any) -> Any:
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return None if np.isnat(value) else str(value) if isinstance(value, np.datetime64) else _duration(value)
+    if isinstance(value, dt.timedelta):
+        return times.duration_text(times.duration_count(value, "us"), "us") if value == value else None
+    if isinstance(value, dt.date):  # and datetime
+        return value.isoformat() if value == value else None
+    if isinstance(value, Decimal):
+        return str(value) if value.is_finite() else None
+    for name in ("to_dict", "model_dump", "tolist"):
+        convert = getattr(value, name, None)
+        if callable(convert):
+            return loose(convert())
+    return str(value)
+
+
+def _duration(value: np.timedelta64) -> str:
+    return times.duration_text(times.duration_count(value, "ns"), "ns")

@@ -37,7 +37,7 @@ def commands() -> list[tuple[str, ...]]:
                 if (child := command.get_command(context, name)) is not None:
                     walk(child, (*words, name))
 
-    walk(cli.group, ())
+    walk(cli.main, ())
     return found
 
 

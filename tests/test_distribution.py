@@ -95,7 +95,6 @@ def test_importing_modelpack_imports_no_framework_no_server_and_no_data_library(
 def test_help_imports_no_framework_no_server_and_no_data_library():
     out = fresh_python(
         "import sys\n"
-        "from click.testing import CliRunner\n"
         "from modelpack.cli import main\n"
         "sys.argv = ['modelpack', '--help']\n"
         "try:\n"

@@ -72,9 +72,7 @@ def do(root: Path, step: dict[str, Any]) -> None:
         case {"write": path, "base64": text}:
             made(root / path).write_bytes(b64decode(text, validate=True))
         case {"write_name_base64": name, "text": text}:
-            place = os.path.join(os.fsencode(root), b64decode(name, validate=True))
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            Path(os.fsdecode(place)).write_bytes(text.encode())
+            made(root / os.fsdecode(b64decode(name, validate=True))).write_bytes(text.encode())
         case {"write": path, "repeat": part, "times": times}:
             text = step.get("prefix", "") + part * times + step.get("suffix", "")
             made(root / path).write_bytes(text.encode())

@@ -4,6 +4,7 @@ A vector that has been released is frozen: this script never touches a directory
 can be seen how the vectors were made, and to add new ones. It uses nothing of modelpack, on purpose.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import hashlib
@@ -90,10 +91,10 @@ def accept(
     digest: str | None = None,
 ) -> None:
     raw = value if isinstance(value, bytes) else dump(value)
-    case = {"id": id_, "spec": spec, "description": description, "expect": "accept", "schema": schema}
-    case["digest"] = digest or sha256(raw)
+    case: dict[str, Any] = {"id": id_, "spec": spec, "description": description, "expect": "accept"}
+    case |= {"schema": schema, "digest": digest or sha256(raw)}
     if build:
-        case["build"] = build  # type: ignore[assignment]
+        case["build"] = build
     write("valid", case, None if digest else raw, files or {})
 
 
@@ -120,8 +121,22 @@ def reject(
 # --- valid ------------------------------------------------------------------------------------------------------
 
 TYPES: list[Any] = [
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64", "utf8", "binary", "date32", "any",
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "utf8",
+    "binary",
+    "date32",
+    "any",
     {"kind": "timestamp", "unit": "s"},
     {"kind": "timestamp", "unit": "ms", "tz": "UTC"},
     {"kind": "timestamp", "unit": "us", "tz": "Europe/Paris"},
@@ -137,7 +152,7 @@ TYPES: list[Any] = [
     {"kind": "dictionary", "values": "int64", "categories": [-1, 0, 9007199254740991]},
     {"kind": "dictionary", "values": "bool", "categories": [True, False]},
     {"kind": "dictionary", "values": "float64", "categories": [0.5, 1]},
-]  # fmt: skip
+]
 
 
 def table(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -173,33 +188,52 @@ def valid_manifests() -> None:
     accept("python-source", m, "A function in one source file.", manifest(source, flavors=python), source)
     files = {WEIGHTS: MODEL}
     accept(
-        "two-flavors-one-payload", "03-manifest.md#flavors", "Two flavors share a payload, one of them twice.",
-        manifest(files, payloads=PAYLOAD, flavors=[USES[0], {"name": "other", "payloads": {"a": "native", "b": "native"}}]),
+        "two-flavors-one-payload",
+        "03-manifest.md#flavors",
+        "Two flavors share a payload, one of them twice.",
+        manifest(
+            files, payloads=PAYLOAD, flavors=[USES[0], {"name": "other", "payloads": {"a": "native", "b": "native"}}]
+        ),
         files,
-    )  # fmt: skip
+    )
     accept(
-        "two-payloads-one-file", "03-manifest.md#payloads", "Two payloads, in formats nobody knows, share a file.",
+        "two-payloads-one-file",
+        "03-manifest.md#payloads",
+        "Two payloads, in formats nobody knows, share a file.",
         manifest(files, payloads={**PAYLOAD, "2nd": {"format": "other.format+v2", "files": [WEIGHTS]}}, flavors=USES),
         files,
-    )  # fmt: skip
+    )
     accept(
-        "extensions", "03-manifest.md#extensions", "Extensions hold any JSON value and are ignored.",
-        manifest(extensions={"org.example.registry/stage": {"value": "staging"}, "a.b/C_d.e-f": None, "0.1/x": [1.5, {}]}),
-    )  # fmt: skip
-    accept(
-        "describing-fields", "03-manifest.md#properties", "All properties that only describe the model.",
+        "extensions",
+        "03-manifest.md#extensions",
+        "Extensions hold any JSON value and are ignored.",
         manifest(
-            requires=[], created="2026-11-23T19:00:00.123456789Z", producer={"name": "hand", "version": "0"},
-            description="Line one.\nLine two: é, 模型, 🙂.", license="Apache-2.0 OR MIT", authors=["A. Author", "B"],
-            task="tabular-classification", tags={"team": "growth", "odd key": ""},
+            extensions={"org.example.registry/stage": {"value": "staging"}, "a.b/C_d.e-f": None, "0.1/x": [1.5, {}]}
+        ),
+    )
+    accept(
+        "describing-fields",
+        "03-manifest.md#properties",
+        "All properties that only describe the model.",
+        manifest(
+            requires=[],
+            created="2026-11-23T19:00:00.123456789Z",
+            producer={"name": "hand", "version": "0"},
+            description="Line one.\nLine two: é, 模型, 🙂.",
+            license="Apache-2.0 OR MIT",
+            authors=["A. Author", "B"],
+            task="tabular-classification",
+            tags={"team": "growth", "odd key": ""},
             hardware={"cpus": 2, "accelerator": {"vendor": "example", "count": 1}},
             provenance={"source": {"repository": "https://example.org/x.git", "revision": "0123abcd"}},
             metrics=[{"name": "auc", "value": 0.91}, {}],
         ),
-    )  # fmt: skip
+    )
     lock = {"environment/pylock.toml": b'lock-version = "1.0"\n'}
     accept(
-        "environment", "10-environment.md#environment-object", "Every property of the environment.",
+        "environment",
+        "10-environment.md#environment-object",
+        "Every property of the environment.",
         manifest(
             lock,
             environment={
@@ -212,23 +246,31 @@ def valid_manifests() -> None:
             },
         ),
         lock,
-    )  # fmt: skip
+    )
     calls = {
         "examples/a.input.json": b'{"dataframe_split": {"columns": ["x"], "data": [[1.5]]}}\n',
         "examples/a.output.json": b'{"predictions": [3.0]}\n',
         "examples/b.json": b'{"dataframe_records": [{"x": 2}]}\n',
     }
     accept(
-        "examples", "07-examples.md#example-object", "One example with an output and a tolerance, one without either.",
+        "examples",
+        "07-examples.md#example-object",
+        "One example with an output and a tolerance, one without either.",
         manifest(
-            calls, signature=column("float64"),
+            calls,
+            signature=column("float64"),
             examples=[
-                {"name": "a", "input": "examples/a.input.json", "output": "examples/a.output.json", "tolerance": {"rtol": 0, "atol": 1e-6}},
+                {
+                    "name": "a",
+                    "input": "examples/a.input.json",
+                    "output": "examples/a.output.json",
+                    "tolerance": {"rtol": 0, "atol": 1e-6},
+                },
                 {"name": "b", "input": "examples/b.json"},
             ],
         ),
         calls,
-    )  # fmt: skip
+    )
 
 
 def valid_signatures() -> None:
@@ -244,7 +286,9 @@ def valid_signatures() -> None:
         deep = {"kind": "list", "items": {"type": {"kind": "map", "values": {"type": deep, "nullable": True}}}}
     accept("nested-types", s, "Lists of maps of lists, twenty deep.", manifest(signature=column(deep)))
     accept(
-        "tensors", "05-signature.md#tensors", "Symbols, sizes, null, no axes, 32 axes, NaN taken.",
+        "tensors",
+        "05-signature.md#tensors",
+        "Symbols, sizes, null, no axes, 32 axes, NaN taken.",
         manifest(
             signature={
                 **tensors(
@@ -256,21 +300,39 @@ def valid_signatures() -> None:
                 "outputs": {"kind": "tensors", "tensors": [{"name": "y", "dtype": "binary", "shape": ["N", "_k2"]}]},
             }
         ),
-    )  # fmt: skip
+    )
     accept(
-        "params", "05-signature.md#params", "Params with and without default, null, constraints.",
+        "params",
+        "05-signature.md#params",
+        "Params with and without default, null, constraints.",
         manifest(
             signature={
                 "params": [
-                    {"name": "threshold", "type": "float64", "default": 0.5, "constraints": {"minimum": 0, "maximum": 1}},
-                    {"name": "method", "type": "utf8", "default": "a", "constraints": {"enum": ["a", "b"]}, "changes_outputs": True},
+                    {
+                        "name": "threshold",
+                        "type": "float64",
+                        "default": 0.5,
+                        "constraints": {"minimum": 0, "maximum": 1},
+                    },
+                    {
+                        "name": "method",
+                        "type": "utf8",
+                        "default": "a",
+                        "constraints": {"enum": ["a", "b"]},
+                        "changes_outputs": True,
+                    },
                     {"name": "seed", "type": "uint32"},
-                    {"name": "words", "type": {"kind": "list", "items": {"type": "utf8"}}, "nullable": True, "default": None,
-                     "constraints": {"min_length": 0, "max_length": 3}},
+                    {
+                        "name": "words",
+                        "type": {"kind": "list", "items": {"type": "utf8"}},
+                        "nullable": True,
+                        "default": None,
+                        "constraints": {"min_length": 0, "max_length": 3},
+                    },
                 ]
             }
         ),
-    )  # fmt: skip
+    )
     accept(
         "json-outputs",
         "05-signature.md#json",
@@ -284,17 +346,31 @@ def valid_signatures() -> None:
         manifest(signature={}),
     )
     accept(
-        "odd-column-names", "05-signature.md#columns", "Column names are any text.",
-        manifest(signature=table(*({"name": n, "type": "int8"} for n in ["", "a.b", 'q"uote', "é", "e\u0301", "\n", "A", "a"] if n), extra_columns="reject")),
-    )  # fmt: skip
+        "odd-column-names",
+        "05-signature.md#columns",
+        "Column names are any text.",
+        manifest(
+            signature=table(
+                *({"name": n, "type": "int8"} for n in ["", "a.b", 'q"uote', "é", "e\u0301", "\n", "A", "a"] if n),
+                extra_columns="reject",
+            )
+        ),
+    )
 
 
 def valid_packages() -> None:
     files = {
-        "données/größe.txt": b"1", "模型/权重.bin": b"2", "emoji/👩\u200d🔬.txt": b"3", "a b/c d.txt": b"4",
-        "code/modelpack.json": b"{}", "modelpack.json.bak": b"5", "console.txt": b"6", "com10/lpt0": b"7", "nul-ish": b"8",
+        "données/größe.txt": b"1",
+        "模型/权重.bin": b"2",
+        "emoji/👩\u200d🔬.txt": b"3",
+        "a b/c d.txt": b"4",
+        "code/modelpack.json": b"{}",
+        "modelpack.json.bak": b"5",
+        "console.txt": b"6",
+        "com10/lpt0": b"7",
+        "nul-ish": b"8",
         "#;'!$%&()+,-=@[]^_`{}~": b"9",
-    }  # fmt: skip
+    }
     p = "02-package.md#paths"
     accept("odd-paths", p, "Paths that look as if they broke a rule, and break none.", manifest(files), files)
     files = {".hidden": b"1", "payloads/native/._SUCCESS.crc": b"2", ".config/..x": b"3", "...a": b"4"}
@@ -327,9 +403,13 @@ def valid_packages() -> None:
     )
     files = {"a": b"1", "b": b"1"}
     accept(
-        "hard-link", "02-package.md#file-kinds", "Two names for one file.", manifest(files), {"a": b"1"},
+        "hard-link",
+        "02-package.md#file-kinds",
+        "Two names for one file.",
+        manifest(files),
+        {"a": b"1"},
         build=[{"hardlink": ["a", "b"]}],
-    )  # fmt: skip
+    )
     unlisted = {"modelpack.sig.json": b"{}", "model.sig": b"\x00"}
     accept(
         "detached-signatures", "02-package.md#closed-world", "Detached signatures are not listed.", manifest(), unlisted
@@ -348,28 +428,51 @@ def valid_documents() -> None:
     spaces = LIMIT - len(head) - len(tail)
     digest = sha256(head.encode() + b" " * spaces + tail.encode())
     accept(
-        "size-at-limit", "02-package.md#limits", "A manifest of 16 MiB.", {}, digest=digest,
+        "size-at-limit",
+        "02-package.md#limits",
+        "A manifest of 16 MiB.",
+        {},
+        digest=digest,
         build=[{"write": "modelpack.json", "prefix": head, "repeat": " ", "times": spaces, "suffix": tail}],
-    )  # fmt: skip
+    )
     v = "11-versioning.md#minor-versions"
     files = {WEIGHTS: MODEL}
     listed = [{**entries(files)[0], "later": 1}]
     signature = {
-        "inputs": {"kind": "tensors", "later": {}, "tensors": [{"name": "x", "dtype": "int8", "shape": [], "later": 1}]},
+        "inputs": {
+            "kind": "tensors",
+            "later": {},
+            "tensors": [{"name": "x", "dtype": "int8", "shape": [], "later": 1}],
+        },
         "outputs": table(
-            {"name": "y", "type": {"kind": "struct", "struct": 1, "fields": [{"name": "z", "type": {"kind": "duration", "unit": "s", "later": 1}}]}}
+            {
+                "name": "y",
+                "type": {
+                    "kind": "struct",
+                    "struct": 1,
+                    "fields": [{"name": "z", "type": {"kind": "duration", "unit": "s", "later": 1}}],
+                },
+            }
         )["inputs"],
         "params": [{"name": "p", "type": "int8", "constraints": {"later": 1}}],
-    }  # fmt: skip
+    }
     accept(
-        "newer-minor", v, "A newer minor version with unknown properties at every depth.",
+        "newer-minor",
+        v,
+        "A newer minor version with unknown properties at every depth.",
         manifest(
-            modelpack="1.7", later={"any": ["thing"]}, files=listed, signature=signature,
-            payloads={"native": {**PAYLOAD["native"], "later": None}}, flavors=[{**USES[0], "later": []}],
-            environment={"python": {"later": "x"}, "later": 1}, producer={"name": "a", "version": "b", "later": 1},
+            modelpack="1.7",
+            later={"any": ["thing"]},
+            files=listed,
+            signature=signature,
+            payloads={"native": {**PAYLOAD["native"], "later": None}},
+            flavors=[{**USES[0], "later": []}],
+            environment={"python": {"later": "x"}, "later": 1},
+            producer={"name": "a", "version": "b", "later": 1},
         ),
-        files, schema="n/a",
-    )  # fmt: skip
+        files,
+        schema="n/a",
+    )
     accept(
         "newest-minor", v, "The largest minor version that can be written.", manifest(modelpack="1.9999"), schema="n/a"
     )
@@ -382,7 +485,7 @@ def invalid_documents() -> None:
     j = "03-manifest.md#json"
     good = dump(manifest())
 
-    def broken(id_: str, description: str, raw: bytes, code: str, path: str = "", **more: Any) -> None:
+    def broken(id_: str, description: str, raw: bytes | None, code: str, path: str = "", **more: Any) -> None:
         reject(id_, more.pop("spec", j), description, raw, ("document", code, path), **{"schema": "n/a", **more})
 
     def with_extension(text: str) -> bytes:
@@ -392,13 +495,23 @@ def invalid_documents() -> None:
 
     at = 'extensions["a.b/c"]'
     reject(
-        "manifest-missing", "02-package.md#layout", "There is no manifest.", None, ("document", "manifest-missing", ""),
-        {"README.md": b"a"}, schema="n/a",
-    )  # fmt: skip
+        "manifest-missing",
+        "02-package.md#layout",
+        "There is no manifest.",
+        None,
+        ("document", "manifest-missing", ""),
+        {"README.md": b"a"},
+        schema="n/a",
+    )
     reject(
-        "manifest-wrong-case", "02-package.md#layout", "The manifest is called Modelpack.json.", None,
-        ("document", "manifest-missing", ""), {"Modelpack.json": good}, schema="n/a",
-    )  # fmt: skip
+        "manifest-wrong-case",
+        "02-package.md#layout",
+        "The manifest is called Modelpack.json.",
+        None,
+        ("document", "manifest-missing", ""),
+        {"Modelpack.json": good},
+        schema="n/a",
+    )
     kinds = "02-package.md#file-kinds"
     for id_, op in {
         "manifest-is-a-directory": {"mkdir": "modelpack.json"},
@@ -406,14 +519,32 @@ def invalid_documents() -> None:
         "manifest-is-a-fifo": {"fifo": "modelpack.json"},
     }.items():
         reject(
-            id_, kinds, "The manifest is not a regular file.", None, ("document", "file-kind", "modelpack.json"),
-            {"real.json": good}, build=[op], schema="n/a",
-        )  # fmt: skip
+            id_,
+            kinds,
+            "The manifest is not a regular file.",
+            None,
+            ("document", "file-kind", "modelpack.json"),
+            {"real.json": good},
+            build=[op],
+            schema="n/a",
+        )
     head, tail = good[:-3].decode(), "\n}\n"
     broken(
-        "manifest-too-large", "One byte more than 16 MiB.", None, "document-too-large", spec="02-package.md#limits",  # type: ignore[arg-type]
-        build=[{"write": "modelpack.json", "prefix": head, "repeat": " ", "times": LIMIT + 1 - len(head) - len(tail), "suffix": tail}],
-    )  # fmt: skip
+        "manifest-too-large",
+        "One byte more than 16 MiB.",
+        None,
+        "document-too-large",
+        spec="02-package.md#limits",
+        build=[
+            {
+                "write": "modelpack.json",
+                "prefix": head,
+                "repeat": " ",
+                "times": LIMIT + 1 - len(head) - len(tail),
+                "suffix": tail,
+            }
+        ],
+    )
     broken("byte-order-mark", "A byte order mark.", b"\xef\xbb\xbf" + good, "document-encoding")
     broken("utf-16", "UTF-16 instead of UTF-8.", good.decode().encode("utf-16"), "document-encoding")
     broken("invalid-utf-8", "A byte that is not UTF-8.", good.replace(b"vector", b"vect\xff"), "document-encoding")
@@ -455,8 +586,13 @@ def invalid_documents() -> None:
     broken("lone-surrogate-high", "A high surrogate before a letter.", with_extension('"\\ud83dx"'), sur, at)
     broken("lone-surrogate-key", "A lone surrogate in a name.", with_extension('{"\\ud800": 1}'), sur, at)
     broken("depth-65", "Nested 65 deep.", with_extension("[" * 63 + "]" * 63), "json-depth", at + "[0]" * 62)
-    broken("depth-100000", "Nested 100 000 deep.", None, "json-depth",  # type: ignore[arg-type]
-           build=[{"write": "modelpack.json", "repeat": "[", "times": 100000}])  # fmt: skip
+    broken(
+        "depth-100000",
+        "Nested 100 000 deep.",
+        None,
+        "json-depth",
+        build=[{"write": "modelpack.json", "repeat": "[", "times": 100000}],
+    )
     reject("array", j, "An array instead of an object.", b"[]", ("document", "field-invalid", ""))
     reject("null", j, "Null instead of an object.", b"null", ("document", "field-invalid", ""))
 
@@ -498,9 +634,13 @@ def invalid_versions() -> None:
         r,
     )
     broken(
-        "requires-unknown-newer", "A feature nobody has, in a newer minor version with unknown properties.",
-        manifest(modelpack="1.3", requires=["later"], later=1), "feature-unsupported", "requires[0]", r,
-    )  # fmt: skip
+        "requires-unknown-newer",
+        "A feature nobody has, in a newer minor version with unknown properties.",
+        manifest(modelpack="1.3", requires=["later"], later=1),
+        "feature-unsupported",
+        "requires[0]",
+        r,
+    )
     reject(
         "requires-not-a-list",
         r,

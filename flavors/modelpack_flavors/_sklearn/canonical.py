@@ -193,8 +193,9 @@ def _refuse_lossy(state: dict[str, Any]) -> None:
                 code=_CODE,
                 hint='Use 0 and 1 as keys (of class_weight, for example), or options={"format": "pickle"}.',
             )
-    if loader == "NdArrayNode" and state.get("type") == "json" and len(state["shape"]["content"]) > 1:
-        if not all(_leaf(item, len(state["shape"]["content"]) - 1) for item in state["content"]):
+    if loader == "NdArrayNode" and state.get("type") == "json":
+        depth = len(state["shape"]["content"]) - 1
+        if depth and not all(_leaf(item, depth) for item in state["content"]):
             raise SaveError(
                 "an array of objects in the model holds lists, which skops does not read back",
                 code=_CODE,

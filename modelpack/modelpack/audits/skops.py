@@ -200,9 +200,9 @@ class Walk:
 
     def _items(self, state: dict[str, Any]) -> list[Any]:
         content = state.get("content")
-        if isinstance(content, list):
-            return content
-        self.refuse(f"the content of a {state['__loader__']} is not a list")
+        if not isinstance(content, list):
+            self.refuse(f"the content of a {state['__loader__']} is not a list")
+        return content
 
     def _file(self, state: dict[str, Any], suffix: str) -> str:
         name = state.get("file")

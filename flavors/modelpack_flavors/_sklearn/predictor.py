@@ -1,0 +1,71 @@
+"""A scikit-learn model behind one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelpack.flavor import Form
+
+__all__ = ["METHODS", "Scorer", "form_of", "methods_of"]
+
+# The methods that score new rows, in the order in which one is chosen when nobody says.
+METHODS = ("predict", "transform", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorer:
+    """Calls ``method`` of ``model``, or the one that the param ``method`` names.
+
+    ``flat``: the model takes a list of values, not a table (text vectorizers).
+    """
+
+    model: Any
+    method: str
+    form: Form
+    flat: bool = False
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """Return the model's own answer."""
+        score = getattr(self.model, params.get("method", self.method))
+        return score(self._arranged(data))
+
+    def _arranged(self, data: Any) -> Any:
+        if self.flat:
+            return _one_column(data)
+        if self.form != "pandas":
+            return data
+        # scikit-learn wants the columns in the order of fit; the signature may have another.
+        names = getattr(self.model, "feature_names_in_", None)
+        if names is None or list(data.columns) == list(names) or not set(names) <= set(data.columns):
+            return data
+        return data[list(names)]
+
+
+def _one_column(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        (data,) = data.values()
+    return data.reshape(-1) if data.ndim == 2 and data.shape[1] == 1 else data
+
+
+def methods_of(model: object) -> tuple[str, ...]:
+    """Return the names of the methods that score new rows, the default first."""
+    return tuple(name for name in METHODS if callable(getattr(model, name, None)))
+
+
+def form_of(model: object, example: Any) -> Form:
+    """Return the form the model takes its data in.
+
+    A model that knows the names of its columns takes frames; one that counts its columns takes arrays; for the rest
+    (models that check nothing) the example says.
+    """
+    from modelpack_flavors._sklearn import naming
+
+    if getattr(model, "feature_names_in_", None) is not None:
+        return "pandas"
+    if naming.takes_records(model):
+        return "records"
+    if hasattr(model, "n_features_in_") or naming.takes_one_column(model):
+        return "numpy"
+    return "pandas" if hasattr(example, "columns") and hasattr(example, "iloc") else "numpy"

@@ -28,8 +28,10 @@ class _NotANumber:
     """NaN, Infinity or -Infinity."""
 
 
-def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+def parse(raw: bytes, *, max_bytes: int = MAX_BYTES, max_integer: int = MAX_INTEGER) -> Any:
     """Return the value of a strict JSON document.
+
+    ``max_integer`` is the largest integer taken, either sign: examples hold int64 and uint64 values, manifests do not.
 
     Raises:
         ManifestError: ``document-too-large``, ``document-encoding``, ``json-invalid``, ``json-duplicate-key``,
@@ -50,7 +52,7 @@ def parse(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     except ValueError as exc:
         where = f" at line {exc.lineno} column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
         raise ManifestError(f"the document is not JSON{where}", code="json-invalid") from None
-    _audit(value)
+    _audit(value, max_integer)
     return value
 
 
@@ -74,12 +76,12 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-def _audit(root: Any) -> None:
+def _audit(root: Any, max_integer: int) -> None:
     """Walk the value without recursion and refuse what JSON's grammar lets through."""
     stack: list[tuple[Any, str, int]] = [(root, "", 1)]
     while stack:
         value, path, depth = stack.pop()
-        fault = _fault(value, depth)
+        fault = _fault(value, depth, max_integer)
         if fault:
             if isinstance(value, _Repeated):
                 path = join(path, value.key)
@@ -93,7 +95,7 @@ def _audit(root: Any) -> None:
             stack.extend((item, join(path, i), depth + 1) for i, item in enumerate(value))
 
 
-def _fault(value: Any, depth: int) -> tuple[str, str] | None:
+def _fault(value: Any, depth: int, max_integer: int) -> tuple[str, str] | None:
     match value:
         case _Repeated():
             return "json-duplicate-key", "the key occurs twice in one object"
@@ -101,8 +103,8 @@ def _fault(value: Any, depth: int) -> tuple[str, str] | None:
             return "json-depth", f"the document is nested deeper than {MAX_DEPTH}"
         case _NotANumber():
             return "json-number", "NaN and Infinity are not JSON"
-        case int() if abs(value) > MAX_INTEGER:
-            return "json-number", "an integer beyond ±(2^53 - 1), which JSON parsers do not agree on"
+        case int() if abs(value) > max_integer:
+            return "json-number", "an integer beyond what all JSON parsers agree on, ±(2^53 - 1)"
         case float() if value in (float("inf"), float("-inf")):
             return "json-number", "a number beyond the range of float64"
         case str() if _surrogate(value):

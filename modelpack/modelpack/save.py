@@ -186,8 +186,8 @@ def _signature(saved: Saved, example: Any, given: Signature | None) -> tuple[Sig
             path="example",
             hint="Give an example that the model can score, or none.",
         ) from exc
-    answer = coerce.outputs(raw, signature.outputs, rows=frame.rows)
-    io = signature.outputs or _answer_io(answer)
+    io = signature.outputs or _answer_io(raw, frame.rows)
+    answer = coerce.outputs(raw, io, rows=frame.rows)
     return _outputs(signature, io), frame.slice(0, examples.MAX_ROWS), answer.slice(0, examples.MAX_ROWS)
 
 
@@ -215,10 +215,15 @@ def _with_nulls(io: Table | Tensors, nulls: bool | Mapping[str, bool] | None) ->
     )
 
 
-def _answer_io(answer: Frame) -> IO:
-    """Return the outputs' signature: the answer's types, and NaN allowed, since what a model answers is its own."""
-    io = infer.frame_io(answer)
-    return io if isinstance(io, Json) else _with_nulls(io, True)
+def _answer_io(raw: Any, rows: int) -> IO:
+    """Return the outputs' signature: what the answer looks like, and NaN allowed, since what a model answers is its own.
+
+    An answer that is not one row for each row of the input is JSON: nothing can be said of its shape.
+    """
+    io = infer.answer(raw)
+    if isinstance(io, Json) or coerce.outputs(raw, io).rows != rows:
+        return Json(kind="json")
+    return _with_nulls(io, True)
 
 
 def _copy(part: _Part, *, nullable: bool) -> _Part:

@@ -1,0 +1,193 @@
+"""One contract, run on every flavor that is discovered.
+
+A flavor brings ``tests/flavors/cases/<name>.py`` with ``CASES``: a mapping from a case's name to a function that
+returns a :class:`Case`-like object (model, example, answer, options, code). A flavor without cases fails the suite.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import modelpack
+from modelpack import coerce, document, examples, flavor, forms, render
+from modelpack.errors import IntegrityError, SaveError, TrustError
+from modelpack.trust import Store
+
+FOLDER = Path(__file__).parent / "cases"
+
+
+def cases_of(name: str) -> Mapping[str, Callable[[], Any]]:
+    spec = importlib.util.spec_from_file_location(f"cases_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cases: Mapping[str, Callable[[], Any]] = module.CASES
+    return cases
+
+
+def discovered() -> list[Any]:
+    return [
+        pytest.param((name, case), id=f"{name}-{case}")
+        for name in flavor.available()
+        if (FOLDER / f"{name}.py").exists()
+        for case in cases_of(name)
+    ]
+
+
+@pytest.fixture(params=discovered())
+def case(request: pytest.FixtureRequest) -> Any:
+    name, case = request.param
+    made = cases_of(name)[case]()
+    made.flavor = name
+    return made
+
+
+@pytest.fixture
+def package(case: Any, tmp_path: Path) -> modelpack.Package:
+    return save(case, tmp_path / "pkg")
+
+
+def save(case: Any, path: Path, **more: Any) -> modelpack.Package:
+    return modelpack.save(
+        case.model, path, example=case.example, options=case.options, code=case.code, version="1.0.0", **more
+    )
+
+
+def same(one: Any, other: Any) -> None:
+    """Assert that two answers are the same, bit for bit and of the same kind."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            same(left, right)
+    elif hasattr(one, "equals"):
+        assert one.equals(other)
+    elif hasattr(one, "toarray"):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+def test_every_flavor_has_cases() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(flavor.available())
+
+
+def test_the_flavor_is_found_from_the_object(case: Any, package: modelpack.Package) -> None:
+    assert [entry.name for entry in package.manifest.flavors] == [case.flavor]
+
+
+def test_a_loaded_model_answers_as_the_live_one(case: Any, package: modelpack.Package) -> None:
+    same(modelpack.load(package.path).predict(case.example), case.answer)
+
+
+def test_the_package_is_whole(package: modelpack.Package) -> None:
+    assert modelpack.open(package.path).digest == package.digest
+
+
+def test_saving_twice_gives_the_same_content(case: Any, package: modelpack.Package, tmp_path: Path) -> None:
+    again = save(case, tmp_path / "again")
+    if not case.reproducible:
+        pytest.xfail(case.why_not)
+    assert again.manifest.content_digest == package.manifest.content_digest
+
+
+def test_the_example_tests_the_package(package: modelpack.Package) -> None:
+    model = modelpack.load(package.path)
+    outcomes = [examples.check(model, example) for example in model.manifest.examples]
+    assert [outcome.differences for outcome in outcomes] == [()]
+
+
+def test_a_changed_answer_is_noticed(package: modelpack.Package, tmp_path: Path) -> None:
+    model = modelpack.load(package.path)
+    (example,) = model.manifest.examples
+    assert example.output is not None
+    recorded = document.parse((package.path / example.output).read_bytes(), max_integer=2**64)
+    changed = json.dumps({"predictions": [recorded["predictions"], "more"]}).encode()
+
+    class Files:
+        def read(self, path: str) -> bytes:
+            return changed if path == example.output else (package.path / path).read_bytes()
+
+    model.package.files = lambda prefix="": Files()  # type: ignore[assignment, method-assign, return-value]
+    assert examples.check(model, example).differences
+
+
+def test_the_json_request_gives_the_same_answer(case: Any, package: modelpack.Package) -> None:
+    model = modelpack.load(package.path)
+    body = json.loads((package.path / "examples/example.input.json").read_bytes())
+    parsed = forms.parse(body, signature=model.signature)
+    frame = coerce.inputs(parsed.data, model.signature, wire="json", at=parsed.at)
+    answer = model.score(frame, coerce.params(None, model.signature))
+    again = model.score(coerce.inputs(case.example, model.signature), coerce.params(None, model.signature))
+    assert render.plain(answer) == render.plain(again)
+    json.dumps(render.plain(answer), allow_nan=False)
+
+
+def test_code_needs_a_grant_and_nothing_else_does(package: modelpack.Package, tmp_path: Path) -> None:
+    stranger = Store(tmp_path / "stranger")
+    (candidate,) = package.plan(store=stranger).candidates
+    if candidate.trust != "code":
+        assert modelpack.load(package.path, store=stranger).candidate.trust in ("data", "graph", "objects")
+        return
+    with pytest.raises(TrustError) as info:
+        modelpack.load(package.path, store=stranger)
+    assert info.value.code == "code-not-allowed"
+    assert package.digest not in str(info.value)  # nothing to paste that would allow it
+    assert modelpack.load(package.path, allow_code=package.digest, store=stranger).digest == package.digest
+
+
+def test_the_grant_of_one_package_is_not_the_grant_of_another(package: modelpack.Package, tmp_path: Path) -> None:
+    with pytest.raises(TrustError) as info:
+        modelpack.load(package.path, allow_code="sha256:" + "0" * 64, store=Store(tmp_path / "stranger"))
+    assert info.value.code == "grant-mismatch"
+
+
+def test_a_payload_swapped_after_opening_is_refused(package: modelpack.Package) -> None:
+    opened = modelpack.open(package.path)
+    for entry in opened.manifest.files:
+        if entry.role in ("payload", "code"):
+            file = package.path / entry.path
+            raw = bytearray(file.read_bytes())
+            raw[len(raw) // 2] ^= 1
+            file.write_bytes(raw)
+    with pytest.raises(IntegrityError) as info:
+        modelpack.load(opened)
+    assert info.value.code == "digest-mismatch"
+
+
+def test_a_moved_package_is_the_same_package(package: modelpack.Package, tmp_path: Path) -> None:
+    shutil.move(package.path, tmp_path / "moved")
+    assert modelpack.load(tmp_path / "moved").digest == package.digest
+
+
+def test_without_an_example_it_saves_and_loads(case: Any, tmp_path: Path) -> None:
+    package = modelpack.save(case.model, tmp_path / "bare", options=case.options, code=case.code)
+    assert package.manifest.examples == ()
+    same(modelpack.load(package.path).predict(case.example), case.answer)
+
+
+def test_an_example_the_model_cannot_take_leaves_nothing(case: Any, tmp_path: Path) -> None:
+    with pytest.raises(SaveError) as info:
+        modelpack.save(case.model, tmp_path / "bad", example=case.bad_example, options=case.options, code=case.code)
+    assert info.value.code == "example-failed"
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unknown_option_is_refused(case: Any, tmp_path: Path) -> None:
+    with pytest.raises(modelpack.UsageError) as info:
+        modelpack.save(case.model, tmp_path / "bad", options={"no-such-option": 1}, code=case.code)
+    assert info.value.code == "option-unknown"
+    assert os.listdir(tmp_path) == []

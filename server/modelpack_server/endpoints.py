@@ -23,9 +23,9 @@ from modelpack.errors import InputError
 from modelpack_server import openapi, page, problems
 from modelpack_server.codecs import DECODERS, decoder, encoder
 from modelpack_server.codecs.json_body import parse as parse_json
+from modelpack_server.codecs.negotiation import accepts, content_type
 from modelpack_server.facts import Facts
 from modelpack_server.invocation import Invocations, Scorer, score
-from modelpack_server.negotiation import accepts, content_type
 from modelpack_server.problems import HttpProblem
 
 __all__ = ["Edge", "Endpoints", "State"]
@@ -218,7 +218,9 @@ async def refuse(request: Request, exc: Exception) -> Response:
         facts = {"code": "not-found", "message": "there is nothing at this path", "hint": hint}
     else:
         facts = {"code": "method-not-allowed", "message": "this path does not take this method"}
-    return problems.response(exc.status_code, facts, headers=exc.headers)
+    # Starlette lists the methods in the order of a set.
+    headers = {name: ", ".join(sorted(value.split(", "))) for name, value in (exc.headers or {}).items()}
+    return problems.response(exc.status_code, facts, headers=headers)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

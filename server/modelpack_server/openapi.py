@@ -138,7 +138,8 @@ def _split(table: Table) -> Schema:
 
 def _problem() -> Schema:
     text = {"type": "string"}
-    fault = {"type": "object", "properties": {"code": text, "path": text, "message": text}}
+    place = {"row": {"type": "integer"}, "column": text}
+    fault = {"type": "object", "properties": {"code": text, "path": text, "message": text, **place}}
     return {
         "type": "object",
         "description": "RFC 9457; error_code and message are MLflow's.",
@@ -150,6 +151,7 @@ def _problem() -> Schema:
             "message": text,
             "code": text,
             "path": text,
+            **place,
             "hint": text,
             "faults": {"type": "array", "items": fault},
             "id": text,

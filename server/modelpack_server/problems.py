@@ -4,8 +4,9 @@
 
     {"title": "Bad Request", "status": 400, "detail": "...",        RFC 9457
      "error_code": "BAD_REQUEST", "message": "...",                  read by MLflow's clients
-     "code": "cell-type", "path": "dataframe_records[3].age",        ours: stable code, where
-     "hint": "...", "faults": [{"code", "path", "message"}, ...],
+     "code": "not-whole", "path": "dataframe_split.data[3][1]",      ours: stable code, where
+     "row": 3, "column": "age", "hint": "...",
+     "faults": [{"code", "path", "message", "row", "column"}, ...],  when there are several
      "id": "4f1c..."}                                                500 only: the same id is in the log
 
 No problem carries a stack trace, a server path or a value that was sent. Messages of modelpack's own errors keep that
@@ -22,7 +23,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from modelpack.errors import InputError, ModelError, ModelpackError, OutputError
+from modelpack.errors import Fault, InputError, ModelError, ModelpackError, OutputError
 from modelpack_server.logs import trace
 
 __all__ = ["MEDIA_TYPE", "HttpProblem", "respond", "response"]
@@ -60,7 +61,7 @@ def respond(error: Exception, request_id: str) -> Response:
         facts = {"code": error.code, "message": error.message, "hint": error.hint}
         return response(error.status, facts, headers=error.headers)
     if isinstance(error, InputError):
-        return response(400, error.to_json())
+        return response(400, _told(error))
     log.error("request %s failed: %s", request_id, _summary(error))
     log.error("request %s: %s", request_id, trace(error, messages=log.isEnabledFor(logging.DEBUG)))
     return response(500, {**_public(error), "id": request_id})
@@ -70,15 +71,34 @@ def response(status: int, facts: Mapping[str, Any], *, headers: Mapping[str, str
     """Return a problem document; ``facts`` holds ``code`` and ``message``, and what else is known."""
     title = HTTPStatus(status).phrase
     message = facts["message"]
-    where = facts.get("path")
+    where = facts.get("path") or ""
+    column = facts.get("column")
+    if column is not None and column not in where:
+        where = f"{where} (column {column!r})"
     body = {
         "title": title,
         "status": status,
         "detail": f"{where}: {message}" if where else message,
         "error_code": ERROR_CODES.get(status, "BAD_REQUEST"),
-        **{key: value for key, value in facts.items() if value},
+        **{key: value for key, value in facts.items() if value not in (None, "")},
     }
     return Response(orjson.dumps(body), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _told(error: InputError) -> dict[str, Any]:
+    """Return all that is known of what is wrong with the data."""
+    facts = {**error.to_json(), **_place(error.faults[0])}
+    if len(error.faults) > 1:
+        facts["faults"] = [
+            {"code": fault.code, "path": fault.path, "message": fault.message, **_place(fault)}
+            for fault in error.faults
+        ]
+    return facts
+
+
+def _place(fault: Fault) -> dict[str, Any]:
+    place = {"row": fault.row, "column": fault.column}
+    return {key: value for key, value in place.items() if value is not None}
 
 
 def _public(error: Exception) -> dict[str, Any]:

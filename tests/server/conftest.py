@@ -40,7 +40,8 @@ class FunctionModel:
             raise
         except Exception as exc:
             raise ModelError(f"the model raised {type(exc).__name__}", code="model-raised") from exc
-        return coerce.outputs(answer, self.signature.outputs, rows=frame.rows)
+        changed = any(p.changes_outputs and params[p.name] != p.default for p in self.signature.params)
+        return coerce.outputs(answer, None if changed else self.signature.outputs, rows=frame.rows)
 
 
 class Client:
@@ -147,3 +148,15 @@ def ages() -> FunctionModel:
         return [{"double": None if row["age"] is None else 2 * row["age"] * params["factor"]} for row in rows]
 
     return FunctionModel(Signature(inputs=inputs, outputs=outputs, params=PARAMS), double)
+
+
+@pytest.fixture
+def model() -> type[FunctionModel]:
+    """Return the class of models that are a signature and a function."""
+    return FunctionModel
+
+
+@pytest.fixture
+def row() -> dict[str, Any]:
+    """Return a row, as JSON writes it, that the typed model takes."""
+    return dict(ROW)

@@ -13,7 +13,6 @@ from modelpack.errors import ModelError, OutputError
 from modelpack_server import logs
 from modelpack_server.settings import Settings
 
-
 SECRET = "secret"
 
 

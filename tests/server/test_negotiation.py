@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelpack_server.codecs import DECODERS
-from modelpack_server.negotiation import accepts, content_type
+from modelpack_server.codecs.negotiation import accepts, content_type
 from modelpack_server.problems import HttpProblem
 
 JSON = "application/json"

@@ -12,7 +12,10 @@ from modelpack_server.problems import HttpProblem, respond
 
 
 def test_a_fault_in_the_data_is_400_with_all_that_is_known() -> None:
-    faults = [Fault("not-whole", "inputs.a[0]", "a fraction"), Fault("not-whole", "inputs.a[1]", "a fraction")]
+    faults = [
+        Fault("not-whole", "inputs.a[0]", "a fraction", row=0, column="a"),
+        Fault("not-whole", "inputs.a[1]", "a fraction", row=1, column="a"),
+    ]
     reply = respond(InputError.from_faults(faults, hint="Send integers."), "r1")
     assert reply.status_code == 400
     assert reply.media_type == "application/problem+json"
@@ -24,12 +27,20 @@ def test_a_fault_in_the_data_is_400_with_all_that_is_known() -> None:
         "message": "a fraction",
         "code": "not-whole",
         "path": "inputs.a[0]",
+        "row": 0,
+        "column": "a",
         "hint": "Send integers.",
         "faults": [
-            {"code": "not-whole", "path": "inputs.a[0]", "message": "a fraction"},
-            {"code": "not-whole", "path": "inputs.a[1]", "message": "a fraction"},
+            {"code": "not-whole", "path": "inputs.a[0]", "message": "a fraction", "row": 0, "column": "a"},
+            {"code": "not-whole", "path": "inputs.a[1]", "message": "a fraction", "row": 1, "column": "a"},
         ],
     }
+
+
+def test_a_path_by_position_is_told_with_the_column() -> None:
+    fault = Fault("not-whole", "dataframe_split.data[0][1]", "a fraction", row=0, column="age")
+    body = json.loads(bytes(respond(InputError.from_faults([fault]), "r").body))
+    assert body["detail"] == "dataframe_split.data[0][1] (column 'age'): a fraction"
 
 
 def test_a_refusal_carries_its_headers() -> None:

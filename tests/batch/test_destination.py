@@ -151,11 +151,11 @@ def test_a_device_is_written_as_it_is() -> None:
 
 def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SaveError, match="cannot be written"):
-        with destination.whole_file(tmp_path / "file" / "out.csv", overwrite=False):
-            pass
-    with pytest.raises(SaveError, match="No space left"), destination.stream(Path("/dev/full")) as opened:
-        with opened.open("", CSV) as file:
-            file.write(b"x" * 100_000)
+    inside = tmp_path / "file" / "out.csv"
+    with pytest.raises(SaveError, match="cannot be written"), destination.whole_file(inside, overwrite=False):
+        pass
+    full = destination.stream(Path("/dev/full"))
+    with pytest.raises(SaveError, match="No space left"), full as opened, opened.open("", CSV) as file:
+        file.write(b"x" * 100_000)
     with pytest.raises(BrokenPipeError), destination.whole_file(tmp_path / "out.csv", overwrite=False):
         raise BrokenPipeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -161,6 +162,8 @@ def _cell(value: Any) -> str | None:
     """Return a JSON value as the text of a CSV cell."""
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)  # from NaN and Infinity, which JSON does not have
     return cells.dump(value).decode()
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import math
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,21 +25,34 @@ JSON = {b"modelpack": b"json"}
 
 
 def dump(value: Any) -> bytes:
-    """Return a value as one line of JSON, exactly: integers of any size, NaN as null."""
+    """Return a value as one line of JSON, exactly: integers of any size, NaN as null, infinity as its name in text."""
+    if _has_infinity(value):
+        value = _spelled(value)
     try:
         return orjson.dumps(value, default=_default)
     except TypeError:
         # Integers beyond 64 bits and lone surrogates, which only the standard library writes.
-        return json.dumps(_without_nan(value), default=_default, separators=(",", ":")).encode()
+        return json.dumps(_spelled(value), default=_default, separators=(",", ":")).encode()
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
+def _has_infinity(value: Any) -> bool:
+    """Say whether there is an infinite number in a value; orjson would make null of it, which means missing."""
+    kind = type(value)
+    if kind is float:
+        return math.isinf(value)
+    if kind is dict:
+        return any(map(_has_infinity, value.values()))
+    return kind is list and any(map(_has_infinity, value))
+
+
+def _spelled(value: Any) -> Any:
+    """Return the value with what JSON cannot say about floats written as HTTP replies write it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _spelled(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [_spelled(item) for item in value]
     return value
 
 

@@ -14,6 +14,7 @@ from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
+from modelpack_server.batch.typed import typed
 
 __all__ = ["Fed", "feed", "wanted"]
 
@@ -37,6 +38,8 @@ def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tole
         InputError: rows that do not fit, or (tolerant or not) a whole that does not: a column is missing.
     """
     data, wire = _shaped(chunk, signature, keep), chunk.wire
+    if wire == "text" and isinstance(data, pa.Table):
+        data = typed(data, signature)
     if not tolerant:
         return coerce.inputs(data, signature, wire=wire), None, []
     frame, rows, faults = coerce.tolerant(data, signature, wire=wire)

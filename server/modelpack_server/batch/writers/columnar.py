@@ -43,10 +43,26 @@ class ParquetWriter(_TableWriter):
     """Writes Parquet with row groups of a useful size, however small the batches are."""
 
     def _open(self, schema: pa.Schema) -> Any:
+        self._held: list[pa.RecordBatch] = []
+        self._schema = schema
         return pq.ParquetWriter(self._file, schema)
 
     def _append(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch, row_group_size=ROW_GROUP)
+        self._held.append(batch)
+        if sum(map(len, self._held)) >= ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            table = pa.Table.from_batches(self._held, self._schema)
+            self._held = []
+            self._writer.write_table(table, row_group_size=len(table))
+
+    def close(self) -> None:
+        """Write the last row group and the end of the file."""
+        if self._writer is not None:
+            self._flush()
+        super().close()
 
 
 class StreamWriter(_TableWriter):

@@ -1,8 +1,10 @@
-"""Writes docs/cli.md from the commands' own help."""
+"""Writes what the docs take from the code: docs/cli.md, and the tables of modules in docs/architecture.md."""
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI_PAGE = ROOT / "docs" / "cli.md"
+ARCHITECTURE_PAGE = ROOT / "docs" / "architecture.md"
+TABLE = re.compile(r"<!-- modules of (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 INTRODUCTION = """\
 # The command line
@@ -62,6 +66,35 @@ def cli_page() -> str:
     return "\n".join(sections)
 
 
+def as_markdown(docstring: str) -> str:
+    """Return the first paragraph of a docstring as one cell of a table."""
+    text = " ".join(docstring.partition("\n\n")[0].split())
+    text = re.sub(r" \((spec|docs)/[^)]*\)", "", text)
+    return re.sub(r":\w+:(?=`)", "", text).replace("``", "`").replace("|", "/")
+
+
+def modules(folder: Path) -> str:
+    """Return a table of the Python files below a folder, each with the first sentence of its docstring."""
+    lines = ["| module | what it is |", "| --- | --- |"]
+    for path in sorted(folder.rglob("*.py"), key=lambda path: (len(path.relative_to(folder).parts), path)):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        summary = " ".join(docstring.partition("\n\n")[0].split()).removesuffix("::").rstrip()
+        if summary:
+            lines.append(
+                f"| `{path.relative_to(folder).as_posix()}` | {summary.replace('``', '`').replace('|', '/')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def architecture_page() -> str:
+    """Return docs/architecture.md with its tables of modules as they should be."""
+    return TABLE.sub(
+        lambda match: f"<!-- modules of {match[1]} -->\n{modules(ROOT / match[1])}<!-- end -->",
+        ARCHITECTURE_PAGE.read_text(encoding="utf-8"),
+    )
+
+
 if __name__ == "__main__":
-    CLI_PAGE.write_text(cli_page(), encoding="utf-8")
-    print(f"wrote {CLI_PAGE.relative_to(ROOT)}")
+    for page, text in ((CLI_PAGE, cli_page()), (ARCHITECTURE_PAGE, architecture_page())):
+        page.write_text(text, encoding="utf-8")
+        print(f"wrote {page.relative_to(ROOT)}")

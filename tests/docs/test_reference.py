@@ -71,6 +71,12 @@ def test_the_command_reference_is_what_the_commands_say():
     assert (DOCS / "cli.md").read_text(encoding="utf-8") == module.cli_page(), "run scripts/docs"
 
 
+def test_the_architecture_page_names_every_module():
+    module = renderer()
+
+    assert (DOCS / "architecture.md").read_text(encoding="utf-8") == module.architecture_page(), "run scripts/docs"
+
+
 def test_each_command_has_a_heading():
     module = renderer()
     names = {" ".join(("modelpack", *words)) for words in module.commands()}
@@ -113,6 +119,18 @@ def test_links_lead_somewhere(path: Path):
             dead.append(match["target"])
 
     assert dead == []
+
+
+def test_what_the_source_refers_to_is_there():
+    """Comments, docstrings and messages point into spec/ and docs/; the page and the heading must exist."""
+    dead = set()
+    for path in (path for root in SOURCES for path in root.rglob("*.py")):
+        for match in re.finditer(r"\b((?:spec|docs)/[\w/.-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8")):
+            page = ROOT / match[1]
+            if not page.is_file() or (match[2] and match[2] not in {anchor(text) for text in headings(page)}):
+                dead.add(f"{path.relative_to(ROOT)}: {match[0]}")
+
+    assert sorted(dead) == []
 
 
 def test_the_index_leads_to_every_page():

@@ -23,7 +23,12 @@ def command() -> None:
 @click.argument("package", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(package: str, as_json: bool) -> None:
-    """Print what PACKAGE needs, one requirement a line, as pip takes them."""
+    """Print what PACKAGE needs, one requirement a line, as pip takes them.
+
+    \b
+    Example:
+      modelpack env show churn > requirements.txt
+    """
     with guard(as_json=as_json):
         from modelpack.package import Package
 
@@ -38,7 +43,12 @@ def show(package: str, as_json: bool) -> None:
 @click.argument("package", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 def diff(package: str, as_json: bool) -> None:
-    """Compare this environment with the one PACKAGE was saved in; exits with 1 if the model cannot load here."""
+    """Compare this environment with the one PACKAGE was saved in; exits with 1 if the model cannot load here.
+
+    \b
+    Example:
+      modelpack env diff churn
+    """
     with guard(as_json=as_json):
         from modelpack import environment
         from modelpack.package import Package

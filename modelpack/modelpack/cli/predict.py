@@ -31,10 +31,8 @@ class _Stopped(BaseException):
         self.number = number
 
 
-@click.command(
-    epilog="Example: modelpack predict churn -i 'rows/*.parquet' -o scores.parquet --keep id --on-error rejects.jsonl"
-)
-@click.argument("package", metavar="PKG", type=click.Path())
+@click.command()
+@click.argument("package", type=click.Path())
 @click.option("-i", "--input", "inputs", metavar="IN", multiple=True, required=True,
               help="A file, a directory, a quoted pattern, or - for stdin. Can be repeated.")  # fmt: skip
 @click.option("-o", "--output", metavar="OUT", required=True,
@@ -56,9 +54,14 @@ class _Stopped(BaseException):
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, or the error, as JSON.")
 def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
-    """Score files with the model in PKG and write its answers, beside the columns they belong to.
+    """Score files with the model in PACKAGE and write its answers, beside the columns they belong to.
 
     The output appears when all of it is written, or not at all. Formats: CSV, JSON Lines, Parquet, Arrow IPC.
+
+    \b
+    Example:
+      modelpack predict churn -i rows.csv -o scores.parquet
+      modelpack predict churn -i 'rows/*.parquet' -o scores.jsonl --keep id --on-error rejects.jsonl
     """
     with guard(as_json=as_json), _stoppable():
         done = _run(package, inputs, output, given)

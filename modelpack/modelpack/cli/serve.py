@@ -34,11 +34,8 @@ class Size(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2].upper()]
 
 
-@click.command(
-    epilog="Example: modelpack serve churn --port 5000, then curl http://127.0.0.1:5000/invocations "
-    "-H 'Content-Type: application/json' -d '{\"dataframe_records\": [{\"age\": 31}]}'"
-)
-@click.argument("package", metavar="PKG", type=click.Path())
+@click.command()
+@click.argument("package", type=click.Path())
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 512), help="Number of processes.")
@@ -54,9 +51,15 @@ class Size(click.ParamType[int]):
 )
 @click.option("--json-logs", is_flag=True, help="Write the log and the ready line as JSON.")
 def command(package: str, *, allow_code: str | None, flavor: str | None, **options: Any) -> None:
-    """Serve the model in PKG over HTTP: POST /invocations, GET /docs.
+    """Serve the model in PACKAGE over HTTP: POST /invocations, GET /docs.
 
     Prints one line when it is ready. SIGTERM finishes the requests in flight and ends with exit code 0.
+
+    \b
+    Example:
+      modelpack serve churn --port 5000 &
+      curl http://127.0.0.1:5000/invocations -H 'Content-Type: application/json' \\
+        -d '{"dataframe_records": [{"age": 31}]}'
     """
     with guard(as_json=options["json_logs"]):
         supervisor, settings = runtime("supervisor"), runtime("settings")

@@ -25,7 +25,12 @@ def command() -> None:
 @click.argument("package", type=click.Path())
 @click.option("--digest", required=True, help="The digest you have checked, whole; it must be the package's.")
 def add(package: str, digest: str) -> None:
-    """Allow PACKAGE, which must have exactly this digest, to run its code for this user on this machine."""
+    """Allow PACKAGE, which must have exactly this digest, to run its code for this user on this machine.
+
+    \b
+    Example:
+      modelpack trust add churn --digest sha256:4f0c…
+    """
     with guard():
         from modelpack import trust
         from modelpack.errors import TrustError
@@ -47,7 +52,12 @@ def add(package: str, digest: str) -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the grants as JSON.")
 def list_(as_json: bool) -> None:
-    """List what is allowed."""
+    """List what is allowed.
+
+    \b
+    Example:
+      modelpack trust list
+    """
     with guard(as_json=as_json):
         from modelpack import trust
 
@@ -65,7 +75,12 @@ def list_(as_json: bool) -> None:
 @command.command("remove")
 @click.argument("digest")
 def remove(digest: str) -> None:
-    """Withdraw the grant for DIGEST."""
+    """Withdraw the grant for DIGEST.
+
+    \b
+    Example:
+      modelpack trust remove sha256:4f0c…
+    """
     with guard():
         from modelpack import trust
         from modelpack.errors import TrustError

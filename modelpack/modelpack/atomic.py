@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all (spec/02-package.md#atomic).
+"""Directories that appear whole or not at all (spec/02-package.md#saving).
 
 The content is written into a hidden directory beside the target, flushed to disk, and moved into place with one
 rename. A process killed at any moment leaves the target as it was: absent, or the whole old one. What it leaves

@@ -1,4 +1,4 @@
-"""What a flavor must offer, and how flavors are found: by name, importing nothing (spec/06-flavors.md).
+"""What a flavor must offer, and how flavors are found: by name, importing nothing (spec/08-flavors.md).
 
 A flavor is one file, ``modelpack_flavors/<name>.py``, with an object ``FLAVOR``; third parties register
 ``<name> = "their.module:FLAVOR"`` under the entry-point group ``modelpack.flavors``. Listing reads directory and

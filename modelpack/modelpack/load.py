@@ -1,4 +1,4 @@
-"""Loading a package, in the order of spec/09-trust.md#loading."""
+"""Loading a package, in the order of spec/09-trust.md#order-of-loading."""
 
 from __future__ import annotations
 

@@ -240,9 +240,9 @@ def digest_of(raw: bytes) -> str:
 
 
 def content_digest(files: Iterable[FileEntry]) -> str:
-    """Return the digest over all files: sha256 of the sorted lines ``<hex>  <path>`` (spec/04-digests.md#content).
+    """Return the digest over all files: sha256 of the sorted lines ``<hex>  <path>``.
 
-    It is what ``sha256sum`` over the sorted paths, hashed again, gives.
+    It is what ``sha256sum`` over the sorted paths, hashed again, gives (spec/04-digests.md#content-digest).
     """
     lines = sorted((entry.path.encode(), entry.digest.removeprefix("sha256:").encode()) for entry in files)
     return digest_of(b"".join(b"%s  %s\n" % (digest, path) for path, digest in lines))

@@ -1,4 +1,4 @@
-"""Saving a model as a package: whole or not at all (spec/02-package.md#writing)."""
+"""Saving a model as a package: whole or not at all (spec/02-package.md#saving)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One value against one type: the truth that every fast path must agree with (spec/05-signature.md).
+"""One value against one type: the truth that every fast path must agree with (spec/06-coercion.md).
 
 Canonical values: ``bool int float str bytes Decimal`` as themselves; dates, timestamps and durations as
 ``datetime64[unit]`` and ``timedelta64[unit]`` (exact for every unit, an instant in UTC); ``list`` and ``dict`` of

@@ -4,7 +4,6 @@ A vector that has been released is frozen: this script never touches a directory
 can be seen how the vectors were made, and to add new ones. It uses nothing of modelpack, on purpose.
 """
 
-# ruff: noqa: E501
 from __future__ import annotations
 
 import hashlib
@@ -271,6 +270,83 @@ def valid_manifests() -> None:
         ),
         calls,
     )
+
+
+def whole() -> None:
+    """Every property there is: the example of the prose."""
+    skops = "payloads/native/model.skops"
+    files = {
+        skops: b"stands for a skops file\n",
+        "LICENSE": b"Apache-2.0\n",
+        "README.md": b"# Churn\n",
+        "environment/pylock.toml": b'lock-version = "1.0"\n',
+        "examples/example.input.json": b'{"dataframe_split": {"columns": ["age", "plan"], "data": [[31, "plus"]]}}\n',
+        "examples/example.output.json": b'{"predictions": [0.25]}\n',
+    }
+    listed = entries(files)
+    for entry in listed:
+        entry["role"] = {"LICENSE": "license", "README.md": "doc"}.get(entry["path"], entry["role"])
+    listed[1]["media_type"] = "text/markdown"
+    value = manifest(
+        files=listed,
+        requires=[],
+        name="churn",
+        version="3.2.0",
+        created="2026-11-23T19:00:00Z",
+        producer={"name": "modelpack-python", "version": "0.1.0"},
+        description="Probability that a customer leaves within a month.",
+        license="Apache-2.0",
+        authors=["Growth team"],
+        task="tabular-classification",
+        tags={"team": "growth"},
+        signature={
+            "inputs": {
+                "kind": "table",
+                "columns": [
+                    {"name": "age", "type": "int64"},
+                    {"name": "plan", "type": {"kind": "dictionary", "categories": ["basic", "plus"]}, "nullable": True},
+                ],
+            },
+            "outputs": {"kind": "tensors", "tensors": [{"name": "prediction", "dtype": "float64", "shape": ["rows"]}]},
+            "params": [
+                {"name": "threshold", "type": "float64", "default": 0.5, "constraints": {"minimum": 0, "maximum": 1}}
+            ],
+        },
+        payloads={
+            "native": {
+                "format": "skops",
+                "files": [skops],
+                "entry": skops,
+                "made_with": {"scikit-learn": "1.9.1", "skops": "0.16.0"},
+                "declares": {"types": ["sklearn.linear_model._logistic.LogisticRegression"]},
+            }
+        },
+        flavors=[{"name": "sklearn", "payloads": {"model": "native"}, "config": {"method": "predict_proba"}}],
+        examples=[
+            {
+                "name": "example",
+                "input": "examples/example.input.json",
+                "output": "examples/example.output.json",
+                "tolerance": {"rtol": 1e-05, "atol": 1e-08},
+            }
+        ],
+        environment={
+            "python": {"requires": ">=3.11", "captured": "3.11.7", "implementation": "cpython"},
+            "dependencies": ["scikit-learn==1.9.1", "skops==0.16.0"],
+            "critical": ["scikit-learn", "skops"],
+            "captured": {"scikit-learn": "1.9.1", "skops": "0.16.0"},
+            "locks": [{"kind": "pylock", "path": "environment/pylock.toml", "platforms": ["linux/x86_64"]}],
+            "platform": {"os": "linux", "arch": "x86_64", "libc": "glibc-2.36"},
+        },
+        hardware={"cpus": 1, "memory_bytes": 268435456},
+        provenance={
+            "source": {"repository": "https://example.org/churn.git", "revision": "0123abcd", "dirty": False},
+            "datasets": [{"name": "train", "uri": "s3://example/churn.parquet", "rows": 10000}],
+        },
+        metrics=[{"name": "auc", "value": 0.91, "dataset": "test", "higher_is_better": True}],
+        extensions={"org.example.registry/stage": "staging"},
+    )
+    accept("whole", "03-manifest.md#a-whole-manifest", "Every property; the payload is not a real one.", value, files)
 
 
 def valid_signatures() -> None:
@@ -1411,6 +1487,7 @@ def freeze() -> None:
 
 def main() -> None:
     valid_manifests()
+    whole()
     valid_signatures()
     valid_packages()
     valid_documents()

@@ -82,7 +82,8 @@ def _tell(report: int, event: Mapping[str, Any]) -> None:
 
 
 def _stop_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin.read(): its lock, held by this thread, would be fatal when the interpreter ends.
+    os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -51,6 +51,7 @@ class SklearnFlavor:
         predictor = Scorer(
             model=model, method=method, form=form_of(model, context.example), flat=naming.takes_one_column(model)
         )
+        nulls = missing.accepted(model)
         return Saved(
             format=format_id,
             entry=_ENTRIES[format_id],
@@ -58,9 +59,9 @@ class SklearnFlavor:
             config={"method": method, "form": predictor.form, "flat": predictor.flat},
             packages=payload.packages,
             declares={"estimator": naming.class_name(model), "methods": list(methods), "types": list(payload.types)},
-            signature=naming.signature(model),
+            signature=naming.signature(model, nulls),
             params=_params(method, methods),
-            nulls=missing.accepted(model),
+            nulls=nulls,
         )
 
     def load(self, context: LoadContext) -> Predictor:

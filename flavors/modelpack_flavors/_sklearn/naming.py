@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
@@ -54,12 +54,14 @@ def takes_records(model: object) -> bool:
     return bool(tags and not tags.two_d_array and tags.dict)
 
 
-def signature(model: Any) -> Signature | None:
-    """Return what the fitted model says of its inputs, or None if it does not know how many columns it takes."""
+def signature(model: Any, nulls: bool | Mapping[str, bool] | None) -> Signature | None:
+    """Return what the fitted model says of its inputs, or None if it does not know how many columns it takes.
+
+    ``nulls`` says where it takes missing values (``missing.accepted``).
+    """
     names = getattr(model, "feature_names_in_", None)
     if names is not None and all(isinstance(name, str) for name in names):
-        columns = tuple(Column(name=str(name), type=_type_of(model, i)) for i, name in enumerate(names))
-        return Signature(inputs=Table(columns=columns))
+        return Signature(inputs=Table(columns=tuple(_column(model, i, str(n), nulls) for i, n in enumerate(names))))
     if takes_one_column(model):
         first = first_step(model)
         if hasattr(first, "fit_transform") and tags_of(first).input_tags.string:
@@ -70,8 +72,17 @@ def signature(model: Any) -> Signature | None:
         kinds = {_type_of(model, i) for i in range(count)}
         kind = kinds.pop() if len(kinds) == 1 else "any"
         if kind != "any":
-            return Signature(inputs=Tensors(tensors=(Tensor(name="input", dtype=kind, shape=(None, count)),)))
+            missing = kind == "float64" and nulls is True
+            tensor = Tensor(name="input", dtype=kind, shape=(None, count), nullable=missing)
+            return Signature(inputs=Tensors(tensors=(tensor,)))
     return None
+
+
+def _column(model: Any, index: int, name: str, nulls: bool | Mapping[str, bool] | None) -> Column:
+    """Describe a column; one that no step looks at may be left out."""
+    missing = bool(nulls.get(name) if isinstance(nulls, Mapping) else nulls)
+    unused = not list(_kinds(model, index))
+    return Column(name=name, type=_type_of(model, index), nullable=missing or unused, optional=unused)
 
 
 def _type_of(model: Any, index: int) -> Kind:

@@ -11,7 +11,15 @@ from modelpack.flavor import Form
 __all__ = ["METHODS", "Scorer", "form_of", "methods_of"]
 
 # The methods that score new rows, in the order in which one is chosen when nobody says.
-METHODS = ("predict", "transform", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
+METHODS = (
+    "predict",
+    "transform",
+    "predict_proba",
+    "predict_log_proba",
+    "decision_function",
+    "score_samples",
+    "mahalanobis",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,6 +98,7 @@ def _pickled(model: object) -> tuple[bytes, set[tuple[str, str]]]:
 
 def _importable(names: set[tuple[str, str]], own: set[str]) -> None:
     """Refuse what another process could not import: lambdas, what is defined in __main__, local modules not given."""
+    checked: set[str] = set()
     for module, name in sorted(names):
         top = module.partition(".")[0]
         if "<" in name or "<" in module:
@@ -107,7 +108,10 @@ def _importable(names: set[tuple[str, str]], own: set[str]) -> None:
                 f"{name} is defined in the script that runs, which nobody else can import",
                 "Put it into a module and give that with code=.",
             )
-        if top not in own and not _standard(module) and not _installed(top):
+        if top in checked or top in own or _standard(module):
+            continue
+        checked.add(top)
+        if not _installed(top):
             _refuse(
                 f"{module}.{name} comes from a module that no installed distribution has",
                 f"Give its source with code=: save(..., code=[{top!r} or {top + '.py'!r}]).",
@@ -123,17 +127,18 @@ def _standard(module: str) -> bool:
 
 
 def _installed(top: str) -> bool:
-    if top in importlib.metadata.packages_distributions():
-        return True
+    """Say whether a module comes from an installed distribution: quickly by its place, else by their records."""
     spec = importlib.util.find_spec(top) if top not in sys.modules else sys.modules[top].__spec__
     origin = getattr(spec, "origin", None)
     places = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    return origin is not None and any(Path(origin).is_relative_to(place) for place in places)
+    if origin is not None and any(Path(origin).is_relative_to(place) for place in places):
+        return True
+    return top in importlib.metadata.packages_distributions()
 
 
 def _distributions(modules: set[str]) -> list[str]:
     """Return the distributions that the modules come from, beyond those always named."""
-    tops = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
-    known = importlib.metadata.packages_distributions() if tops - {"sklearn", "numpy", "scipy"} else {}
+    tops = {module.partition(".")[0] for module in modules} - {"sklearn", "numpy", "scipy", *sys.stdlib_module_names}
+    known = importlib.metadata.packages_distributions() if tops else {}
     found = {name for top in tops for name in known.get(top, ())}
     return sorted(found - set(_PACKAGES))

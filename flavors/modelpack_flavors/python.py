@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from modelpack.dtypes import ScalarName
 from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved
 from modelpack.optional import loaded
@@ -25,7 +26,7 @@ __all__ = ["FLAVOR"]
 
 ENTRY = "model.cloudpickle"
 _FORMS: tuple[str, ...] = get_args(Form)
-_SCALARS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "utf8"}
+_SCALARS: Mapping[type, ScalarName] = {bool: "bool", int: "int64", float: "float64", str: "utf8"}
 
 
 class _Call:

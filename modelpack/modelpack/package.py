@@ -16,7 +16,7 @@ from modelpack.sources import Namespace
 
 __all__ = ["Candidate", "Package", "Plan"]
 
-RANK = {"data": 0, "graph": 1, "objects": 2, "code": 3}
+RANK: Mapping[str | None, int] = {"data": 0, "graph": 1, "objects": 2, "code": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +171,8 @@ class Package:
         if entry.code or entry.entrypoint:
             classes.append("code")
             runs.append(f"the package's own Python code: {', '.join(entry.code) or entry.entrypoint}")
-        worst = max(classes, key=lambda name: RANK[name], default=None) if len(known) == len(audits) else None
+        complete = len(known) == len(audits) and classes
+        worst = max(classes, key=lambda name: RANK[name]) if complete else None
         candidate = Candidate(
             index=index,
             name=entry.name,

@@ -52,7 +52,8 @@ def instance() -> types.SimpleNamespace:
             return (df["a"] > self.at).to_numpy()
 
     model = Threshold(1.5)
-    return case(model, FRAME, model.predict(FRAME))
+    # cloudpickle gives a class that it writes by value a random id.
+    return case(model, FRAME, model.predict(FRAME), reproducible=False)
 
 
 SOURCE = """

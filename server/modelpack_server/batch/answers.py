@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,21 +29,25 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
         OutputError: there is not one answer for each row (``output-rows``).
     """
     if frame.columns is not None and [vector.type for vector in frame.columns.values()] == [coerce.JSON]:
-        return _json(frame.columns["value"].data[0], rows)
+        return _json(render.plain(frame), rows)
     if frame.rows != rows:
         raise _wrong(f"{frame.rows} answers", rows)
     if frame.columns is not None:
         return render.to_arrow(frame)
-    tensors = dict(frame.tensors or {})
+    return _tensors(frame.tensors or {}, frozenset())
+
+
+def _tensors(tensors: Mapping[str, np.ndarray[Any, Any]], binary: frozenset[str]) -> pa.Table:
     columns: dict[str, Any] = {}
     for name, array in tensors.items():
-        columns.update(_spread(SINGLE if len(tensors) == 1 else name, array))
+        shown = SINGLE if len(tensors) == 1 else name
+        columns.update(_spread(shown, array, pa.binary() if name in binary else None))
     return pa.table(columns)
 
 
 def _json(value: Any, rows: int) -> pa.Table:
-    if not isinstance(value, list | tuple) or len(value) != rows:
-        raise _wrong("one answer" if not isinstance(value, list | tuple) else f"{len(value)} answers", rows)
+    if not isinstance(value, list) or len(value) != rows:
+        raise _wrong("one answer" if not isinstance(value, list) else f"{len(value)} answers", rows)
     texts = pa.array([None if item is None else cells.dump(item).decode() for item in value], pa.string())
     return pa.table([texts], schema=pa.schema([pa.field(SINGLE, pa.string(), metadata=cells.JSON)]))
 
@@ -52,20 +56,19 @@ def _wrong(found: str, rows: int) -> OutputError:
     return OutputError(f"the model gave {found} for {rows} rows", code="output-rows")
 
 
-def _spread(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _spread(name: str, array: np.ndarray[Any, Any], kind: pa.DataType | None) -> dict[str, Any]:
     if array.ndim == 2:
-        return {f"{name}_{i}": _column(np.ascontiguousarray(array[:, i])) for i in range(array.shape[1])}
+        return {f"{name}_{i}": _column(np.ascontiguousarray(array[:, i]), kind) for i in range(array.shape[1])}
     if array.ndim < 2:
-        return {name: _column(array)}
-    kind = _column(array.reshape(-1)[:0]).type
+        return {name: _column(array, kind)}
+    kind = _column(array.reshape(-1), kind).type
     for size in reversed(array.shape[1:]):
         kind = pa.list_(kind, size)
     return {name: pa.array(array.tolist(), type=kind)}
 
 
-def _column(array: np.ndarray[Any, Any]) -> pa.Array:
-    kind = None
-    if array.dtype == object:
+def _column(array: np.ndarray[Any, Any], kind: pa.DataType | None) -> pa.Array:
+    if array.dtype == object and kind is None:
         kind = pa.binary() if any(isinstance(value, bytes) for value in array) else pa.string()
     return pa.array(array, type=kind, from_pandas=True)  # NaN is a missing value, as everywhere
 
@@ -76,7 +79,7 @@ def empty(outputs: IO | None) -> pa.Table:
         shapes = {t.name: [0, *(size for size in t.shape[1:] if isinstance(size, int))] for t in outputs.tensors}
         if all(len(shapes[t.name]) == len(t.shape) for t in outputs.tensors):
             tensors = {t.name: np.empty(shapes[t.name], _physical(t.dtype)) for t in outputs.tensors}
-            return to_table(Frame(rows=0, tensors=tensors), 0)
+            return _tensors(tensors, frozenset(t.name for t in outputs.tensors if t.dtype == "binary"))
     elif outputs is not None and outputs.kind == "table":
         try:
             return to_table(coerce.outputs({column.name: [] for column in outputs.columns}, outputs, rows=0), 0)

@@ -54,13 +54,12 @@ class Assembler:
                 path=chunk.source.name,
             )
         scored = scored.rename_columns(self._answers)
-        if self._output == "jsonl" and isinstance(chunk.data, list):
-            return self._records(chunk, chunk.data, scored, rows)
+        if self._output == "jsonl":
+            return self._records(chunk, self._kept_records(chunk, frame, rows), scored)
         self._refuse_new(chunk)
         columns = {name: self._column(chunk, frame, name, rows) for name in self._names}
         columns.update(zip(scored.column_names, scored.columns, strict=True))
-        table = self._table(chunk, columns)
-        return to_records(table) if self._output == "jsonl" else table
+        return self._table(chunk, columns)
 
     def _kept_names(self, chunk: Chunk) -> list[str]:
         if not isinstance(chunk.data, list):
@@ -129,15 +128,20 @@ class Assembler:
         fitted = [_fit(chunk, field, columns[field.name], count) for field in self._schema]
         return pa.table(fitted, schema=self._schema)
 
-    def _records(
-        self, chunk: Chunk, data: list[Any], scored: pa.Table, rows: np.ndarray[Any, Any] | None
-    ) -> list[dict[str, Any]]:
-        kept = data if rows is None else [data[row] for row in rows]
-        if self._wanted.keep is not None:
-            kept = [{name: record.get(name) for name in self._wanted.keep} for record in kept]
+    def _kept_records(self, chunk: Chunk, frame: Frame | None, rows: np.ndarray[Any, Any] | None) -> list[Any]:
+        keep = self._wanted.keep
+        if isinstance(chunk.data, list):
+            kept = chunk.data if rows is None else [chunk.data[row] for row in rows]
+            return kept if keep is None else [{name: record.get(name) for name in keep} for record in kept]
+        columns = {name: self._column(chunk, frame, name, rows) for name in self._kept_names(chunk)}
+        if not columns:
+            return [{}] * (len(chunk) if rows is None else len(rows))
+        return to_records(pa.table(columns))
+
+    def _records(self, chunk: Chunk, kept: list[Any], scored: pa.Table) -> list[dict[str, Any]]:
         found = to_records(scored)
-        for record, answer in zip(kept, found, strict=True):
-            if not answer.keys().isdisjoint(record):
+        for record in kept:
+            if not record.keys().isdisjoint(self._answers):
                 raise InputError(
                     "has a row with a member named like an answer; keep other members (--keep)",
                     code="keep-clash",

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Protocol
 
 from modelpack import atomic
 from modelpack.errors import SaveError, UsageError
@@ -54,40 +54,13 @@ class _Folder:
             yield file
 
 
-class Counted:
-    """A stream that knows how much went through it: Arrow and Parquet writers ask, and a pipe cannot tell."""
-
-    closed = False
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._count = 0
-
-    def write(self, data: Any) -> int:
-        """Write all of the data."""
-        self._raw.write(data)
-        self._count += memoryview(data).nbytes
-        return memoryview(data).nbytes
-
-    def tell(self) -> int:
-        """Return the number of bytes written."""
-        return self._count
-
-    def flush(self) -> None:
-        """Pass on what is buffered."""
-        self._raw.flush()
-
-    def close(self) -> None:
-        """Leave the stream open: it is not ours."""
-
-
 @contextmanager
 def stream(path: Path | None) -> Iterator[Destination]:
     """Write to standard output (None), a pipe or a device as rows are scored; nothing can be taken back."""
     with contextlib.ExitStack() as stack:
         raw = sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
         with _translated("standard output" if path is None else str(path)):
-            yield _Single(cast("IO[bytes]", Counted(raw)))
+            yield _Single(raw)
             raw.flush()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from modelpack import coerce
-from modelpack.errors import Fault
+from modelpack.errors import Fault, InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch.chunks import Chunk, Wanted
@@ -38,12 +38,24 @@ def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tole
         InputError: rows that do not fit, or (tolerant or not) a whole that does not: a column is missing.
     """
     data, wire = _shaped(chunk, signature, keep), chunk.wire
+    if not len(chunk):
+        _check_columns(chunk, signature)
     if wire == "text" and isinstance(data, pa.Table):
         data = typed(data, signature)
     if not tolerant:
         return coerce.inputs(data, signature, wire=wire), None, []
     frame, rows, faults = coerce.tolerant(data, signature, wire=wire)
     return frame, (None if len(rows) == len(chunk) else rows), faults
+
+
+def _check_columns(chunk: Chunk, signature: Signature) -> None:
+    """Miss columns in a file without rows too, where coercion has nothing to look at."""
+    if not isinstance(signature.inputs, Table) or isinstance(chunk.data, list):
+        return
+    for column in signature.inputs.columns:
+        if column.name not in chunk.data.column_names and not column.optional:
+            message = f"column {column.name!r} is missing"
+            raise InputError.from_faults([Fault("column-missing", "", message, column=column.name)])
 
 
 def _shaped(chunk: Chunk, signature: Signature, keep: Sequence[str] | None) -> Any:

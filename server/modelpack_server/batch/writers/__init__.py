@@ -24,6 +24,9 @@ class Writer(Protocol):
     def close(self) -> None:
         """Write what the format has at its end; the file stays open."""
 
+    def abandon(self) -> None:
+        """Let go of the file without writing to it."""
+
 
 WRITERS: Mapping[Format, Callable[[IO[bytes]], Writer]] = MappingProxyType(
     {
@@ -44,7 +47,11 @@ def writer(kind: Kind, file: IO[bytes]) -> Iterator[Writer]:
         # No name and no time in it: the same rows give the same bytes.
         packed = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0, compresslevel=6)
     made = WRITERS[kind.format](cast("IO[bytes]", packed) if packed else file)
-    yield made
-    made.close()
+    try:
+        yield made
+        made.close()
+    except BaseException:
+        made.abandon()
+        raise
     if packed:
         packed.close()

@@ -13,11 +13,49 @@ __all__ = ["FileWriter", "ParquetWriter", "StreamWriter"]
 ROW_GROUP = 131_072
 
 
+class _Sink:
+    """The file as Arrow's writers see it: it counts, since a pipe cannot tell where it is, and it can be shut.
+
+    Arrow's writers write their end when they are dropped, even after an error, when it would make half a stream look
+    whole.
+    """
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file: IO[bytes] | None = file
+        self._count = 0
+
+    def write(self, data: Any) -> int:
+        """Write all of the data."""
+        if self._file is not None:
+            self._file.write(data)
+        size = memoryview(data).nbytes
+        self._count += size
+        return size
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self._count
+
+    def flush(self) -> None:
+        """Pass on what is buffered."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Leave the file open: it is not ours."""
+
+    def shut(self) -> None:
+        """Write nothing more."""
+        self._file = None
+
+
 class _TableWriter:
     """Opens the real writer with the first table's schema."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file = _Sink(file)
         self._writer: Any = None
 
     def write(self, rows: Any) -> None:
@@ -29,6 +67,12 @@ class _TableWriter:
 
     def close(self) -> None:
         """Write the end of the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of the file without writing to it."""
+        self._file.shut()
         if self._writer is not None:
             self._writer.close()
 

@@ -39,6 +39,9 @@ class CsvWriter:
     def close(self) -> None:
         """Nothing stands at the end of a CSV file."""
 
+    def abandon(self) -> None:
+        """Nothing is held back."""
+
 
 def _wide(text: str) -> pa.Scalar:
     return pa.scalar(text, pa.large_string())

@@ -23,3 +23,6 @@ class JsonLinesWriter:
 
     def close(self) -> None:
         """Nothing stands at the end of a JSON Lines file."""
+
+    def abandon(self) -> None:
+        """Nothing is held back."""

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from modelpack.infer import signature as infer_signature
-    from modelpack.load import load
+    from modelpack.loading import load
     from modelpack.manifest import Manifest
     from modelpack.model import Model
     from modelpack.package import Package
-    from modelpack.save import save
+    from modelpack.saving import save
     from modelpack.signature import Column, Constraints, Param, Signature, Table, Tensor, Tensors
 
     open = Package.open  # noqa: A001 - modelpack.open, as in gzip.open
@@ -79,9 +79,9 @@ _PLACES = {
     "Model": ("modelpack.model", "Model"),
     "Package": ("modelpack.package", "Package"),
     "infer_signature": ("modelpack.infer", "signature"),
-    "load": ("modelpack.load", "load"),
+    "load": ("modelpack.loading", "load"),
     "open": ("modelpack.package", "Package.open"),
-    "save": ("modelpack.save", "save"),
+    "save": ("modelpack.saving", "save"),
 }
 
 

@@ -340,6 +340,9 @@ def _broken_rules(manifest: Manifest) -> Iterable[Fault]:
         for slot, id_ in flavor.payloads.items():
             if id_ not in manifest.payloads:
                 yield Fault("reference-missing", join(f"flavors[{i}].payloads", slot), "no payload has this id")
+        for j, path in enumerate(flavor.code):
+            if not path.startswith("code/"):
+                yield Fault("code-misplaced", f"flavors[{i}].code[{j}]", "a flavor's modules lie below code/")
     names: set[str] = set()
     for i, example in enumerate(manifest.examples):
         if example.name in names:

@@ -16,6 +16,7 @@ from modelpack.sources import Namespace
 
 __all__ = ["Candidate", "Package", "Plan"]
 
+CODE = "code/"
 RANK: Mapping[str | None, int] = {"data": 0, "graph": 1, "objects": 2, "code": 3}
 
 
@@ -142,10 +143,12 @@ class Package:
         differences = tuple(environment.compare(self.environment))
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
 
-    def namespace(self) -> Namespace:
-        """Return the package's own Python modules, not yet imported."""
-        code = self.files("code/")
-        return Namespace(self.digest, {path: code.read(path) for path in code.paths()}, code.directory)
+    def namespace(self, entry: FlavorEntry) -> Namespace:
+        """Return the Python modules of one flavor, not yet imported: exactly the files its ``code`` lists."""
+        listed = set(entry.code)
+        code = VerifiedFiles(self.path, (f for f in self.manifest.files if f.path in listed), CODE)
+        sources = {path: code.read(path) for path in code.paths()}
+        return Namespace(self.digest, sources, code.directory)
 
     def _granted(self, allow_code: str | None, store: trust.Store | None) -> bool:
         if allow_code is not None:

@@ -18,7 +18,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack import save as saving
+from modelpack import saving
 from modelpack.errors import FlavorError, SaveError, UsageError
 
 X = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1, 0, 1, 0]})
@@ -113,9 +113,9 @@ def test_the_name_is_made_from_the_path(tmp_path: Path, path: str, name: str) ->
 
 
 def test_a_name_outside_the_grammar_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(modelpack.ManifestError, match="name") as info:
+    with pytest.raises(SaveError, match="name") as info:
         modelpack.save(model(), tmp_path / "churn", name="Not A Name")
-    assert info.value.path == "name"
+    assert (info.value.code, info.value.path) == ("field-invalid", "name")
     assert os.listdir(tmp_path) == []
 
 

@@ -93,7 +93,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     # Inputs and output are looked at before the model is loaded, so that a typing error costs no time.
     plan = batch.make(inputs, output, options)
     from modelpack import coerce
-    from modelpack.load import load
+    from modelpack.loading import load
 
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     values = coerce.params(raw, model.signature, wire="json")

@@ -25,7 +25,7 @@ def command(package: str, allow_code: str | None, flavor: str | None, as_json: b
     """
     with guard(as_json=as_json):
         from modelpack import examples
-        from modelpack.load import load
+        from modelpack.loading import load
 
         model = load(package, allow_code=allow_code, flavor=flavor)
         outcomes = [examples.check(model, example) for example in model.manifest.examples]

@@ -10,10 +10,10 @@ forms rows come in; ``tables`` and ``tensors`` meet the signature; ``calls`` and
 
 from __future__ import annotations
 
-from modelpack.coerce.arguments import params
+from modelpack.coerce.arguments import check_defaults, params
 from modelpack.coerce.calls import JSON, inputs, outputs, tolerant
 from modelpack.coerce.codes import CODES
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Split
 
-__all__ = ["CODES", "JSON", "Split", "Wire", "inputs", "outputs", "params", "tolerant"]
+__all__ = ["CODES", "JSON", "Split", "Wire", "check_defaults", "inputs", "outputs", "params", "tolerant"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from decimal import Decimal
 from typing import Any
 
 from modelpack.coerce.cells import cell, is_missing
 from modelpack.coerce.faults import Collector, Misfit, field, join
 from modelpack.coerce.scalars import Wire, kind
-from modelpack.dtypes import describe
+from modelpack.dtypes import Item, describe
+from modelpack.errors import InputError, SignatureError
 from modelpack.signature import Constraints, Param, Signature
 
-__all__ = ["params"]
+__all__ = ["check_defaults", "params"]
 
 
 def params(
@@ -43,6 +45,24 @@ def params(
     return out
 
 
+def check_defaults(signature: Signature) -> None:
+    """Check that every default fits its own param.
+
+    Raises:
+        SignatureError: ``param-invalid``, with the param's path in the signature.
+    """
+    for i, param in enumerate(signature.params):
+        if param.default is not None:
+            alone = Signature(params=(param,))
+            try:
+                params({param.name: param.default}, alone, wire="json")
+            except InputError as exc:
+                path = f"signature.params[{i}].default"
+                raise SignatureError(
+                    f"the default does not fit: {exc.message}", code="param-invalid", path=path
+                ) from exc
+
+
 def _value(given: Mapping[str, Any], param: Param, wire: Wire) -> Any:
     if param.name not in given:
         # The default is JSON in the manifest, whatever the wire of the call.
@@ -58,18 +78,20 @@ def _value(given: Mapping[str, Any], param: Param, wire: Wire) -> Any:
         return None
     out = cell(value, param.type, wire)
     if param.constraints is not None:
-        _constrain(out, param.constraints)
+        _constrain(out, param.constraints, param.type)
     return out
 
 
-def _constrain(value: Any, limits: Constraints) -> None:
-    if limits.enum is not None and value not in limits.enum:
+def _constrain(value: Any, limits: Constraints, dtype: Item) -> None:
+    if limits.enum is not None and value not in [cell(choice, dtype, "json") for choice in limits.enum]:
         raise Misfit("param-constraint", f"must be one of {list(limits.enum)}")
-    if limits.minimum is not None and value < limits.minimum:
-        raise Misfit("param-constraint", f"must be at least {limits.minimum}")
-    if limits.maximum is not None and value > limits.maximum:
-        raise Misfit("param-constraint", f"must be at most {limits.maximum}")
-    if limits.min_length is not None and len(value) < limits.min_length:
-        raise Misfit("param-constraint", f"must have a length of at least {limits.min_length}")
-    if limits.max_length is not None and len(value) > limits.max_length:
-        raise Misfit("param-constraint", f"must have a length of at most {limits.max_length}")
+    if isinstance(value, int | float | Decimal):
+        if limits.minimum is not None and value < limits.minimum:
+            raise Misfit("param-constraint", f"must be at least {limits.minimum}")
+        if limits.maximum is not None and value > limits.maximum:
+            raise Misfit("param-constraint", f"must be at most {limits.maximum}")
+    if isinstance(value, Sized):
+        if limits.min_length is not None and len(value) < limits.min_length:
+            raise Misfit("param-constraint", f"must have a length of at least {limits.min_length}")
+        if limits.max_length is not None and len(value) > limits.max_length:
+            raise Misfit("param-constraint", f"must have a length of at most {limits.max_length}")

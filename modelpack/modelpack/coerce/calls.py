@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modelpack import infer
+from modelpack.coerce import guess
 from modelpack.coerce.columns import objects
 from modelpack.coerce.faults import Collector, join
 from modelpack.coerce.scalars import Wire
@@ -46,7 +46,7 @@ def _io(data: Any, signature: Signature) -> Table | Tensors | None:
     if signature.inputs is not None:
         return signature.inputs
     try:
-        return infer.io(data)
+        return guess.io(data)
     except SignatureError:
         return None
 
@@ -56,7 +56,7 @@ def _inputs(data: Any, io: Table | Tensors | None, wire: Wire, at: str, collecto
         return _whole(data)
     if isinstance(io, Tensors):
         return tensors(data, io, wire, at, collector)
-    return table(open_source(data, collector, at), io, wire, collector)
+    return table(open_source(data, collector, at, width=len(io.columns)), io, wire, collector)
 
 
 def _whole(value: Any) -> Frame:
@@ -107,8 +107,8 @@ def _tolerant_tensors(
             collector.finish()
         except InputError as exc:
             for fault in exc.faults:
-                path = here + fault.path.removeprefix(first)
-                faults.append(replace(fault, row=number, path=path))
+                below = fault.path.removeprefix(first) if fault.path.startswith(first) else ""
+                faults.append(replace(fault, row=number, path=here + below))
             continue
         if shapes is None:
             shapes = _shapes(part)
@@ -138,7 +138,7 @@ def outputs(raw: Any, io: IO | None, *, rows: int | None = None) -> Frame:
     """
     collector = Collector(error=OutputError)
     if io is None:
-        io = infer.answer(raw)
+        io = guess.answer(raw)
     if io.kind == "json":
         return _whole(raw)
     if isinstance(io, Tensors):

@@ -55,9 +55,18 @@ def answer(raw: Any) -> IO:
     if isinstance(raw, Mapping | list | tuple) and not _is_columns(raw):
         return Json()
     try:
-        return io(raw, default_name="prediction")
+        return _with_nan(io(raw, default_name="prediction"))
     except (SignatureError, InputError):
         return Json()
+
+
+def _with_nan(found: Table | Tensors) -> Table | Tensors:
+    """Let floats of an answer be NaN: that the example has none says nothing about the next answer."""
+    if isinstance(found, Tensors):
+        tensors = [t.model_copy(update={"nullable": t.nullable or t.dtype in _FLOATS}) for t in found.tensors]
+        return found.model_copy(update={"tensors": tuple(tensors)})
+    columns = [c.model_copy(update={"nullable": c.nullable or c.type in _FLOATS}) for c in found.columns]
+    return found.model_copy(update={"columns": tuple(columns)})
 
 
 _FLOATS = {"float16", "float32", "float64"}
@@ -113,12 +122,11 @@ def _sequence(data: Sequence[Any], default_name: str) -> Table | Tensors:
 def _frame(frame: Frame, default_name: str) -> Table | Tensors:
     if frame.columns is None:
         return Tensors(tensors=tuple(_tensor(array, name) for name, array in (frame.tensors or {}).items()))
-    return Table(
-        columns=tuple(
-            Column(name=name, type=vector.type, nullable=vector.missing is not None)
-            for name, vector in frame.columns.items()
-        )
-    )
+    columns = []
+    for name, vector in frame.columns.items():
+        kind: Any = vector.type
+        columns.append(Column(name=name, type=kind, nullable=vector.missing is not None))
+    return Table(columns=tuple(columns))
 
 
 def _tensor(raw: Any, name: str) -> Tensor:

@@ -34,8 +34,8 @@ _UNITS = {"s": "s", "ms": "ms", "us": "us", "ns": "ns", "m": "s", "h": "s"}
 _DAYS = {"D", "W", "M", "Y"}
 
 
-def column_type(raw: Any, name: str) -> tuple[Item, bool]:
-    """Return the type of a column and whether values are missing in it.
+def column_type(raw: Any, name: str) -> tuple[Any, bool]:
+    """Return the type of a column (an Item) and whether values are missing in it.
 
     Raises:
         SignatureError: the column is of a dtype that no type stands for (periods, intervals, picoseconds).
@@ -52,7 +52,7 @@ def column_type(raw: Any, name: str) -> tuple[Item, bool]:
     return of_values(source.data)
 
 
-def _declared(raw: Any, name: str) -> Item | None:
+def _declared(raw: Any, name: str) -> Any:
     """Return the type that a pandas or Arrow dtype says, where it says more than the values."""
     pyarrow, pandas = loaded("pyarrow"), loaded("pandas")
     if pyarrow is not None and isinstance(raw, pyarrow.Array | pyarrow.ChunkedArray):
@@ -83,11 +83,11 @@ def _zone(tz: Any) -> str:
     return name if len(name) <= 64 and ("/" in name or name == "UTC") else "UTC"
 
 
-def _of_categories(categories: Any, ordered: bool, name: str) -> Item:
+def _of_categories(categories: Any, ordered: bool, name: str) -> Any:
     kind, _ = column_type(categories, name)
     if kind in INT_RANGE or kind in ("bool", "utf8", "float64"):
         values = tuple(plain_scalar(value) for value in categories.tolist())
-        return DictionaryType(values=kind, categories=values, ordered=bool(ordered))  # type: ignore[arg-type]
+        return DictionaryType(values=kind, categories=values, ordered=bool(ordered))
     return kind
 
 
@@ -133,8 +133,8 @@ def _is_text(types: Any, kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def of_values(values: Iterable[Any]) -> tuple[Item, bool]:
-    """Return the type of Python objects and whether some are missing; ``any`` when they have no common type."""
+def of_values(values: Iterable[Any]) -> tuple[Any, bool]:
+    """Return the type of Python objects (an Item) and whether some are missing; ``any`` if nothing in common."""
     everything = list(values)
     present = [plain_scalar(value) for value in everything if not is_missing(value, "any", "python")]
     missing = len(present) < len(everything)
@@ -213,7 +213,8 @@ def _finest(values: list[Any], kind: str) -> str:
             value = value.value
         convert = getattr(value, "to_datetime64" if kind == "M" else "to_timedelta64", None)
         value = convert() if convert is not None else value
-        units.add(_UNITS.get(np.datetime_data(value)[0], "s") if isinstance(value, np.generic) else "us")
+        is_numpy = isinstance(value, np.datetime64 | np.timedelta64)
+        units.add(_UNITS.get(np.datetime_data(value)[0], "s") if is_numpy else "us")
     return next(unit for unit in ("ns", "us", "ms", "s") if unit in units)
 
 

@@ -12,7 +12,7 @@ from modelpack.coerce import arrow
 from modelpack.coerce.times import Instant
 from modelpack.optional import loaded
 
-__all__ = ["Lane", "lane"]
+__all__ = ["Lane", "is_column", "lane"]
 
 # What numpy arrays hold without loss of meaning; other kinds go through Python objects.
 _TYPED = "biufmM"
@@ -50,6 +50,15 @@ class Lane:
         return values
 
 
+def is_column(raw: Any) -> bool:
+    """Say whether :func:`lane` can read the object: a list or tuple, or an array of some library."""
+    if isinstance(raw, np.ndarray):
+        return raw.ndim > 0
+    if isinstance(raw, list | tuple | Lane):
+        return True
+    return (hasattr(raw, "__array__") and not isinstance(raw, np.generic)) or hasattr(raw, "__arrow_c_array__")
+
+
 def lane(raw: Any) -> Lane:
     """Return a list, an array, a Series or an Arrow array as a lane; nothing is converted that could lose anything."""
     if isinstance(raw, Lane):
@@ -72,6 +81,8 @@ def lane(raw: Any) -> Lane:
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Lane:
     missing = None
+    if array.ndim > 1:
+        return Lane(list(array))
     if isinstance(array, np.ma.MaskedArray):
         missing = np.ma.getmaskarray(array)
         array = array.data

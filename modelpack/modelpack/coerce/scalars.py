@@ -1,6 +1,6 @@
 """Scalar values against scalar types: each type has one function that returns the canonical value or says why not.
 
-A conversion happens only if it is lossless for that very value (spec/05-signature.md).
+A conversion happens only if it is lossless for that very value (spec/06-coercion.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 from modelpack.coerce import times
 from modelpack.coerce.faults import Misfit
 from modelpack.dtypes import ELEMENTS, DecimalType, DictionaryType, DurationType, Item, TimestampType, describe
-from modelpack.errors import SignatureError
 
 __all__ = [
     "COMPOSED",
@@ -267,7 +266,7 @@ def _decimal(value: Any, dtype: DecimalType, wire: Wire) -> Decimal:
 
 
 def _any(value: Any, dtype: Item, wire: Wire) -> Any:
-    return value
+    return value.to_python() if isinstance(value, times.Instant) else value
 
 
 SCALARS: dict[str, Callable[[Any, Any, Wire], Any]] = {
@@ -286,12 +285,7 @@ def categories(dtype: DictionaryType) -> frozenset[Any] | None:
     """Return the values a dictionary column may hold; None for any."""
     if dtype.categories is None:
         return None
-    try:
-        return frozenset(SCALARS[dtype.values](value, dtype.values, "json") for value in dtype.categories)
-    except Misfit as misfit:
-        raise SignatureError(
-            f"a category that is not of type {dtype.values}: {misfit.message}", code="category-invalid"
-        ) from None
+    return frozenset(SCALARS[dtype.values](value, dtype.values, "json") for value in dtype.categories)
 
 
 def _dictionary(value: Any, dtype: DictionaryType, wire: Wire) -> Any:

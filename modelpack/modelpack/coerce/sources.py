@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from modelpack.coerce.faults import Collector, field, join
-from modelpack.coerce.lanes import Lane, lane
+from modelpack.coerce.lanes import Lane, is_column, lane
 from modelpack.coerce.scalars import kind
 from modelpack.frame import Frame, Vector
 from modelpack.optional import loaded, require
 
-__all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "is_sparse", "open_source"]
+__all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "SplitSource", "is_sparse", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Source:
         """Return the path of a column as a whole."""
         return join(self.at, field(name))
 
+    def name_path(self, index: int) -> str:
+        """Return the path of the place that names column ``index``."""
+        assert self.names is not None
+        return self.column_path(str(self.names[index]))
+
     def lacks(self, row: int, name: str) -> bool:
         """Say whether the row itself has no such column."""
         return False
@@ -61,19 +66,22 @@ class RowSource(Source):
     """A sequence of rows, each a sequence of cells."""
 
     def __init__(
-        self, names: Sequence[Any] | None, data: Sequence[Any], collector: Collector, at: str, *, steps: tuple[str, str]
+        self, names: Sequence[Any] | None, data: Sequence[Any], collector: Collector, at: str, width: int | None
     ) -> None:
         self.names = None if names is None else list(names)
         self.at = at
-        self._rows_at = at + steps[0]
-        self._names_at = at + steps[1]
+        self._rows_at = at
         self.data = data
         self.rows = len(data)
-        self.width = len(self.names) if self.names is not None else self._width()
+        self.width = len(self.names) if self.names is not None else self._width(width)
         self._check(collector)
 
-    def _width(self) -> int:
-        return next((len(row) for row in self.data if isinstance(row, list | tuple | np.ndarray)), 0)
+    def _width(self, wanted: int | None) -> int:
+        """Return the width that is wanted if any row has it, else the first row's."""
+        widths = [len(row) for row in self.data if isinstance(row, list | tuple | np.ndarray)]
+        if wanted is not None and (wanted in widths or not self.data):
+            return wanted
+        return widths[0] if widths else 0
 
     def _check(self, collector: Collector) -> None:
         plain = set(map(type, self.data)) <= {list, tuple}
@@ -99,8 +107,23 @@ class RowSource(Source):
     def cell_path(self, row: int, index: int, name: str) -> str:
         return join(self._rows_at, f"[{row}][{index}]")
 
+
+class SplitSource(RowSource):
+    """Rows whose columns are named beside them."""
+
+    def __init__(self, data: Split, collector: Collector, at: str, width: int | None) -> None:
+        names = data.columns
+        # A frame without names is sent with its column numbers.
+        if names is not None and list(names) == [*range(len(names))]:
+            names = None
+        super().__init__(names, data.data, collector, at + ".data", width)
+        self.at = at
+
     def column_path(self, name: str) -> str:
-        return join(self._names_at)
+        return join(self.at, ".columns")
+
+    def name_path(self, index: int) -> str:
+        return join(self.at, f".columns[{index}]")
 
 
 class RecordSource(Source):
@@ -131,6 +154,12 @@ class RecordSource(Source):
     def lacks(self, row: int, name: str) -> bool:
         return name not in self.data[row]
 
+    def name_path(self, index: int) -> str:
+        assert self.names is not None
+        name = self.names[index]
+        row = next(n for n, record in enumerate(self.data) if isinstance(record, Mapping) and name in record)
+        return self.cell_path(row, index, str(name))
+
     def cell_path(self, row: int, index: int, name: str) -> str:
         return join(self.at, f"[{row}]", field(name))
 
@@ -160,14 +189,17 @@ def is_sparse(data: Any) -> bool:
     return sparse is not None and sparse.issparse(data)
 
 
-def open_source(data: Any, collector: Collector, at: str) -> Source:
-    """Return rows of any form as a source, or raise through ``collector``."""
+def open_source(data: Any, collector: Collector, at: str, *, width: int | None = None) -> Source:
+    """Return rows of any form as a source, or raise through ``collector``.
+
+    ``width``: the number of columns that rows without names should have.
+    """
     if isinstance(data, Split):
-        return _split(data, collector, at)
+        return SplitSource(data, collector, at, width)
     if isinstance(data, Mapping):
         return _mapping(data, collector, at)
     if isinstance(data, list | tuple):
-        return _sequence(data, collector, at)
+        return _sequence(data, collector, at, width)
     if isinstance(data, Frame):
         return _frame(data, collector, at)
     if is_sparse(data):
@@ -192,19 +224,11 @@ def open_source(data: Any, collector: Collector, at: str) -> Source:
     raise collector.fail("data-invalid", at, message, hint="Send a table, columns, records or rows.")
 
 
-def _split(data: Split, collector: Collector, at: str) -> Source:
-    names = data.columns
-    # A frame without names is sent with its column numbers.
-    if names is not None and list(names) == list(range(len(names))):
-        names = None
-    return RowSource(names, data.data, collector, at, steps=(".data", ".columns"))
-
-
 def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:
     lanes: list[tuple[Any, Any]] = []
     for name, raw in data.items():
         path = join(at, field(str(name)))
-        if isinstance(raw, Mapping | str | bytes) or not hasattr(raw, "__len__"):
+        if not is_column(raw):
             hint = "Each column is a list with one value per row."
             raise collector.fail("type-mismatch", path, f"{kind(raw)} where a column (a list) is expected", hint=hint)
         lanes.append((name, lane(raw)))
@@ -216,11 +240,11 @@ def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:
     return ColumnSource(lanes, lengths.pop() if lengths else 0, at)
 
 
-def _sequence(data: Sequence[Any], collector: Collector, at: str) -> Source:
+def _sequence(data: Sequence[Any], collector: Collector, at: str, width: int | None) -> Source:
     if any(isinstance(part, Mapping) for part in data) or not data:
         return RecordSource(data, collector, at)
     if any(isinstance(part, list | tuple | np.ndarray) for part in data):
-        return RowSource(None, data, collector, at, steps=("", ""))
+        return RowSource(None, data, collector, at, width)
     return ColumnSource([("", data)], len(data), at, numbered=True)
 
 

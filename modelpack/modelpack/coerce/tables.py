@@ -29,7 +29,7 @@ class Want(NamedTuple):
     optional: bool = False
 
 
-Wanted = Sequence[Want] | Sequence[Column]
+Wanted = Sequence["Want | Column"]
 
 
 def table(source: Source, signature: Table, wire: Wire, collector: Collector) -> Frame:
@@ -37,9 +37,9 @@ def table(source: Source, signature: Table, wire: Wire, collector: Collector) ->
     places = _places(source, signature.columns, collector)
     if signature.extra_columns == "reject" and source.names is not None:
         known = {column.name for column in signature.columns}
-        for name in source.names:
+        for place, name in enumerate(source.names):
             if name not in known:
-                path = source.column_path(name)
+                path = source.name_path(place)
                 collector.add("column-unexpected", path, "a column the signature does not have", column=name)
     return Frame(rows=source.rows, columns=read(source, signature.columns, places, wire, collector))
 
@@ -115,7 +115,8 @@ def _floats(source: RowSource, wanted: Wanted, places: Sequence[int | None]) -> 
     if not nan.any():
         lanes = np.ascontiguousarray(matrix.T)
         return {
-            column.name: Vector(type="float64", data=lanes[place])  # type: ignore[index]
+            column.name: Vector(type="float64", data=lanes[place])
             for column, place in zip(wanted, places, strict=True)
+            if place is not None
         }
     return None

@@ -31,7 +31,7 @@ _SECONDS = {"m": 60, "h": 3600, "D": 86400, "W": 604800}
 _LIMIT = 2**63 - 1
 _EPOCH = dt.datetime(1970, 1, 1)
 # Years beyond four digits carry a sign, as ISO 8601 writes them; RFC 3339 has none.
-_DATE = r"(\d{4}|[+-]\d{4,7})-(\d\d)-(\d\d)"
+_DATE = r"(\d{4}|[+-]\d{4,12})-(\d\d)-(\d\d)"
 _DAY = re.compile(_DATE, re.ASCII)
 _TIME = re.compile(
     _DATE + r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,18}))?)?([Zz]|[+-]\d\d:\d\d)?)?",
@@ -48,6 +48,14 @@ class Instant:
     """A numpy datetime64 that is known to be an instant in UTC (numpy itself cannot say so)."""
 
     value: np.datetime64
+
+    def to_python(self) -> Any:
+        """Return an aware datetime, or the datetime64 where that would cut digits or overflow."""
+        out = self.value.astype("M8[us]")
+        stamp = out.item()
+        if out != self.value or not isinstance(stamp, dt.datetime):
+            return self.value
+        return stamp.replace(tzinfo=dt.UTC)
 
 
 def _days(year: int, month: int, day: int) -> int:
@@ -117,7 +125,8 @@ def _ticks(value: Any) -> tuple[int, int]:
     if isinstance(value, dt.datetime) and hasattr(value, "to_datetime64"):
         value = value.to_datetime64()  # pandas: the instant in UTC, with all digits
     if isinstance(value, dt.datetime):
-        gap = value.replace(tzinfo=None) - (value.utcoffset() or dt.timedelta()) - _EPOCH
+        # In this order nothing overflows: a difference may lie beyond the years a datetime can name.
+        gap = (value.replace(tzinfo=None) - _EPOCH) - (value.utcoffset() or dt.timedelta())
         return _microseconds(gap), 10**6
     return _numpy_ticks(value.astype("M8[D]") if np.datetime_data(value)[0] in "YM" else value)
 

@@ -177,7 +177,7 @@ def _array(data: Array, missing: Array | None, aware: bool, dtype: Item) -> tupl
         return _float_to_int(data, missing, str(dtype))
     if kind == "M" and (dtype == "date32" or isinstance(dtype, TimestampType)):
         return _times(data, missing, aware, dtype)
-    if kind == "m" and isinstance(dtype, DurationType):
+    if kind == "m" and isinstance(dtype, DurationType) and np.datetime_data(data.dtype)[0] not in "YM":
         return _ticks(data, missing, f"m8[{dtype.unit}]")
     return None
 

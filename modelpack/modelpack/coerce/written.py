@@ -43,7 +43,7 @@ def json_value(value: Any, dtype: Item) -> Any:
             return {part.name: json_value(value[part.name], part.type) for part in dtype.fields if part.name in value}
         case MapType():
             return {key: json_value(part, dtype.values.type) for key, part in value.items()}
-    return str(value)  # a decimal, all its places
+    return format(value, "f")  # a decimal, all its places
 
 
 def _float(value: Any) -> float | None:
@@ -113,7 +113,7 @@ def _loose_object(value: Any) -> Any:
     if isinstance(value, dt.date):  # and datetime
         return value.isoformat() if value == value else None
     if isinstance(value, Decimal):
-        return str(value) if value.is_finite() else None
+        return format(value, "f") if value.is_finite() else None
     for name in ("to_dict", "model_dump", "tolist"):
         convert = getattr(value, name, None)
         if callable(convert):

@@ -117,9 +117,9 @@ def _masked(name: Item, vector: Vector, pandas: Any) -> Any:
 
 
 def _categorical(vector: Vector, kind: DictionaryType, pandas: Any) -> Any:
-    categories = kind.categories
-    if categories is None:
+    if kind.categories is None:
         return pandas.Categorical(python_values(vector), ordered=kind.ordered)
+    categories: Any = kind.categories
     if kind.values not in ("utf8", "bool"):
         categories = np.array(categories, dtype=kind.values)
     return pandas.Categorical(

@@ -72,7 +72,8 @@ def _values(vector: Vector) -> list[Any]:
         return [_number(value) for value in vector.data.tolist()]
     if kind == "O" and vector.type != "utf8":
         return [loose(value) for value in vector.data.tolist()]
-    return vector.data.tolist()
+    values: list[Any] = vector.data.tolist()
+    return values
 
 
 def _times(dtype: Item) -> Callable[[int], str]:

@@ -95,15 +95,29 @@ def _converter(dtype: Item) -> Callable[[Any], Any] | None:
         case DurationType(unit="s" | "ms" | "us"):
             return _timedelta
         case ListType():
-            inner = _converter(dtype.items.type)
-            return None if inner is None else lambda value: [v if v is None else inner(v) for v in value]
+            return _each(_converter(dtype.items.type))
         case MapType():
-            inner = _converter(dtype.values.type)
-            return None if inner is None else lambda value: {k: v if v is None else inner(v) for k, v in value.items()}
+            return _every(_converter(dtype.values.type))
         case StructType():
-            parts = {part.name: convert for part in dtype.fields if (convert := _converter(part.type)) is not None}
+            found = {part.name: _converter(part.type) for part in dtype.fields}
+            parts = {name: convert for name, convert in found.items() if convert is not None}
             return (lambda value: _struct(value, parts)) if parts else None
     return None
+
+
+Converter = Callable[[Any], Any]
+
+
+def _each(inner: Converter | None) -> Converter | None:
+    if inner is None:
+        return None
+    return lambda value: [part if part is None else inner(part) for part in value]
+
+
+def _every(inner: Converter | None) -> Converter | None:
+    if inner is None:
+        return None
+    return lambda value: {key: part if part is None else inner(part) for key, part in value.items()}
 
 
 def _struct(value: dict[str, Any], parts: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from modelpack import atomic, coerce, environment, examples, files, flavor, infer, render, trust
-from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
+from pydantic import ValidationError
+
+from modelpack import atomic, coerce, environment, examples, fieldpath, files, flavor, infer, render, trust
+from modelpack.errors import Fault, FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Flavor, SaveContext, Saved
 from modelpack.frame import Frame
 from modelpack.manifest import Example, FileEntry, FlavorEntry, Manifest, Payload, Producer, content_digest
@@ -110,8 +112,10 @@ def save(
         # 4. The example's request and response.
         _write_examples(staging, frame, answer)
         # 5. The manifest, over the files as they are.
-        manifest = _manifest(staging, chosen, saved, signed, details, tuple(dependencies))
-        raw = manifest.to_bytes()
+        try:
+            raw = _manifest(staging, chosen, saved, signed, details, tuple(dependencies)).to_bytes()
+        except ValidationError as exc:
+            raise _refused(exc) from None
         Manifest.parse(raw)
         (staging / MANIFEST).write_bytes(raw)
     # 6. One's own packages just load.
@@ -172,6 +176,7 @@ def _signature(saved: Saved, example: Any, given: Signature | None) -> tuple[Sig
         _with_nulls(infer.io(example), saved.nulls) if example is not None else own.inputs
     )
     signature = Signature(inputs=inputs, outputs=given.outputs if given else None, params=params)
+    coerce.check_defaults(signature)
     if example is None:
         return _outputs(signature, signature.outputs or own.outputs), None, None
     frame = coerce.inputs(example, signature, at="example")
@@ -216,7 +221,7 @@ def _with_nulls(io: Table | Tensors, nulls: bool | Mapping[str, bool] | None) ->
 
 
 def _answer_io(raw: Any, rows: int) -> IO:
-    """Return the outputs' signature: what the answer looks like, and NaN allowed, since what a model answers is its own.
+    """Return the outputs' signature: what the answer looks like, and NaN allowed, since an answer is the model's own.
 
     An answer that is not one row for each row of the input is JSON: nothing can be said of its shape.
     """
@@ -289,6 +294,12 @@ def _manifest(
         files=tuple(entries),
         content_digest=content_digest(entries),
     )
+
+
+def _refused(exc: ValidationError) -> SaveError:
+    """Say which of the caller's words the format does not allow."""
+    faults = [Fault("field-invalid", fieldpath.join("", *error["loc"]), error["msg"]) for error in exc.errors()]
+    return SaveError.from_faults(faults, hint="See spec/03-manifest.md for what the field may hold.")
 
 
 _EXAMPLE = Example(name="example", input="examples/example.input.json", output="examples/example.output.json")

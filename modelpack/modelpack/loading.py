@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from modelpack import environment
+from modelpack import coerce, environment
 from modelpack import flavor as flavors
 from modelpack.errors import FlavorError, TrustError, UsageError
 from modelpack.model import Model
-from modelpack.package import Candidate, Package, Plan
+from modelpack.package import CODE, Candidate, Package, Plan
 from modelpack.trust import Store
 
 __all__ = ["load"]
@@ -101,11 +101,12 @@ def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
     context = flavors.LoadContext(
         format=format_id,
         entry=package.payload_entry(payload) if payload else None,
-        files=package.payload_files(payload) if payload else package.files("code/"),
+        files=package.payload_files(payload) if payload else package.files(CODE),
         config=entry.config,
         entrypoint=entry.entrypoint,
         code_allowed=granted,
-        namespace=package.namespace(),
+        namespace=package.namespace(entry),
         signature=package.manifest.signature,
     )
+    coerce.check_defaults(package.manifest.signature)
     return Model(package, chosen.load(context), candidate)

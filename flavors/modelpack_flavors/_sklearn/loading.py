@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import io
-import json
 import pickle
 import warnings
-import zipfile
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from modelpack.audits import Audit
 from modelpack.audits import skops as audits
 from modelpack.audits.skops_archive import malformed
-from modelpack.errors import EnvironmentMismatch, PackageError, TrustError
+from modelpack.errors import EnvironmentMismatch, ModelpackError, PackageError, TrustError
 from modelpack.flavor import LoadContext
 from modelpack_flavors._sklearn import invariants
+from modelpack_flavors._sklearn.building import Builder
 from modelpack_flavors._sklearn.states import States
 
 __all__ = ["invalid", "read"]
@@ -29,7 +29,7 @@ def read(context: LoadContext) -> Any:
     found, walk = audits.inspect(data, entry, States)
     if found.trust == "code" and not context.code_allowed:
         raise _untrusted(f"the model needs types that nobody has reviewed: {', '.join(found.unlisted)}", entry)
-    model = _built(walk, found, context)
+    model = _built(walk, context)
     invariants.check(model, entry, strict=found.trust != "code")
     return model
 
@@ -48,28 +48,15 @@ def _untrusted(message: str, entry: str) -> TrustError:
     )
 
 
-def _built(walk: audits.Walk, found: Audit, context: LoadContext) -> Any:
-    """Let skops build the model out of what was audited, and of nothing else."""
-    import skops.io
+def _built(walk: audits.Walk, context: LoadContext) -> Any:
+    """Build the model out of what was audited, and of nothing else."""
     from sklearn.exceptions import InconsistentVersionWarning
 
-    archive = walk.archive
-    own = context.namespace.modules if context.namespace is not None else frozenset()
-    own = frozenset(top for top in own if any(name.partition(".")[0] == top for name in found.unlisted))
-    trusted = [_qualified(name, own, context) for name in found.types]
-    schema = _moved(archive.schema, own, context)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        target.writestr("schema.json", json.dumps(schema))
-        for name in sorted(archive.names):
-            target.writestr(name, archive.read(name))
-    if own:
-        context.namespace.install()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what classes say of their own future
         warnings.simplefilter("error", InconsistentVersionWarning)
         try:
-            return skops.io.loads(buffer.getvalue(), trusted=trusted)
+            return Builder(walk, _finder(walk, context)).root()
         except InconsistentVersionWarning as warning:
             raise EnvironmentMismatch(
                 f"the model was saved with scikit-learn {warning.original_sklearn_version}; "
@@ -78,7 +65,9 @@ def _built(walk: audits.Walk, found: Audit, context: LoadContext) -> Any:
                 path=context.entry or "",
                 hint=f"Install scikit-learn=={warning.original_sklearn_version}.",
             ) from None
-        except Exception as exc:  # skops and the classes themselves raise whatever they like on bad state
+        except ModelpackError:
+            raise
+        except Exception as exc:  # classes raise whatever they like on a state that is not theirs
             raise PackageError(
                 f"the model cannot be built: {type(exc).__name__}: {exc}",
                 code="payload-invalid",
@@ -86,22 +75,17 @@ def _built(walk: audits.Walk, found: Audit, context: LoadContext) -> Any:
             ) from exc
 
 
-def _qualified(name: str, own: frozenset[str], context: LoadContext) -> str:
-    return context.namespace.qualify(name) if name.partition(".")[0] in own else name
+def _finder(walk: audits.Walk, context: LoadContext) -> Callable[[str, str], Any] | None:
+    """Return a lookup that takes the package's own modules from the package; listed names are never looked up there."""
+    if context.namespace is None or not context.code_allowed:
+        return None
 
+    def find(module: str, name: str) -> Any:
+        if f"{module}.{name}" in walk.unlisted and context.namespace.owns(module):
+            return getattr(context.namespace.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
 
-def _moved(schema: Any, own: frozenset[str], context: LoadContext) -> Any:
-    """Return the schema with the package's own modules under the name they have in this process."""
-    if not own:
-        return schema
-    if isinstance(schema, list):
-        return [_moved(item, own, context) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved = {key: _moved(value, own, context) for key, value in schema.items()}
-    if isinstance(moved.get("__loader__"), str) and isinstance(moved.get("__module__"), str):
-        moved["__module__"] = _qualified(moved["__module__"], own, context)
-    return moved
+    return find
 
 
 def _unpickled(data: bytes, context: LoadContext) -> Any:
@@ -111,7 +95,7 @@ def _unpickled(data: bytes, context: LoadContext) -> Any:
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            if own is not None and module.partition(".")[0] in own.modules:
+            if own is not None and own.owns(module):
                 found: Any = own.import_module(module)
                 for part in name.split("."):
                     found = getattr(found, part)

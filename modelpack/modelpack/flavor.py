@@ -20,6 +20,7 @@ from modelpack.errors import FlavorError
 from modelpack.signature import Signature
 
 __all__ = [
+    "Converter",
     "Flavor",
     "Form",
     "LoadContext",
@@ -89,7 +90,8 @@ class Saved:
     example gives. ``params``: params the flavor adds. ``nulls``: whether the
     model takes missing values: True (every column is made nullable), False (none is), a mapping by column, None (the
     example decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
-    ``python``: the range of Python versions the payload loads on.
+    ``python``: the range of Python versions the payload loads on. ``thresholds``: for a twin, values of columns (or of
+    positions in the one tensor) at which the model's answer may jump; the check looks closely around them.
     """
 
     format: str
@@ -103,6 +105,7 @@ class Saved:
     nulls: bool | Mapping[str, bool] | None = None
     entrypoint: str | None = None
     python: str = ">=3.11"
+    thresholds: Mapping[str | int, Sequence[float]] = field(default_factory=dict)
 
 
 class PayloadFiles(Protocol):
@@ -169,6 +172,18 @@ class Flavor(Protocol):
 
     def load(self, context: LoadContext) -> Predictor:
         """Build the predictor from verified files."""
+
+
+@runtime_checkable
+class Converter(Flavor, Protocol):
+    """A flavor that can write models of other flavors in its own format."""
+
+    def convert(self, model: object, source: Saved, context: SaveContext) -> Saved:
+        """Write the model, which another flavor saved as ``source``, into ``context.directory``.
+
+        Raises:
+            FlavorError: it has no such conversion (``conversion-unsupported``).
+        """
 
 
 def available() -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from modelpack.signature import Signature
 __all__ = [
     "FORMAT",
     "MAX_FILES",
+    "Checked",
     "Environment",
     "Example",
     "FileEntry",
@@ -101,6 +102,25 @@ class Payload(Strict):
     declares: JsonObject = {}
 
 
+class Tolerance(Strict):
+    """How far a number may be from the recorded one: ``|a - b| <= atol + rtol * |b|``."""
+
+    rtol: Annotated[float, Field(ge=0)] = 1e-6
+    atol: Annotated[float, Field(ge=0)] = 1e-9
+
+
+class Checked(Strict):
+    """How a twin was held to the answers of the flavor it was made from: on how many rows, and how close it came.
+
+    ``rows`` counts the example and the rows made from it; ``largest_difference`` is relative to the tolerance's scale.
+    """
+
+    against: Id
+    rows: Annotated[int, Field(ge=1)]
+    tolerance: Tolerance
+    largest_difference: Annotated[float, Field(ge=0)] = 0.0
+
+
 class FlavorEntry(Strict):
     """One way to load the model: which flavor, from which payloads, with which options."""
 
@@ -113,13 +133,7 @@ class FlavorEntry(Strict):
         | None
     ) = None
     code: Annotated[tuple[Path, ...], Field(strict=False)] = ()
-
-
-class Tolerance(Strict):
-    """How far a number may be from the recorded one: ``|a - b| <= atol + rtol * |b|``."""
-
-    rtol: Annotated[float, Field(ge=0)] = 1e-6
-    atol: Annotated[float, Field(ge=0)] = 1e-9
+    checked: Checked | None = None
 
 
 class Example(Strict):

@@ -7,6 +7,7 @@ itself is read here. Class ``code`` needs a grant bound to the package's digest.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -24,25 +25,40 @@ from modelpack.files import VerifiedFiles
 
 __all__ = ["FORMATS", "Grant", "Store", "assess", "default_store", "parse_digest"]
 
-Reader = Callable[[str], bytes]
+Auditor = Callable[[VerifiedFiles, str | None], Audit]
 
 
-def _code(reason: str) -> Callable[[Reader, str | None], Audit]:
+def _code(reason: str) -> Auditor:
     audit = Audit(trust="code", types=(), unlisted=(), reasons=(reason,))
-    return lambda read, entry: audit
+    return lambda files, entry: audit
 
 
-def _skops(read: Reader, entry: str | None) -> Audit:
-    return skops.audit(read, entry or "")
+def _module(name: str) -> Auditor:
+    """Return the audit of ``modelpack/audits/<name>.py``, imported when a payload of its format is met."""
+
+    def audit(files: VerifiedFiles, entry: str | None) -> Audit:
+        found: Audit = importlib.import_module(f"modelpack.audits.{name}").audit(files, entry)
+        return found
+
+    return audit
 
 
 # Payload format -> the audit that gives its class. A format that is not here only disables the flavors that use it.
-FORMATS: Mapping[str, Callable[[Reader, str | None], Audit]] = MappingProxyType(
+FORMATS: Mapping[str, Auditor] = MappingProxyType(
     {
-        "skops": _skops,
-        "pickle": _code("a pickle: loading it runs whatever it says"),
         "cloudpickle": _code("a cloudpickle: loading it runs whatever it says"),
+        "lightgbm-text": _module("lightgbm_text"),
+        "onnx": _module("onnx_graph"),
+        "pickle": _code("a pickle: loading it runs whatever it says"),
+        "pt2": _module("pt2"),
         "python-source": _code("Python source: loading it imports and runs it"),
+        "safetensors": _module("safetensors_file"),
+        "skops": lambda files, entry: skops.audit(files.read, entry or ""),
+        "spark-ml": _module("spark_ml"),
+        "torch-pickle": _code("a torch file with pickles inside: loading it can run whatever it says"),
+        "torchscript": _code("TorchScript: loading it builds a program that can reach more than arithmetic"),
+        "xgboost-json": _module("xgboost_json"),
+        "xgboost-ubj": _module("xgboost_json"),
     }
 )
 
@@ -50,7 +66,7 @@ FORMATS: Mapping[str, Callable[[Reader, str | None], Audit]] = MappingProxyType(
 def assess(format_id: str, files: VerifiedFiles, entry: str | None) -> Audit | None:
     """Return the audit of a payload, or None if its format is unknown to this reader."""
     audit = FORMATS.get(format_id)
-    return None if audit is None else audit(files.read, entry)
+    return None if audit is None else audit(files, entry)
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -18,7 +18,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack import saving
+from modelpack import recording
 from modelpack.errors import FlavorError, SaveError, UsageError
 
 X = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": [1, 0, 1, 0]})
@@ -163,10 +163,11 @@ def test_what_no_flavor_saves_is_refused(tmp_path: Path) -> None:
     assert info.value.code == "flavor-unknown"
 
 
-def test_a_second_payload_is_not_promised(tmp_path: Path) -> None:
+def test_a_flavor_that_converts_nothing_is_no_second_payload(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as info:
-        modelpack.save(model(), tmp_path / "x", also=("onnx",))
-    assert info.value.code == "also-unsupported"
+        modelpack.save(model(), tmp_path / "x", example=X, also=("python",))
+    assert (info.value.code, info.value.path) == ("also-unsupported", "also[0]")
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_answer_that_is_not_row_by_row_is_any_json(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_grant_that_cannot_be_stored_is_said(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_manifest_is_checked_before_it_is_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "content_digest", lambda files: "sha256:" + "0" * 64)
+    monkeypatch.setattr(recording, "content_digest", lambda files: "sha256:" + "0" * 64)
     with pytest.raises(modelpack.ManifestError):
         modelpack.save(model(), tmp_path / "x")
     assert os.listdir(tmp_path) == []

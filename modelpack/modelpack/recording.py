@@ -1,0 +1,160 @@
+"""The manifest of a package that is being written, over the files as they are (spec/03-manifest.md)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from modelpack import environment, fieldpath, files
+from modelpack.errors import Fault, SaveError
+from modelpack.flavor import Saved
+from modelpack.manifest import (
+    Checked,
+    Environment,
+    Example,
+    FileEntry,
+    FlavorEntry,
+    Manifest,
+    Payload,
+    Producer,
+    content_digest,
+)
+from modelpack.signature import Signature
+
+__all__ = ["Details", "Part", "record"]
+
+_Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Details:
+    """What the caller says about the model; everything goes into the manifest as given."""
+
+    name: str
+    version: str
+    description: str | None = None
+    license: str | None = None
+    authors: Sequence[str] = ()
+    task: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One flavor of the package that is being written, and the payload it wrote below ``payloads/<payload>/``."""
+
+    flavor: str
+    version: str
+    payload: str
+    saved: Saved
+    checked: Checked | None = None
+
+
+def record(
+    staging: Path, parts: Sequence[Part], signature: Signature, details: Details, dependencies: Sequence[str]
+) -> bytes:
+    """Return the bytes of the manifest.
+
+    Raises:
+        SaveError: something the caller said is outside the format (``field-invalid``, with its path).
+    """
+    entries = list(_entries(staging))
+    packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
+    env = environment.capture(packages, dependencies, python=parts[0].saved.python)
+    try:
+        return _manifest(entries, parts, env, signature, details).to_bytes()
+    except ValidationError as exc:
+        faults = [Fault("field-invalid", fieldpath.join("", *error["loc"]), error["msg"]) for error in exc.errors()]
+        raise SaveError.from_faults(faults, hint="See spec/03-manifest.md for what the field may hold.") from None
+
+
+def _manifest(
+    entries: Sequence[FileEntry],
+    parts: Sequence[Part],
+    env: Environment,
+    signature: Signature,
+    details: Details,
+) -> Manifest:
+    payloads = {part.payload: found for part in parts if (found := _payload(part, entries, env)) is not None}
+    return Manifest(
+        name=details.name,
+        version=details.version,
+        created=_created(),
+        producer=Producer(name="modelpack-python", version=importlib.metadata.version("modelpack")),
+        description=details.description,
+        license=details.license,
+        authors=tuple(details.authors),
+        task=details.task,
+        tags=dict(details.tags),
+        signature=signature,
+        payloads=payloads,
+        flavors=tuple(_flavor(part, part.payload in payloads, entries) for part in parts),
+        examples=(_EXAMPLE,) if any(e.role == "example" for e in entries) else (),
+        environment=env,
+        provenance=dict(details.provenance),
+        metrics=tuple(dict(metric) for metric in details.metrics),
+        files=tuple(entries),
+        content_digest=content_digest(entries),
+    )
+
+
+def _payload(part: Part, entries: Sequence[FileEntry], env: Environment) -> Payload | None:
+    home = f"payloads/{part.payload}/"
+    saved = part.saved
+    paths = tuple(entry.path for entry in entries if entry.path.startswith(home))
+    if not paths:
+        return None
+    return Payload(
+        format=saved.format,
+        files=paths,
+        entry=home + saved.entry if saved.entry else None,
+        made_with={name: env.captured[name] for name in sorted(saved.packages) if name in env.captured},
+        declares=dict(saved.declares),
+    )
+
+
+def _flavor(part: Part, has_payload: bool, entries: Sequence[FileEntry]) -> FlavorEntry:
+    # A twin is made so that it needs none of the model's own code.
+    code = () if part.checked else tuple(entry.path for entry in entries if entry.role == "code")
+    return FlavorEntry(
+        name=part.flavor,
+        version=part.version,
+        payloads={"model": part.payload} if has_payload else {},
+        config=dict(part.saved.config),
+        entrypoint=part.saved.entrypoint,
+        code=code,
+        checked=part.checked,
+    )
+
+
+_EXAMPLE = Example(name="example", input="examples/example.input.json", output="examples/example.output.json")
+_ROLES: Mapping[str, _Role] = {"payloads": "payload", "code": "code", "examples": "example"}
+
+
+def _entries(staging: Path) -> Iterator[FileEntry]:
+    sizes, faults = files.scan(staging)
+    if faults:
+        raise SaveError.from_faults(faults)
+    for path in sorted(sizes, key=str.encode):
+        digest, size = files.hash_file(staging / path)
+        yield FileEntry(path=path, size=size, digest=digest, role=_ROLES.get(path.split("/")[0], "other"))
+
+
+def _created() -> str | None:
+    """Return the time SOURCE_DATE_EPOCH names; without it none, so that saving twice gives the same bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        raise SaveError("SOURCE_DATE_EPOCH is not a number of seconds", code="epoch-invalid") from None

@@ -8,8 +8,9 @@ from typing import Literal
 from modelpack import coerce, environment
 from modelpack import flavor as flavors
 from modelpack.errors import FlavorError, TrustError, UsageError
+from modelpack.manifest import CODE
 from modelpack.model import Model
-from modelpack.package import CODE, Candidate, Package, Plan
+from modelpack.package import Candidate, Package, Plan
 from modelpack.trust import Store
 
 __all__ = ["load"]
@@ -38,9 +39,9 @@ def load(
     # 1-3. Bounded parse, schema, closed world and digests.
     opened = package if isinstance(package, Package) else Package.open(package)
     # 4-5. The environment; the trust class by static audit of the payloads' bytes.
-    plan = opened.plan(allow_code=allow_code, store=store)
     if environment_policy == "strict":
-        environment.require(plan.differences)
+        environment.require(environment.compare(opened.environment))
+    plan = opened.plan(allow_code=allow_code, store=store)
     candidate = _choose(opened, plan, flavor)
     # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
     return _build(opened, candidate, granted=plan.granted)

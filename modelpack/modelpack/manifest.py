@@ -37,6 +37,8 @@ __all__ = [
 FORMAT = "1.0"
 MAJOR, MINOR = 1, 0
 MAX_FILES = 100_000
+# Where the source files of a package lie.
+CODE = "code/"
 # Ids of critical features this reader implements; a package that requires any other is refused.
 FEATURES: frozenset[str] = frozenset()
 
@@ -351,6 +353,9 @@ def _broken_rules(manifest: Manifest) -> Iterable[Fault]:
         if payload.entry is not None and payload.entry not in payload.files:
             yield Fault("reference-missing", join("payloads", id_, "entry"), "is not one of the payload's files")
     for i, flavor in enumerate(manifest.flavors):
+        for j, path in enumerate(flavor.code):
+            if not path.startswith(CODE):
+                yield Fault("field-invalid", f"flavors[{i}].code[{j}]", f"source files lie below {CODE}")
         for slot, id_ in flavor.payloads.items():
             if id_ not in manifest.payloads:
                 yield Fault("reference-missing", join(f"flavors[{i}].payloads", slot), "no payload has this id")

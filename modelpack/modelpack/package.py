@@ -11,12 +11,11 @@ from typing import Any, Literal
 from modelpack import document, environment, files, flavor, trust
 from modelpack.errors import IntegrityError, TrustError
 from modelpack.files import VerifiedFiles
-from modelpack.manifest import Environment, FlavorEntry, Manifest, Payload, digest_of
+from modelpack.manifest import CODE, Environment, FlavorEntry, Manifest, Payload, digest_of
 from modelpack.sources import Namespace
 
 __all__ = ["Candidate", "Package", "Plan"]
 
-CODE = "code/"
 RANK: Mapping[str | None, int] = {"data": 0, "graph": 1, "objects": 2, "code": 3}
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import datetime as dt
+import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import modelpack
 from modelpack.model import Model
 from modelpack.signature import Column, Signature, Table
 
@@ -167,3 +171,54 @@ def _read() -> Callable[[Path], list[dict[str, Any]]]:
 def make_model() -> Callable[..., Model]:
     """Make a model of a signature and a function."""
     return fake_model
+
+
+MODEL_SOURCE = '''
+"""A model in plain Python: loads fast, so that processes that are killed reach their work."""
+
+import time
+
+
+def predict(data, factor: float = 2.0, wait: float = 0.0, fail: bool = False):
+    time.sleep(wait)
+    if fail:
+        raise ZeroDivisionError("as asked")
+    return {"score": [None if x is None or x != x else factor * x for x in data["x"]]}
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package of a Python function with params that make it slow or fail."""
+    source = tmp_path / "doubler.py"
+    source.write_text(MODEL_SOURCE)
+    spec = importlib.util.spec_from_file_location("doubler", source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    signature = Signature(
+        inputs=Table(columns=(Column(name="x", type="float64", nullable=True),)),
+        outputs=Table(columns=(Column(name="score", type="float64", nullable=True),)),
+    )
+    target = tmp_path / "pkg"
+    modelpack.save(
+        module.predict, target, signature=signature, code=[source], options={"form": "columns"}, name="doubler"
+    )
+    return target
+
+
+@pytest.fixture
+def command() -> list[str]:
+    """The start of a real `modelpack` command line, with this very Python."""
+    return [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]
+
+
+@pytest.fixture
+def run(command: list[str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run `modelpack predict` in a real process, in the test's own directory."""
+
+    def call(*words: str | Path, stdin: bytes = b"", **more: Any) -> subprocess.CompletedProcess[bytes]:
+        line = [*command, "predict", *map(str, words)]
+        return subprocess.run(line, input=stdin, capture_output=True, cwd=tmp_path, timeout=60, **more)
+
+    return call

@@ -1,9 +1,7 @@
-"""The same model gives the same skops bytes: canonical member names, ids, orders and times.
+"""The same model gives the same bytes: member names, object numbers, orders and times are canonical.
 
-skops names members and objects by their addresses in memory and stamps the time. Here members are named by their
-order, an object keeps a number only where it is met again (then a reference stands for it), the items of sets are
-sorted, ufuncs have their public name, and times are constant. What skops would write so that it reads back as
-something else is refused.
+Members are named by their order; an object keeps a number only where it is met again, and
+a reference stands for it there; times are constant.
 """
 
 from __future__ import annotations
@@ -11,24 +9,20 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from modelpack.audits.skops import PROTOCOL
 from modelpack.audits.skops_archive import MAX_GROWTH, SCHEMA
-from modelpack.errors import SaveError
 
-__all__ = ["canonical"]
+__all__ = ["archive"]
 
-# Nodes whose objects are mutable, so that it matters whether two places hold the same one. For the rest (numbers,
-# texts, types, tuples) Python itself decides about sharing, differently from process to process.
-_SHARED = frozenset(
-    {
-        "BytearrayNode", "DefaultDictNode", "DictNode", "ListNode", "LossNode", "MaskedArrayNode", "NdArrayNode",
-        "ObjectNode", "RandomGeneratorNode", "RandomStateNode", "SetNode", "SparseMatrixNode", "TreeNode",
-    }
-)  # fmt: skip
-# The places below a node, in the order in which skops builds them.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_REGULAR_FILE = 0o100644 << 16
+_SKOPS = "0.16.0"  # whose nodes these are
+# The places below a node, in the order in which skops builds them, where that is not the order of its content.
 _INNER = {
     "DefaultDictNode": ("main", "default_factory"),
     "MaskedArrayNode": ("data", "mask"),
@@ -36,174 +30,90 @@ _INNER = {
     "PartialNode": ("func", "args", "kwds", "namespace"),
     "RandomGeneratorNode": ("bit_generator", "seed_seq"),
 }
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def canonical(data: bytes) -> bytes:
-    """Return the canonical form of a file that skops has just written.
-
-    Raises:
-        SaveError: the model holds a value that skops would not read back as it was (``model-unsupported``).
-    """
-    with zipfile.ZipFile(io.BytesIO(data)) as source:
-        schema = json.loads(source.read(SCHEMA), object_pairs_hook=_unique)
-        seen: Counter[int] = Counter()
-        _count(schema, seen)
-        writer = _Writer(source, {number for number, times in seen.items() if times > 1})
-        return writer.write(schema)
+def archive(root: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
+    """Return the skops file of a described model."""
+    seen: Counter[int] = Counter()
+    _count(root, seen)
+    writer = _Writer(members, {number for number, times in seen.items() if times > 1})
+    return writer.write(root)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise SaveError("a dict in the model has keys that are equal as texts, such as 1 and '1'", code=_CODE)
-    return found
-
-
-_CODE = "model-unsupported"
-
-
-def _below(state: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield (container, key) of each node below ``state``, in the order in which skops builds them."""
+def _below(state: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (part, key, node) for each node below ``state``, in the order in which skops builds them."""
     loader, content = state["__loader__"], state.get("content")
-    if loader == "DictNode":
-        yield state, "key_types"
+    if "key_types" in state:
+        yield "key_types", None, state["key_types"]
     if loader in _INNER:
-        yield from ((content, key) for key in _INNER[loader])
-    elif loader == "SliceNode":
-        return
-    elif isinstance(content, list):
-        yield from ((content, index) for index in range(len(content)))
-    elif isinstance(content, dict) and "__loader__" in content:
-        yield state, "content"
-    elif isinstance(content, dict):
-        yield from ((content, key) for key in content)
-    if "shape" in state:
-        yield state, "shape"
-    if "attrs" in state:
-        yield state, "attrs"
+        yield from (("content", key, content[key]) for key in _INNER[loader])  # type: ignore[index]
+    elif loader != "SliceNode" and isinstance(content, list):
+        yield from (("content", index, item) for index, item in enumerate(content))
+    elif loader == "DictNode" and isinstance(content, dict):
+        yield from (("content", key, item) for key, item in content.items())
+    elif loader != "SliceNode" and isinstance(content, dict):
+        yield "content", None, content
+    for part in ("shape", "attrs"):
+        if part in state:
+            yield part, None, state[part]
     if "__reduce__" in state:
-        yield state["__reduce__"], "args"
+        yield "__reduce__", "args", state["__reduce__"]["args"]
 
 
 def _count(state: dict[str, Any], seen: Counter[int]) -> None:
     number = state.get("__id__")
-    if number is not None and state["__loader__"] in _SHARED:
+    if number is not None:
         seen[number] += 1
         if seen[number] > 1:
             return
-    for container, key in _below(state):
-        _count(container[key], seen)
+    for _, _, below in _below(state):
+        _count(below, seen)
 
 
 class _Writer:
-    def __init__(self, source: zipfile.ZipFile, shared: set[int]) -> None:
-        self._source = source
+    def __init__(self, members: Mapping[str, bytes], shared: set[int]) -> None:
+        self._members = members
         self._shared = shared
         self._numbers: dict[int, int] = {}
-        self._names: dict[bytes, str] = {}
+        self._names: dict[str, str] = {}
 
-    def write(self, schema: dict[str, Any]) -> bytes:
-        self._rewrite(schema)
+    def write(self, root: dict[str, Any]) -> bytes:
+        schema = {**self._copy(root), "protocol": PROTOCOL, "_skops_version": _SKOPS}
+        text = json.dumps(schema, separators=(",", ":"), ensure_ascii=True).encode()
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as target:
-            text = json.dumps(schema, separators=(",", ":"), ensure_ascii=True).encode()
-            for name, data in [(SCHEMA, text), *((name, data) for data, name in self._names.items())]:
-                _add(target, name, data)
+            _add(target, SCHEMA, text)
+            for source, name in self._names.items():
+                _add(target, name, self._members[source])
         return buffer.getvalue()
 
-    def _rewrite(self, state: dict[str, Any]) -> None:
-        _refuse_lossy(state)
-        number = state.pop("__id__", None)
-        if number in self._shared and state["__loader__"] in _SHARED:
+    def _copy(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the node with canonical numbers and member names, or a reference to it."""
+        copy = {key: value for key, value in state.items() if key != "__id__"}
+        number = state.get("__id__")
+        if number in self._shared:
             again = number in self._numbers
-            state["__id__"] = self._numbers.setdefault(number, len(self._numbers) + 1)
+            copy["__id__"] = self._numbers.setdefault(number, len(self._numbers) + 1)
             if again:
-                self._refer(state)
-                return
-        if state["__loader__"] == "FunctionNode":
-            state["__module__"] = _public(state["__module__"], state["__class__"])
-        if state["__module__"] == "numpy" and state["__class__"] == "memmap":
-            state["__class__"] = "ndarray"
-        if "file" in state:
-            state["file"] = self._member(state["file"])
-        for container, key in _below(state):
-            self._rewrite(container[key])
-        if state["__loader__"] in ("SetNode", "ConstructorFromReduceNode"):
-            _sort_items(state)
-
-    @staticmethod
-    def _refer(state: dict[str, Any]) -> None:
-        for key in set(state) - {"__class__", "__module__", "__id__"}:
-            del state[key]
-        state["__loader__"] = "CachedNode"
-
-    def _member(self, name: str) -> str:
-        data = self._source.read(name)
-        suffix = name.rpartition(".")[2]
-        return self._names.setdefault(data, f"{len(self._names)}.{suffix}")
+                kept = ("__class__", "__module__", "__id__")
+                return {**{key: copy[key] for key in kept}, "__loader__": "CachedNode"}
+        if "file" in copy:
+            suffix = copy["file"].rpartition(".")[2]
+            copy["file"] = self._names.setdefault(copy["file"], f"{len(self._names)}.{suffix}")
+        for part, key, below in _below(state):
+            if key is None:
+                copy[part] = self._copy(below)
+            else:
+                if copy[part] is state[part]:
+                    copy[part] = state[part].copy()
+                copy[part][key] = self._copy(below)
+        return copy
 
 
 def _add(target: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.create_system = 3
-    info.external_attr = 0o100644 << 16
-    compressed = zipfile.ZIP_DEFLATED
+    info.external_attr = _REGULAR_FILE
     # The reader refuses what grows too much, so long runs of one value are written as they are.
-    if len(data) > 2**20 and _growth(data) > MAX_GROWTH / 2:
-        compressed = zipfile.ZIP_STORED
-    target.writestr(info, data, compress_type=compressed, compresslevel=6)
-
-
-def _growth(data: bytes) -> float:
-    import zlib
-
-    return len(data) / len(zlib.compress(data, 1))
-
-
-def _sort_items(state: dict[str, Any]) -> None:
-    """Put the items of a set in an order that does not depend on hashes."""
-    if state["__loader__"] == "ConstructorFromReduceNode":
-        if state["__class__"] != "frozenset" or not state["content"]["content"]:
-            return
-        state = state["content"]["content"][0]
-    state["content"].sort(key=lambda item: json.dumps(item, sort_keys=True))
-
-
-def _public(module: str, name: str) -> str:
-    """Return the public module of a ufunc; skops records whichever loaded module it meets first."""
-    import sys
-
-    import numpy as np
-
-    found = getattr(sys.modules.get(module), name, None)
-    for public in ("numpy", "scipy.special"):
-        if isinstance(found, np.ufunc) and getattr(sys.modules.get(public), name, None) is found:
-            return public
-    return module
-
-
-def _refuse_lossy(state: dict[str, Any]) -> None:
-    loader = state["__loader__"]
-    if loader == "DictNode":
-        types = {item["__class__"] for item in state["key_types"]["content"]}
-        if types & {"bool", "bool_", "NoneType", "tuple"}:
-            raise SaveError(
-                "a dict in the model has keys that are True, False or None, which skops does not read back",
-                code=_CODE,
-                hint='Use 0 and 1 as keys (of class_weight, for example), or options={"format": "pickle"}.',
-            )
-    if loader == "NdArrayNode" and state.get("type") == "json":
-        depth = len(state["shape"]["content"]) - 1
-        if depth and not all(_leaf(item, depth) for item in state["content"]):
-            raise SaveError(
-                "an array of objects in the model holds lists, which skops does not read back",
-                code=_CODE,
-                hint='Use options={"format": "pickle"}.',
-            )
-
-
-def _leaf(item: dict[str, Any], depth: int) -> bool:
-    if depth:
-        return item["__loader__"] == "ListNode" and all(_leaf(inner, depth - 1) for inner in item["content"])
-    return item["__loader__"] in ("JsonNode", "ObjectNode") or item.get("type") == "numpy"
+    long_run = len(data) > 2**20 and len(data) > MAX_GROWTH / 2 * len(zlib.compress(data, 1))
+    target.writestr(info, data, zipfile.ZIP_STORED if long_run else zipfile.ZIP_DEFLATED, 6)

@@ -11,17 +11,17 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from modelpack.audits import skops as audits
 from modelpack.errors import SaveError
 from modelpack_flavors._sklearn import invariants
-from modelpack_flavors._sklearn.canonical import canonical
+from modelpack_flavors._sklearn.canonical import archive
+from modelpack_flavors._sklearn.describing import PICKLE_HINT, Description, refuse
 
 __all__ = ["Payload", "write"]
 
 _PACKAGES = ("scikit-learn", "skops", "numpy", "scipy")
-_PICKLE_HINT = 'To store it as a pickle, which only those who trust you can load: options={"format": "pickle"}.'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,18 +60,18 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
 
 
 def _skops(model: object) -> bytes:
-    import skops.io
-
+    description = Description()
     try:
-        return canonical(skops.io.dumps(model))
+        root = description.node(model)
     except SaveError:
         raise
     except RecursionError as exc:
-        raise SaveError("the model contains itself", code="model-unsupported", hint=_PICKLE_HINT) from exc
-    except Exception as exc:  # skops lets through whatever an object's own __reduce__ or __getstate__ raises
+        raise SaveError("the model is nested too deeply", code="model-unsupported", hint=PICKLE_HINT) from exc
+    except Exception as exc:  # whatever an object's own __reduce__ or __getstate__ raises
         raise SaveError(
-            f"skops cannot store the model: {type(exc).__name__}: {exc}", code="model-unsupported", hint=_PICKLE_HINT
+            f"the model cannot be stored: {type(exc).__name__}: {exc}", code="model-unsupported", hint=PICKLE_HINT
         ) from exc
+    return archive(root, description.members)
 
 
 def _pickled(model: object) -> tuple[bytes, set[tuple[str, str]]]:
@@ -101,10 +101,8 @@ def _importable(names: set[tuple[str, str]], own: set[str]) -> None:
     checked: set[str] = set()
     for module, name in sorted(names):
         top = module.partition(".")[0]
-        if "<" in name or "<" in module:
-            _refuse(f"{module}.{name} is a function or class without a name of its own", _PICKLE_HINT)
         if top in ("__main__", "__mp_main__"):
-            _refuse(
+            refuse(
                 f"{name} is defined in the script that runs, which nobody else can import",
                 "Put it into a module and give that with code=.",
             )
@@ -112,14 +110,10 @@ def _importable(names: set[tuple[str, str]], own: set[str]) -> None:
             continue
         checked.add(top)
         if not _installed(top):
-            _refuse(
+            refuse(
                 f"{module}.{name} comes from a module that no installed distribution has",
                 f"Give its source with code=: save(..., code=[{top!r} or {top + '.py'!r}]).",
             )
-
-
-def _refuse(message: str, hint: str) -> NoReturn:
-    raise SaveError(message, code="model-unsupported", hint=hint)
 
 
 def _standard(module: str) -> bool:

@@ -7,11 +7,13 @@ does, so what is audited is what is executed. Each kind of node may carry only t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from modelpack.audits import Audit
-from modelpack.audits.skops_archive import Archive, malformed, parse_json
+from modelpack.audits.skops_archive import Archive, malformed
 from modelpack.audits.skops_types import Listed, listed
 
 __all__ = ["PROTOCOL", "Walk", "audit", "inspect", "name_of"]
@@ -80,6 +82,14 @@ def inspect(data: bytes, entry: str, walk: type[Walk] | None = None) -> tuple[Au
         reasons=tuple(walked.reasons[name] for name in unlisted),
     )
     return found, walked
+
+
+@lru_cache(maxsize=4096)
+def _scalar(text: str) -> Any:
+    """Return the one JSON value that is neither list nor dict; NaN and the infinities are values here."""
+    if text[:1] in ("[", "{"):
+        raise ValueError("not a scalar")
+    return json.loads(text)
 
 
 def name_of(node: Mapping[str, Any]) -> str:
@@ -220,12 +230,12 @@ class Walk:
     def scalar(self, state: Mapping[str, Any]) -> Any:
         """Return the value of a JsonNode: a text, a number, true, false or null."""
         text = state.get("content")
-        if text in ("NaN", "Infinity", "-Infinity"):
-            return float(text)
-        value = parse_json(text.encode("utf-8", "replace"), self.archive.entry) if isinstance(text, str) else []
-        if isinstance(value, list | dict):
+        if not isinstance(text, str):
+            self.refuse("the content of a JsonNode is not a text")
+        try:
+            return _scalar(text)
+        except ValueError:
             self.refuse("a JsonNode is not a single value")
-        return value
 
     def _DictNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
         content = self._field(state, "content")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import re
 import zipfile
 import zlib
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from modelpack.errors import PackageError
@@ -174,38 +176,40 @@ def check_npy(head: bytes, size: int, entry: str) -> tuple[int, ...]:
     if length > MAX_HEADER or len(head) < start + length:
         malformed("an array's header is too long", entry)
     try:
-        header = ast.literal_eval(head[start : start + length].decode("utf-8"))
+        shape, item = _header(head[start : start + length])
     except (ValueError, SyntaxError, MemoryError, RecursionError) as exc:
-        malformed(f"an array's header cannot be read: {type(exc).__name__}", entry)
-    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
-        malformed("an array's header has other fields than descr, fortran_order and shape", entry)
-    shape = header["shape"]
-    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
-        malformed("an array's shape is not a tuple of sizes", entry)
-    count = 1
-    for n in shape:
-        count *= n
-    if count * _item_size(header["descr"], entry) != size - start - length:
+        malformed(f"an array's header cannot be used: {exc}", entry)
+    if math.prod(shape) * item != size - start - length:
         malformed("an array is not as long as its header says", entry)
     return shape
 
 
-def _item_size(descr: Any, entry: str) -> int:
+@lru_cache(maxsize=1024)
+def _header(text: bytes) -> tuple[tuple[int, ...], int]:
+    """Return the shape of an array and the bytes of one item."""
+    header = ast.literal_eval(text.decode("utf-8"))
+    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("it has other fields than descr, fortran_order and shape")
+    shape = header["shape"]
+    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("the shape is not a tuple of sizes")
+    return shape, _item_size(header["descr"])
+
+
+def _item_size(descr: Any) -> int:
     """Return the bytes of one item of a dtype description; refuse objects and anything unknown."""
     if isinstance(descr, list):
         total = 0
         for item in descr:
             if not isinstance(item, tuple) or len(item) not in (2, 3):
-                malformed("an array's header has a field that is not a pair", entry)
-            repeat = 1
-            for n in item[2] if len(item) == 3 and isinstance(item[2], tuple) else ():
-                if type(n) is not int or n < 0:
-                    malformed("an array's header has a field of no size", entry)
-                repeat *= n
-            total += repeat * _item_size(item[1], entry)
+                raise ValueError("a field is not a pair")
+            repeat = item[2] if len(item) == 3 else ()
+            if not isinstance(repeat, tuple) or not all(type(n) is int and n >= 0 for n in repeat):
+                raise ValueError("a field has no size")
+            total += math.prod(repeat) * _item_size(item[1])
         return total
     found = _SCALAR.match(descr) if isinstance(descr, str) else None
     if found is None:
-        malformed("an array holds objects or an unknown type", entry)
+        raise ValueError("it holds objects or an unknown type")
     size = int(found[2] or 1)
     return size * 4 if found[1] == "U" else size

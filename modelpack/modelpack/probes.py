@@ -6,7 +6,7 @@ both sides of every threshold the model has; missing values where they are allow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from modelpack.frame import Frame, Vector
 from modelpack.signature import Table, Tensors
 
-__all__ = ["boundaries", "probes"]
+__all__ = ["boundaries", "joined", "probes"]
 
 Array = np.ndarray[Any, Any]
 Thresholds = Mapping[str | int, Sequence[float]]
@@ -25,6 +25,7 @@ SHUFFLES = 4
 # How far beside a boundary of a smooth model its twin must agree: far above float64's rounding, far below float32's.
 BESIDE = 1e-9
 _PAIRS = 64
+_BATCH = 4096
 
 
 def probes(frame: Frame, inputs: Table | Tensors | None, thresholds: Thresholds) -> list[Frame]:
@@ -45,6 +46,18 @@ def probes(frame: Frame, inputs: Table | Tensors | None, thresholds: Thresholds)
     for _ in range(SHUFFLES):
         found.append(_shuffled(base, chance))
     return [one for one in found if one.rows]
+
+
+def joined(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the same rows in fewer frames."""
+    waiting: list[Frame] = []
+    for frame in frames:
+        if waiting and sum(one.rows for one in waiting) + frame.rows > _BATCH:
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(frame)
+    if waiting:
+        yield _joined(waiting)
 
 
 def boundaries(frame: Frame, answers: Callable[[Frame], Array]) -> Frame | None:

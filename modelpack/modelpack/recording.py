@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from modelpack import environment, fieldpath, files
@@ -69,7 +70,8 @@ def record(
     """
     entries = list(_entries(staging))
     packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
-    env = environment.capture(packages, dependencies, python=parts[0].saved.python)
+    needed = [text for part in parts for text in part.saved.requires]
+    env = environment.capture(packages, [*needed, *dependencies], python=parts[0].saved.python)
     try:
         return _manifest(entries, parts, env, signature, details).to_bytes()
     except ValidationError as exc:
@@ -117,9 +119,13 @@ def _payload(part: Part, entries: Sequence[FileEntry], env: Environment) -> Payl
         format=saved.format,
         files=paths,
         entry=home + saved.entry if saved.entry else None,
-        made_with={name: env.captured[name] for name in sorted(saved.packages) if name in env.captured},
+        made_with={name: env.captured[name] for name in _distributions(saved) if name in env.captured},
         declares=dict(saved.declares),
     )
+
+
+def _distributions(saved: Saved) -> list[str]:
+    return sorted({*saved.packages, *(Requirement(text).name for text in saved.requires)})
 
 
 def _flavor(part: Part, has_payload: bool, entries: Sequence[FileEntry]) -> FlavorEntry:

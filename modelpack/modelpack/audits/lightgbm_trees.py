@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -86,6 +88,14 @@ class Trees:
             self.refuse("a tree has another number of values than of leaves")
         return found.astype(np.int64) if whole else found
 
+    def _normal(self, text: bytes, length: int) -> None:
+        """Check numbers that are to be normal doubles, as written: zero, or within the range of full precision."""
+        for word, value in zip(text.split(), self._array(text, length).tolist(), strict=True):
+            if math.isinf(value) and not word.endswith(b"inf"):
+                self.refuse("a leaf computes with a number that is too large")
+            if abs(value) < sys.float_info.min and word.strip(b"+-0."):
+                self.refuse("a leaf computes with a number that is too small")
+
     def _shape(self, left: Array, right: Array, leaves: int) -> None:
         """Check that the nodes are one tree: each node and each leaf has one parent, which comes before it."""
         if leaves == 1:
@@ -135,13 +145,13 @@ class Trees:
     def _linear(self, lines: Mapping[str, bytes], leaves: int) -> None:
         if lines["is_linear"] == b"0":
             return
-        self._array(lines["leaf_const"], leaves)
+        self._normal(lines["leaf_const"], leaves)
         counts = self._array(lines["num_features"], leaves, whole=True)
         if counts.min() < 0 or counts.sum() > len(lines["leaf_features"]):
             self.refuse("a leaf has more features than there are")
         total = int(counts.sum())
         features = self._array(_joined(lines["leaf_features"]), total, whole=True)
-        self._array(_joined(lines["leaf_coeff"]), total)
+        self._normal(_joined(lines["leaf_coeff"]), total)
         if total and not (features.min() >= 0 and features.max() < self.features):
             self.refuse("a leaf computes with a feature that does not exist")
 

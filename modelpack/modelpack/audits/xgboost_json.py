@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from modelpack.audits import Audit
@@ -43,13 +43,20 @@ _FEATURE_TYPES = frozenset({"float", "int", "i", "q", "c", "indicator"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What a checked model says of itself; ``groups`` is the number of values it gives for one row."""
+    """What a checked model says of itself.
+
+    ``groups`` is the number of values it gives for one row; ``names`` are empty if it was trained without;
+    ``categories`` are those of the features whose categories it keeps; ``root`` is the whole model, parsed.
+    """
 
     booster: str
     objective: str
     features: int
     groups: int
-    version: tuple[int, ...]
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    categories: Mapping[int, tuple[Any, ...]]
+    root: Any = field(repr=False)
 
 
 def audit(files: VerifiedFiles, entry: str | None) -> Audit:
@@ -96,6 +103,7 @@ class _Model(Reader):
     def __init__(self, root: Any, entry: str) -> None:
         super().__init__(entry)
         self.root = root
+        self._categories: Mapping[int, tuple[Any, ...]] = {}
 
     def check(self) -> Facts:
         learner = self.fields(self.root, "the model", {"learner", "version"})["learner"]
@@ -119,7 +127,10 @@ class _Model(Reader):
             objective=objective,
             features=features,
             groups=shape["groups"],
-            version=tuple(int(part) for part in version),
+            names=tuple(learner.get("feature_names", ())),
+            types=tuple(learner.get("feature_types", ())),
+            categories=self._categories,
+            root=self.root,
         )
 
     def _attributes(self, attributes: Any) -> None:
@@ -130,12 +141,12 @@ class _Model(Reader):
             self.refuse("its best iteration is not a number")
 
     def _names(self, learner: Mapping[str, Any], features: int) -> None:
-        for field in ("feature_names", "feature_types"):
-            values = learner.get(field, [])
+        for part in ("feature_names", "feature_types"):
+            values = learner.get(part, [])
             if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-                self.refuse(f"its {field} are not texts")
+                self.refuse(f"its {part} are not texts")
             if len(values) not in (0, features):
-                self.refuse(f"it has another number of {field} than of features")
+                self.refuse(f"it has another number of {part} than of features")
         if not set(learner.get("feature_types", ())) <= _FEATURE_TYPES:
             self.refuse("a feature is of an unknown type")
 
@@ -178,9 +189,9 @@ class _Model(Reader):
         name = objective.get("name") if isinstance(objective, dict) else None
         if not isinstance(name, str) or name not in OBJECTIVES:
             self.refuse("its objective is none that this reader knows")
-        for field, value in objective.items():
+        for part, value in objective.items():
             flat = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-            if field != "name" and not (field.endswith("_param") and flat):
+            if part != "name" and not (part.endswith("_param") and flat):
                 self.refuse("its objective has a parameter that is not a text")
         if name.startswith("multi:"):
             classes = self.count(objective.get("softmax_multiclass_param"), "num_class")
@@ -235,7 +246,7 @@ class _Model(Reader):
             self.refuse("its number of trees is no multiple of those of one iteration")
         if parallel < 1:
             self.refuse("an iteration has no trees")
-        categories(self, model.get("cats"), shape["num_feature"])
+        self._categories = categories(self, model.get("cats"), shape["num_feature"])
         return number
 
     def refuse(self, message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -178,47 +179,50 @@ def _node_categories(reader: Reader, tree: Mapping[str, Any], wanted: Array, nod
         reader.refuse("a category is out of range")
 
 
-def categories(reader: Reader, cats: Any, features: int) -> None:
-    """Check the names of categories that the model keeps: one list for each feature."""
+def categories(reader: Reader, cats: Any, features: int) -> dict[int, tuple[Any, ...]]:
+    """Check the categories that the model keeps, one list for each feature; return those that are not empty."""
     if cats is None:
-        return
+        return {}
     found = reader.fields(cats, "cats", {"enc", "feature_segments", "sorted_idx"})
     encoders = found["enc"]
     if not isinstance(encoders, list):
-        reader.refuse("its names of categories are not a list")
+        reader.refuse("its categories are not a list")
     segments = reader.integers(found["feature_segments"], "feature_segments")
     order = reader.integers(found["sorted_idx"], "sorted_idx")
     if not encoders:
         if len(segments) or len(order):
-            reader.refuse("it has no names of categories, but their order")
-        return
+            reader.refuse("it has no categories, but their order")
+        return {}
     if len(encoders) != features or len(segments) != features + 1 or segments[0] != 0 or segments[-1] != len(order):
-        reader.refuse("its names of categories are for another number of features")
-    sizes = [_names(reader, encoder) for encoder in encoders]
-    if not np.array_equal(np.diff(segments), sizes):
-        reader.refuse("a feature has another number of categories than names of them")
-    for start, size in zip(segments[:-1].tolist(), sizes, strict=True):
-        if not np.array_equal(np.sort(order[start : start + size]), np.arange(size)):
-            reader.refuse("the order of a feature's categories is not an order of all of them")
+        reader.refuse("its categories are for another number of features")
+    values = [_values(reader, encoder) for encoder in encoders]
+    if not np.array_equal(np.diff(segments), [len(part) for part in values]):
+        reader.refuse("a feature has another number of categories than their order")
+    for start, part in zip(segments[:-1].tolist(), values, strict=True):
+        if not np.array_equal(np.sort(order[start : start + len(part)]), np.arange(len(part))):
+            reader.refuse("the order of a feature's categories is not one of all of them")
+    return {place: part for place, part in enumerate(values) if part}
 
 
-def _names(reader: Reader, encoder: Any) -> int:
-    """Check the categories of one feature, texts end to end or numbers; return how many there are."""
+def _values(reader: Reader, encoder: Any) -> tuple[Any, ...]:
+    """Return the categories of one feature: texts, kept end to end, or numbers."""
     if isinstance(encoder, dict) and set(encoder) == {"offsets", "values"}:
         offsets = reader.integers(encoder["offsets"], "offsets")
         text = reader.integers(encoder["values"], "values")
         if not len(offsets):
             if len(text):
                 reader.refuse("it has text that belongs to no category")
-            return 0
+            return ()
         if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any() or offsets[-1] != len(text):
             reader.refuse("the texts of its categories do not follow each other")
-        return len(offsets) - 1
+        raw = (text & 0xFF).astype(np.uint8).tobytes()
+        try:
+            return tuple(raw[a:b].decode("utf-8") for a, b in itertools.pairwise(offsets.tolist()))
+        except UnicodeDecodeError:
+            reader.refuse("a category is not text in UTF-8")
     found = reader.fields(encoder, "a feature's categories", {"type", "values"})
     reader.number(found["type"], "the type of a feature's categories")
-    values = found["values"]
-    if isinstance(values, np.ndarray):
-        return len(values)
+    values = found["values"].tolist() if isinstance(found["values"], np.ndarray) else found["values"]
     if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
         reader.refuse("a feature's categories are neither texts nor numbers")
-    return len(values)
+    return tuple(values)

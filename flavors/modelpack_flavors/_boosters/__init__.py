@@ -1,0 +1,1 @@
+"""What the flavors xgboost and lightgbm have in common."""

@@ -35,7 +35,7 @@ def learn(saved: Saved, example: Any, given: Signature | None) -> Learned:
     """
     own = saved.signature or Signature()
     params = given.params if given and given.params else tuple(saved.params) or own.params
-    inputs = (given.inputs if given else None) or (
+    inputs = (given.inputs if given else None) or (saved.inputs if example is not None else None) or (
         _with_nulls(infer.io(example), saved.nulls) if example is not None else own.inputs
     )
     outputs = given.outputs if given else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,10 +77,11 @@ def installed(name: str) -> str | None:
         return None
 
 
-def compare(environment: Environment) -> list[Difference]:
+def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[Difference]:
     """Return how this environment differs from the one recorded, worst first.
 
-    A critical package must be of the same release series as the captured one: major and minor version equal.
+    A critical package must be of the same release series as the captured one: major and minor version equal. It does
+    not matter for what is loaded if it is one of ``foreign``, the packages of other flavors.
     """
     found = []
     python = environment.python
@@ -88,7 +89,7 @@ def compare(environment: Environment) -> list[Difference]:
         found.append(
             Difference(name="python", wanted=python.requires, found=platform.python_version(), severity="error")
         )
-    critical = {canonicalize_name(name) for name in environment.critical}
+    critical = set(map(canonicalize_name, environment.critical)) - set(map(canonicalize_name, foreign))
     for name, wanted in environment.captured.items():
         here = installed(name)
         if here == wanted:

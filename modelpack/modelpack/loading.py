@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 from modelpack import coerce, environment
@@ -39,15 +40,30 @@ def load(
     # 1-3. Bounded parse, schema, closed world and digests.
     opened = package if isinstance(package, Package) else Package.open(package)
     # 4-5. The environment; the trust class by static audit of the payloads' bytes.
-    if environment_policy == "strict":
-        environment.require(environment.compare(opened.environment))
+    unfit = _unfit(opened, flavor) if environment_policy == "strict" else {}
     plan = opened.plan(allow_code=allow_code, store=store)
-    candidate = _choose(opened, plan, flavor)
+    candidate = _choose(opened, plan, flavor, unfit)
     # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
     return _build(opened, candidate, granted=plan.granted)
 
 
-def _choose(package: Package, plan: Plan, name: str | None) -> Candidate:
+def _unfit(package: Package, name: str | None) -> Mapping[int, str]:
+    """Return which flavors cannot be loaded in this environment, and why; raise if all those asked for cannot."""
+    manifest = package.manifest
+    asked = [i for i, entry in enumerate(manifest.flavors) if name is None or entry.name == name]
+    made_with = {id_: set(payload.made_with) for id_, payload in manifest.payloads.items()}
+    errors: dict[int, list[environment.Difference]] = {}
+    for i in asked:
+        own = set().union(*(made_with[id_] for id_ in manifest.flavors[i].payloads.values()))
+        foreign = set().union(*made_with.values()) - own
+        differences = environment.compare(manifest.environment, foreign=foreign)
+        errors[i] = [difference for difference in differences if difference.severity == "error"]
+    if asked and all(errors.values()):
+        environment.require(errors[asked[0]])
+    return {i: "; ".join(map(str, found)) for i, found in errors.items() if found}
+
+
+def _choose(package: Package, plan: Plan, name: str | None, unfit: Mapping[int, str]) -> Candidate:
     candidates = [candidate for candidate in plan.candidates if name is None or candidate.name == name]
     if not candidates:
         raise UsageError(
@@ -56,13 +72,13 @@ def _choose(package: Package, plan: Plan, name: str | None) -> Candidate:
             hint=f"It has: {', '.join(candidate.name for candidate in plan.candidates)}.",
         )
     for candidate in candidates:
-        if candidate.ready:
+        if candidate.ready and candidate.index not in unfit:
             return candidate
     for candidate in candidates:
-        if candidate.installed and candidate.trust == "code":
+        if candidate.installed and candidate.trust == "code" and not candidate.ready:
             raise _untrusted(package, candidate)
     raise FlavorError(
-        "; ".join(f"flavor {candidate.name}: {candidate.problem}" for candidate in candidates),
+        "; ".join(f"flavor {one.name}: {one.problem or unfit.get(one.index)}" for one in candidates),
         code="flavor-unavailable",
         path="flavors",
     )

@@ -37,7 +37,7 @@ def check(
     """Return the record of the check, or refuse the twin.
 
     Rows that the original itself refuses are left out. Every value of a param that changes the outputs is tried; one
-    that the twin does not offer (it raises InputError) is left out.
+    that the twin does not offer (it raises InputError ``param-unsupported``) is left out.
 
     Raises:
         FlavorError: the twin answers differently (``twin-differs``); the message shows on which rows.
@@ -80,8 +80,11 @@ class _Pair:
     def offered(self, frame: Frame) -> bool:
         try:
             self._answer(self._twin, frame)
-        except InputError:
-            return False
+        except InputError as exc:
+            return exc.code != "param-unsupported"
+        except Exception:
+            # Left to the comparison, which says on which rows.
+            return True
         return True
 
     def labels(self, frame: Frame) -> np.ndarray[Any, Any]:

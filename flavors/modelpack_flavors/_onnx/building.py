@@ -32,7 +32,11 @@ class Graph:
         from onnx import numpy_helper
 
         name: str = self._scope.get_unique_variable_name("constant")
-        self._container.add_initializer(name, None, None, numpy_helper.from_array(values, name))
+        if values.dtype.kind == "O":
+            texts = [value.encode() for value in values.reshape(-1).tolist()]
+            self._container.add_initializer(name, 8, list(values.shape), texts)
+        else:
+            self._container.add_initializer(name, None, None, numpy_helper.from_array(values, name))
         return name
 
 

@@ -26,8 +26,13 @@ def fault(code: str, message: str, where: str) -> NoReturn:
     raise InputError(message, code=code, path=where)
 
 
-def column(vector: Vector, dtype: str, where: str) -> Array:
-    """Return a column in the type of the graph's input; a missing value is NaN, and only floats have one."""
+def column(vector: Vector, dtype: str, where: str, absent: str | None = None) -> Array:
+    """Return a column in the type of the graph's input.
+
+    A missing value is NaN; in text it is ``absent``, the text that the graph knows it by, if it knows any.
+    """
+    if dtype == "utf8" and absent is not None:
+        return _text(vector, absent, where)
     if vector.missing is not None and not dtype.startswith("float"):
         fault("null-not-allowed", f"a missing value, which an input of {dtype} does not have", where)
     data = vector.data
@@ -35,6 +40,16 @@ def column(vector: Vector, dtype: str, where: str) -> Array:
         present = data if vector.missing is None else data[~vector.missing]
         data = _filled(_typed(present, where), vector.missing)
     return cast(data, dtype, where)
+
+
+def _text(vector: Vector, absent: str, where: str) -> Array:
+    gone = np.zeros(len(vector), bool) if vector.missing is None else vector.missing
+    present = cast(vector.data[~gone], "utf8", where)
+    if (present == absent).any():
+        fault("text-invalid", "the text that stands for a missing value", where)
+    out = np.full(len(vector), absent, dtype=object)
+    out[~gone] = present
+    return out
 
 
 def _typed(values: Array, where: str) -> Array:

@@ -48,11 +48,13 @@ def convert(model: Any, source: Saved, example: Any) -> Converted:
     if default not in answers:
         raise unsupported(f"{default} of a {type(model).__name__}")
     plan = _plan(model, example)
-    proto = _graph(model, plan)
+    proto = _graph(imputing.with_absent(model), plan)
     outputs = {method: _finish(proto.graph, place, method, answer) for method, (place, answer) in answers.items()}
     del proto.graph.output[: -len(outputs)]
     names = list(outputs.values())
     config: dict[str, Any] = {"method": default, "methods": {m: [n] for m, n in outputs.items()}, "outputs": names}
+    if any(value.type.tensor_type.elem_type == _STRING for value in proto.graph.input):
+        config["absent"] = imputing.ABSENT
     if plan.columns:
         given = [value.name for value in proto.graph.input]
         config["columns"] = dict(zip(given, plan.columns, strict=True))
@@ -118,6 +120,9 @@ def _plan(model: Any, example: Any) -> _Plan:
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     kinds = _kinds(example) if names else {}
     split = type(_first(model)).__name__ == "ColumnTransformer"
+    if split and kinds and _by_name(_first(model)):
+        # A column that no step uses may be missing from the example.
+        names = [name for name in names if name in kinds]
     if names and (split or any(kind not in _NUMBERS for kind in kinds.values())):
         # One input for each column, so that each has its own type and the transformer finds it by name.
         types = [(name, _column_type(kinds.get(name))) for name in names]
@@ -151,6 +156,14 @@ def _column_type(kind: Any) -> Any:
     if values is None or values in _NUMBERS:
         return DoubleTensorType([None, 1])
     raise unsupported(f"a model with a column of type {kind}")
+
+
+def _by_name(transformer: Any) -> bool:
+    """Say whether each step of a ColumnTransformer names its columns."""
+    parts = [[columns] if isinstance(columns, str) else columns for _, _, columns in transformer.transformers]
+    return transformer.remainder == "drop" and all(
+        isinstance(part, list | tuple) and all(isinstance(name, str) for name in part) for part in parts
+    )
 
 
 def _first(model: Any) -> Any:

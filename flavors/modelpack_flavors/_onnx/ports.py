@@ -103,10 +103,14 @@ def _tensor(value: Value, dtype: str, fixed: bool, *, answer: bool = False) -> T
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """The graph's inputs, each with the columns it is made of (``columns`` is empty where nobody has said)."""
+    """The graph's inputs, each with the columns it is made of (``columns`` is empty where nobody has said).
+
+    ``absent`` is the text that stands for a missing one, if the graph knows any.
+    """
 
     values: Sequence[Value]
     columns: Mapping[str, Sequence[str]]
+    absent: str | None = None
 
     def feed(self, frame: Frame) -> dict[str, Array]:
         """Return the array for each input.
@@ -134,7 +138,7 @@ class Inputs:
             absent = [name for name in wanted if name not in columns]
             if absent:
                 fault("column-missing", f"column {absent[0]!r} is missing", absent[0])
-            parts = [column(columns[name], dtype, name) for name in wanted]
+            parts = [column(columns[name], dtype, name, self.absent) for name in wanted]
             flat = value.shape is not None and len(value.shape) == 1
             feeds[value.name] = parts[0] if flat and len(parts) == 1 else _stacked(parts, frame.rows)
         return feeds

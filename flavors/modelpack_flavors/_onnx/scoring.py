@@ -21,7 +21,7 @@ __all__ = ["KEYS", "Scorer", "build"]
 
 Array = np.ndarray[Any, Any]
 # What a package may say of how its graph is called; besides, the options of a session.
-KEYS = frozenset({"columns", "method", "methods", "outputs"})
+KEYS = frozenset({"absent", "columns", "method", "methods", "outputs"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +132,12 @@ def build(facts: Facts, source: bytes | Path, config: Mapping[str, Any]) -> Scor
     good = isinstance(methods, Mapping) and _lists(methods) and {n for m in methods.values() for n in m} <= set(wanted)
     if not good or (config.get("method") is not None and config["method"] not in methods):
         raise _invalid("the methods are not those of the graph's outputs", "methods")
+    if not isinstance(config.get("absent", ""), str):
+        raise _invalid("what stands for a missing text is no text", "absent")
     check_options(config, FlavorError, "config-invalid", "config")
     return Scorer(
         session=open_session(facts, source, config),
-        inputs=Inputs(values=facts.inputs, columns=columns),
+        inputs=Inputs(values=facts.inputs, columns=columns, absent=config.get("absent")),
         outputs=[outputs[name] for name in wanted],
         batch=batch_of(facts),
         classes=facts.classes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from modelpack.errors import PackageError, SaveError, UsageError
 from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved
 from modelpack_flavors._boosters import options, thresholds
 from modelpack_flavors._boosters.rows import Rows, signature, spelled
+from modelpack_flavors._xgboost import categories
 from modelpack_flavors._xgboost.scoring import BoosterScorer, EstimatorScorer
 
 __all__ = ["FLAVOR"]
 
 _OPTIONS = ("format", "method", "threads")
-_CONFIG = ("estimator", "method", "missing", "threads")
+_CONFIG = ("categories", "estimator", "method", "missing", "threads")
 _ENTRIES = {"ubj": "model.ubj", "json": "model.json"}
 _CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
 _ESTIMATORS = (*_CLASSIFIERS, "XGBRegressor", "XGBRFRegressor", "XGBRanker")
@@ -64,13 +65,15 @@ class XGBoostFlavor:
         data = _written(model, form)
         facts = _facts(data, _ENTRIES[form])
         (context.directory / _ENTRIES[form]).write_bytes(data)
-        rows = _rows(facts)
+        known = categories.of_model(facts, context.example)
+        rows = _rows(facts, known)
         columns = spelled(rows, context.example)
         return Saved(
             format=f"xgboost-{form}",
             entry=_ENTRIES[form],
-            predictor=_scorer(model, estimator, facts, method),
+            predictor=_scorer(model, estimator, rows, method, facts.booster),
             config={
+                "categories": categories.as_json(facts, known),
                 "estimator": estimator,
                 "method": method,
                 "missing": _missing_as_json(getattr(model, "missing", math.nan)),
@@ -108,8 +111,10 @@ class XGBoostFlavor:
             options.invalid("the config names an estimator that XGBoost does not have", entry)
         method, threads = options.stored(context.config, _CONFIG, _methods(estimator), entry)
         missing = _missing_from_json(context.config.get("missing"), entry)
+        known = categories.from_json(facts, context.config.get("categories"), entry)
         library = optional.require("xgboost", what="Loading this model", extra=self.extra)
-        return _scorer(_built(library, estimator, data, missing, threads, entry), estimator, facts, method)
+        model = _built(library, estimator, data, missing, threads, entry)
+        return _scorer(model, estimator, _rows(facts, known), method, facts.booster)
 
 
 def _methods(estimator: str | None) -> tuple[str, ...]:
@@ -151,11 +156,11 @@ def _facts(data: bytes, entry: str) -> Facts:
         ) from exc
 
 
-def _rows(facts: Facts) -> Rows:
+def _rows(facts: Facts, known: Mapping[int, Sequence[Any]]) -> Rows:
     return Rows(
         features=facts.features,
         names=facts.names,
-        categories=facts.categories,
+        categories=known,
         unknown_is_missing=False,
         dtype=np.float32,
     )
@@ -165,11 +170,11 @@ def _kinds(facts: Facts) -> dict[int, str]:
     return {place: _KINDS[kind] for place, kind in enumerate(facts.types) if kind in _KINDS}
 
 
-def _scorer(model: Any, estimator: str | None, facts: Facts, method: str) -> Predictor:
+def _scorer(model: Any, estimator: str | None, rows: Rows, method: str, booster: str) -> Predictor:
     if estimator is not None:
-        return EstimatorScorer(model=model, rows=_rows(facts), method=method)
+        return EstimatorScorer(model=model, rows=rows, method=method)
     # The two ways to score differ in the last bit for dart; a Booster's users know the one through DMatrix.
-    return BoosterScorer(model=model, rows=_rows(facts), method=method, in_place=facts.booster == "gbtree")
+    return BoosterScorer(model=model, rows=rows, method=method, in_place=booster == "gbtree")
 
 
 def _built(library: Any, estimator: str | None, data: bytes, missing: float, threads: int | None, entry: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from modelpack import coerce, infer, render
+from modelpack.dtypes import DictionaryType
 from modelpack.errors import SaveError
 from modelpack.flavor import Saved
 from modelpack.frame import Frame
@@ -36,7 +37,7 @@ def learn(saved: Saved, example: Any, given: Signature | None) -> Learned:
     own = saved.signature or Signature()
     params = given.params if given and given.params else tuple(saved.params) or own.params
     inputs = (given.inputs if given else None) or (saved.inputs if example is not None else None) or (
-        _with_nulls(infer.io(example), saved.nulls) if example is not None else own.inputs
+        _with_nulls(_with_categories(infer.io(example), own.inputs), saved.nulls) if example is not None else own.inputs
     )
     outputs = given.outputs if given else None
     signature = Signature(inputs=inputs, outputs=outputs, params=params)
@@ -82,6 +83,21 @@ def _with_nulls(io: Table | Tensors, nulls: bool | Mapping[str, bool] | None) ->
         kind="tensors",
         tensors=tuple(_copy(t, nullable=t.dtype.startswith("float") and says(t.name, t.nullable)) for t in io.tensors),
     )
+
+
+def _with_categories(io: Table | Tensors, own: Table | Tensors | None) -> Table | Tensors:
+    """Take the categories of a column from the model where it knows them: an example may have only some."""
+    if not isinstance(io, Table) or not isinstance(own, Table):
+        return io
+    known = {c.name: c.type.categories for c in own.columns if isinstance(c.type, DictionaryType)}
+
+    def typed(column: Column) -> Column:
+        kind, categories = column.type, known.get(column.name)
+        if not isinstance(kind, DictionaryType) or not set(kind.categories or ()) <= set(categories or ()):
+            return column
+        return column.model_copy(update={"type": kind.model_copy(update={"categories": categories})})
+
+    return Table(kind="table", columns=tuple(map(typed, io.columns)), extra_columns=io.extra_columns)
 
 
 def _answer_io(raw: Any, rows: int) -> IO:

@@ -46,7 +46,8 @@ class Facts:
     """What a checked model says of itself.
 
     ``groups`` is the number of values it gives for one row; ``names`` are empty if it was trained without;
-    ``categories`` are those of the features whose categories it keeps; ``root`` is the whole model, parsed.
+    ``categories`` are those of the features whose categories it keeps, texts as the bytes it has; ``root`` is the
+    whole model, parsed.
     """
 
     booster: str

@@ -205,7 +205,7 @@ def categories(reader: Reader, cats: Any, features: int) -> dict[int, tuple[Any,
 
 
 def _values(reader: Reader, encoder: Any) -> tuple[Any, ...]:
-    """Return the categories of one feature: texts, kept end to end, or numbers."""
+    """Return the categories of one feature: texts, kept end to end as bytes, or numbers."""
     if isinstance(encoder, dict) and set(encoder) == {"offsets", "values"}:
         offsets = reader.integers(encoder["offsets"], "offsets")
         text = reader.integers(encoder["values"], "values")
@@ -216,10 +216,7 @@ def _values(reader: Reader, encoder: Any) -> tuple[Any, ...]:
         if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any() or offsets[-1] != len(text):
             reader.refuse("the texts of its categories do not follow each other")
         raw = (text & 0xFF).astype(np.uint8).tobytes()
-        try:
-            return tuple(raw[a:b].decode("utf-8") for a, b in itertools.pairwise(offsets.tolist()))
-        except UnicodeDecodeError:
-            reader.refuse("a category is not text in UTF-8")
+        return tuple(raw[a:b] for a, b in itertools.pairwise(offsets.tolist()))
     found = reader.fields(encoder, "a feature's categories", {"type", "values"})
     reader.number(found["type"], "the type of a feature's categories")
     values = found["values"].tolist() if isinstance(found["values"], np.ndarray) else found["values"]

@@ -150,7 +150,7 @@ def signature(rows: Rows, columns: Sequence[str], kinds: Mapping[int, str]) -> S
 def _dictionary(values: Sequence[Any]) -> DictionaryType | None:
     """Return the type of a column of these categories, or None if there is none that holds them all."""
     types = {type(value) for value in values}
-    kind = {str: "utf8", bool: "bool", int: "int64", float: "float64"}.get(next(iter(types), object))  # type: ignore[call-overload]
+    kind = {str: "utf8", bool: "bool", int: "int64", float: "float64"}.get(next(iter(types), object))
     if len(types) != 1 or kind is None:
         return None
     return DictionaryType(values=kind, categories=tuple(values))  # type: ignore[arg-type]

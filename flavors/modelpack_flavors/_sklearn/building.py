@@ -14,7 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from modelpack import optional
 from modelpack.audits.skops import Walk, name_of
+from modelpack_flavors._sklearn.boosters import LIBRARIES
 
 __all__ = ["Builder"]
 
@@ -184,4 +186,7 @@ class Builder:
 
 
 def _imported(module: str, name: str) -> Any:
+    library = module.partition(".")[0]
+    if library in LIBRARIES:
+        optional.require(library, what="Loading this model", extra=library)
     return getattr(importlib.import_module(module), name)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from modelpack.errors import SaveError
+from modelpack_flavors._sklearn import boosters
 
 __all__ = ["Description", "refuse"]
 
@@ -34,7 +35,8 @@ def refuse(message: str, hint: str = PICKLE_HINT) -> NoReturn:
 class Description:
     """The nodes of one model; ``members`` are the arrays they name.
 
-    Members are named by their digest, so equal ones are one. Nodes of mutable objects carry ``__id__``, the object's address: equal ids are one object.
+    Members are named by their digest, so equal ones are one. Nodes of mutable objects carry ``__id__``, the object's
+    address: equal ids are one object.
     """
 
     def __init__(self) -> None:
@@ -216,11 +218,15 @@ class Description:
             return self._made("TreeNode", kind, arguments, state)
         if names & _LOSSES:
             return self._made("LossNode", kind, *_loss(value))
+        if f"{kind.__module__}.{kind.__name__}" in boosters.BOOSTERS:
+            return boosters.described(self, value)
         if not hasattr(value, "__dict__") and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps its state where nobody can read it")
         state = value.__getstate__()
         if isinstance(state, tuple) and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps part of its state in slots")
+        if boosters.LABELLED in names:
+            state = boosters.without_truth_values(state)
         return _node(kind, "ObjectNode", content=self.node(state))
 
     def _made(self, loader: str, kind: type, arguments: Any, state: Any) -> Node:

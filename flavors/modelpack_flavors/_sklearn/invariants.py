@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from modelpack.audits.skops_archive import malformed
-from modelpack_flavors._sklearn import encoders, estimators, natives, neighbors
+from modelpack_flavors._sklearn import boosters, encoders, estimators, natives, neighbors
 
 __all__ = ["check"]
 
 Check = Callable[[Any], Iterator[str]]
 
-_CHECKS: Mapping[str, Check] = {**estimators.CHECKS, **encoders.CHECKS, **neighbors.CHECKS}
+_CHECKS: Mapping[str, Check] = {**estimators.CHECKS, **encoders.CHECKS, **neighbors.CHECKS, **boosters.CHECKS}
 _NATIVE: Mapping[str, Check] = {**natives.NATIVE, **neighbors.NATIVE}
 
 
@@ -87,6 +87,8 @@ def _below(value: Any) -> list[Any]:
 
     if type(value) in _PLAIN or isinstance(value, type | np.dtype | np.generic):
         return []
+    if _name(type(value)) in boosters.BOOSTERS:
+        return []  # audited on its bytes
     if isinstance(value, np.ndarray):
         return list(value.ravel()) if value.dtype.hasobject else []
     found: list[Any] = []

@@ -80,7 +80,7 @@ def _fate(step: Any, index: int | None) -> Fate:
 
 
 def _reviewed(step: Any) -> bool:
-    return type(step).__module__.partition(".")[0] == "sklearn"
+    return type(step).__module__.partition(".")[0] in ("lightgbm", "sklearn", "xgboost")
 
 
 def _worst(fates: Iterable[Fate]) -> Fate:

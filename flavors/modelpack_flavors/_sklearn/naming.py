@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
+from modelpack_flavors._sklearn.boosters import takes_numbers
 
 __all__ = ["class_name", "signature", "tags_of", "takes_one_column", "takes_records"]
 
@@ -118,6 +119,8 @@ def _kind(step: Any, index: int) -> Kind:
         return "float64" if categories[index].dtype.kind == "f" else "any"
     if statistics is not None and getattr(getattr(statistics, "dtype", None), "kind", "") == "O":
         return "any"
+    if takes_numbers(step):
+        return "float64"
     if tags is None or not type(step).__module__.startswith("sklearn."):
         return "any"
     if tags.input_tags.string and not tags.input_tags.two_d_array:

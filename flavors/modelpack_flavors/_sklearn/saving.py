@@ -16,6 +16,7 @@ from typing import Any
 from modelpack.audits import skops as audits
 from modelpack.errors import SaveError
 from modelpack_flavors._sklearn import invariants
+from modelpack_flavors._sklearn.boosters import LIBRARIES
 from modelpack_flavors._sklearn.canonical import archive
 from modelpack_flavors._sklearn.describing import PICKLE_HINT, Description, refuse
 
@@ -52,7 +53,10 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         names = {(name.rpartition(".")[0], name.rpartition(".")[2]) for name in found.unlisted}
         foreign = {module for module, _ in names}
         _importable(names, own)
-        packages, types = list(_PACKAGES), found.types
+        packages, types = (
+            [*_PACKAGES, *sorted(LIBRARIES & {name.partition(".")[0] for name in found.types})],
+            found.types,
+        )
         if not found.unlisted:
             invariants.check(model, path.name)
     path.write_bytes(data)

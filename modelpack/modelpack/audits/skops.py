@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from modelpack.audits import Audit
+from modelpack.audits import Audit, skops_boosters
 from modelpack.audits.skops_archive import Archive, malformed
 from modelpack.audits.skops_types import Listed, listed
 
@@ -22,6 +22,7 @@ PROTOCOL = 2
 # skops builds recursively; deeper files would run into Python's own limit.
 MAX_DEPTH = 200
 MAX_NODES = 5_000_000
+MAX_CACHED = 1024
 
 # The keys of each kind of node, besides those that every node has.
 _KEYS: Mapping[str, frozenset[str]] = {
@@ -84,12 +85,15 @@ def inspect(data: bytes, entry: str, walk: type[Walk] | None = None) -> tuple[Au
     return found, walked
 
 
-@lru_cache(maxsize=4096)
-def _scalar(text: str) -> Any:
+def _parsed(text: str) -> Any:
     """Return the one JSON value that is neither list nor dict; NaN and the infinities are values here."""
     if text[:1] in ("[", "{"):
         raise ValueError("not a scalar")
     return json.loads(text)
+
+
+# Short values are met again and again; long ones are texts of whole models.
+_scalar = lru_cache(maxsize=4096)(_parsed)
 
 
 def name_of(node: Mapping[str, Any]) -> str:
@@ -233,7 +237,7 @@ class Walk:
         if not isinstance(text, str):
             self.refuse("the content of a JsonNode is not a text")
         try:
-            return _scalar(text)
+            return _scalar(text) if len(text) < MAX_CACHED else _parsed(text)
         except ValueError:
             self.refuse("a JsonNode is not a single value")
 
@@ -295,6 +299,7 @@ class Walk:
             name_of(attributes) == "builtins.dict"
             and all(name_of(self.resolve(t)) == "builtins.str" for t in attributes["key_types"]["content"])
         )
+        skops_boosters.check(self, name, state)
         empty = attributes is not None and attributes["__loader__"] == "JsonNode" and self.scalar(attributes) is None
         if not plain and not empty:
             self.unlist(name, f"the state of {name} is not a dict of attributes")
@@ -307,6 +312,7 @@ class Walk:
     def _ConstructorFromReduceNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
         if self.node(self._field(state, "content"), depth)["__loader__"] != "TupleNode":
             self.refuse("the arguments of a constructor are not a tuple")
+        skops_boosters.check(self, name_of(state), state)
 
     def _reduced(self, state: dict[str, Any], depth: int) -> None:
         self.node(self._field(state, "content"), depth)

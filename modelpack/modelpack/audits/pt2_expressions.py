@@ -9,12 +9,11 @@ __all__ = ["known_expression", "known_guard"]
 
 MAX_LENGTH = 4096
 _SYMBOL = re.compile(r"z?[su]\d{1,9}\Z")
-_CALLS = frozenset(
-    """
+_WORDS = """
     Add CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity IntTrueDiv Integer LShift Le Lt
     Max Min Mod ModularIndexing Mul Ne Pow PowByNatural PythonMod RShift RoundToInt Symbol ToFloat TruncToInt Where
-    """.split()
-)
+"""
+_CALLS = frozenset(_WORDS.split())
 _FLAGS = frozenset({"evaluate", "integer", "nonnegative", "nonpositive", "positive", "negative", "real"})
 _PLAIN = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Load, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv,

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 __all__ = ["ATEN", "PLAIN", "listed"]
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # Names in torch.ops.aten; each also stands for its in-place form, with an underscore at the end.
 _BOTH = """
 abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan arctan2
@@ -21,7 +26,7 @@ nan_to_num ne neg negative nextafter not_equal polygamma pow rad2deg reciprocal 
 rsqrt scatter scatter_add scatter_reduce selu sgn sigmoid sign silu sin sinc sinh sqrt square squeeze sub subtract
 swapaxes swapdims t tan tanh threshold transpose tril triu true_divide trunc unsqueeze xlogy zero gelu
 alpha_dropout feature_alpha_dropout
-""".split()
+"""
 
 _ONCE = """
 __and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ __xor__
@@ -70,19 +75,22 @@ transpose_copy trapezoid trapz tril_indices triu_indices type_as unbind unbind_c
 unique_consecutive unique_dim unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze_copy upsample_bicubic2d
 upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
 vander var var_mean vdot view view_as view_as_complex view_as_real view_copy vsplit vstack where zeros zeros_like
-""".split()
+"""
 
-ATEN = frozenset(set(_ONCE) | {n + end for n in _BOTH for end in ("", "_")})
+ATEN = frozenset({*_words(_ONCE), *_words(_BOTH), *(f"{name}_" for name in _words(_BOTH))})
 
 # Arithmetic on sizes, by the name it has in a program.
 PLAIN = frozenset(
-    {f"_operator.{name}" for name in (
-        "add and_ eq floordiv ge gt le lshift lt mod mul ne neg or_ pos pow rshift sub truediv".split()
-    )}
-    | {"math.trunc", "math.ceil", "math.floor"}
-    | {f"torch.sym_{name}" for name in "float int ite max min not sqrt".split()}
-    | {"torch._sym_sqrt"}
-)  # fmt: skip
+    _words(
+        """
+        _operator.add _operator.and_ _operator.eq _operator.floordiv _operator.ge _operator.gt _operator.le
+        _operator.lshift _operator.lt _operator.mod _operator.mul _operator.ne _operator.neg _operator.or_
+        _operator.pos _operator.pow _operator.rshift _operator.sub _operator.truediv math.ceil math.floor math.trunc
+        torch._sym_sqrt torch.sym_float torch.sym_int torch.sym_ite torch.sym_max torch.sym_min torch.sym_not
+        torch.sym_sqrt
+        """
+    )
+)
 
 # Of these only some overloads: the others need data that nothing checks.
 _OVERLOADS = {

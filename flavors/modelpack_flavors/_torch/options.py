@@ -1,0 +1,100 @@
+"""The options of the torch flavor when it saves, and its config when it loads: both checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelpack.errors import FlavorError, ModelpackError, UsageError
+from modelpack_flavors._torch.feeding import Feed
+
+__all__ = ["FORMATS", "check", "configured", "feed_of"]
+
+FORMATS = ("pt2", "safetensors", "torchscript", "torch-pickle")
+_OPTIONS = frozenset({"batch", "device", "dynamic", "entrypoint", "format", "kwargs", "outputs", "threads"})
+_CONFIG = frozenset({"call", "columns", "device", "inputs", "kwargs", "outputs", "threads"})
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Check the options of save.
+
+    Raises:
+        UsageError: ``option-unknown`` or ``option-invalid``.
+    """
+    for key in sorted(set(options) - _OPTIONS):
+        raise UsageError(
+            f"the torch flavor has no option {key!r}",
+            code="option-unknown",
+            path=f"options.{key}",
+            hint=f"It has: {', '.join(sorted(_OPTIONS))}.",
+        )
+    problem = _problem(options)
+    if problem is None and options.get("format") not in (None, *FORMATS):
+        problem = ("format", f"is none of {', '.join(FORMATS)}")
+    if problem is None and options.get("batch", "free") not in ("free", "fixed"):
+        problem = ("batch", "is neither free nor fixed")
+    if problem is None and not _dynamic(options.get("dynamic", {})):
+        problem = ("dynamic", "is no mapping from inputs to names by axis")
+    if problem is None and not _is_entrypoint(options.get("entrypoint", "a:b")):
+        problem = ("entrypoint", "is not module:name")
+    if problem is not None:
+        key, message = problem
+        raise UsageError(f"{key} {message}", code="option-invalid", path=f"options.{key}")
+
+
+def configured(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of a package, checked.
+
+    Raises:
+        FlavorError: it is not one (``config-invalid``).
+    """
+    unknown = sorted(set(config) - _CONFIG)
+    problem = (unknown[0], "is not known") if unknown else _problem(config)
+    if problem is not None:
+        key, message = problem
+        raise FlavorError(f"{key} {message}", code="config-invalid", path=f"flavors.config.{key[:40]}")
+    return config
+
+
+def feed_of(config: Mapping[str, Any]) -> Feed | None:
+    """Return the feed in a config, None if it has none.
+
+    Raises:
+        FlavorError: it is not one (``config-invalid``).
+    """
+    if "inputs" not in config:
+        return None
+    try:
+        return Feed.from_json(config)
+    except (ModelpackError, ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise FlavorError(
+            "inputs are not those of a model", code="config-invalid", path="flavors.config.inputs"
+        ) from exc
+
+
+def _problem(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what is wrong with the values that options and config share."""
+    outputs, threads = values.get("outputs"), values.get("threads")
+    texts = isinstance(outputs, list | tuple) and all(isinstance(name, str) and name for name in outputs)
+    if outputs is not None and not (texts and outputs and len(set(outputs)) == len(outputs)):
+        return "outputs", "are not different names"
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
+        return "threads", "is no number of threads"
+    if not isinstance(values.get("device", "cpu"), str):
+        return "device", "is no name of a device"
+    kwargs = values.get("kwargs", {})
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        return "kwargs", "are no values by name"
+    return None
+
+
+def _dynamic(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(axes, Mapping)
+        and all(type(axis) is int and axis > 0 and isinstance(s, str) and s.isidentifier() for axis, s in axes.items())
+        for axes in value.values()
+    )
+
+
+def _is_entrypoint(value: Any) -> bool:
+    return isinstance(value, str) and value.count(":") == 1 and all(value.split(":"))

@@ -1,0 +1,332 @@
+"""Saving torch models: what is tried, in which order, and how the written model is compared with the live one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.audits import pt2
+from modelpack.errors import ModelpackError, SaveError, UsageError
+from modelpack.flavor import Predictor, SaveContext, Saved
+from modelpack.frame import Frame
+from modelpack.signature import Signature, Table, Tensor, Tensors
+from modelpack_flavors._torch import exporting, feeding, modules, running, scoring
+from modelpack_flavors._torch.feeding import BATCH, Feed
+
+__all__ = ["answers_of", "program_feed", "save"]
+
+REQUIRES = ("torch>=2.10",)
+_ENTRIES = {
+    "pt2": exporting.ENTRY,
+    "safetensors": "model.safetensors",
+    "torchscript": "model.pt",
+    "torch-pickle": "model.pt",
+}
+# A graph does the same arithmetic as the module; only the order of a sum may differ.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What an example showed: how data feeds the model, the tensors, the answer's tensors with their names."""
+
+    frame: Frame
+    io: Table | Tensors
+    feed: Feed
+    tensors: Sequence[Any]
+    answer: Sequence[tuple[str, Any]]
+
+
+def save(model: Any, context: SaveContext) -> Saved:
+    """Write the model into the context's directory and return what was written."""
+    if hasattr(model, "graph_signature"):
+        return _save_program(model, context)
+    wanted = context.options.get("format")
+    parameters = modules.parameters_of(model)
+    seen = _look(model, context.example, parameters) if context.example is not None else None
+    feed = seen.feed if seen is not None else feeding.blank(parameters)
+    entrypoint = modules.entrypoint_of(model, context.code, context.options.get("entrypoint"))
+    if wanted in ("torchscript", "torch-pickle"):
+        path = context.directory / _ENTRIES[wanted]
+        (modules.write_script if wanted == "torchscript" else modules.write_pickle)(model, path)
+        return _saved(model, context, seen, feed, wanted)
+    if wanted == "safetensors" or (seen is None and wanted is None):
+        return _save_weights(model, context, seen, feed, entrypoint)
+    if seen is None:
+        raise _needs_example()
+    try:
+        return _save_graph(model, context, seen)
+    except SaveError:
+        if wanted == "pt2" or entrypoint is None:
+            raise
+        (context.directory / exporting.ENTRY).unlink(missing_ok=True)
+    return _save_weights(model, context, seen, feed, entrypoint)
+
+
+def _needs_example() -> SaveError:
+    return SaveError(
+        "a torch model needs an example, by which it is exported, or its source files with code=",
+        code="example-needed",
+        path="example",
+        hint="Give example= (a few rows of input), or code= and, if its class takes arguments, options={'kwargs': …}.",
+    )
+
+
+def _look(model: Any, example: Any, parameters: Sequence[Any]) -> _Seen:
+    """Run the model on the example: as it is, then with integers as floats, since people write 1 for 1.0.
+
+    Raises:
+        SaveError: it fails on both (``example-failed``).
+    """
+    import torch
+
+    frame, io = feeding.read(example)
+    state = modules.state_of(model)
+    floats = scoring.floats_of(state)
+    device = state[0].device if state else torch.device("cpu")
+    feed = feeding.feed_of(io, parameters, floats)
+    failures: list[Exception] = []
+    for one in dict.fromkeys([feed, feeding.as_floats(feed, floats)]):
+        try:
+            with torch.inference_mode():
+                tensors = one.tensors(frame, floats, device)
+                answer = scoring.module_run(model, one)(tensors)
+            if answer:
+                # Tensors made in inference mode cannot be exported.
+                return _Seen(frame=frame, io=io, feed=one, tensors=[_own(t) for t in tensors], answer=answer)
+        except ModelpackError:
+            raise
+        except Exception as exc:
+            failures.append(exc)
+    cause = failures[0] if failures else TypeError("it gave no tensor")
+    raise SaveError(
+        f"the model raised {type(cause).__name__} on the example: {cause}",
+        code="example-failed",
+        path="example",
+        hint="Give an example that the model can score, or none.",
+    ) from cause
+
+
+def _own(tensor: Any) -> Any:
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.empty_like(tensor, memory_format=torch.contiguous_format).copy_(tensor)
+
+
+def _names(answer: Sequence[tuple[str, Any]], context: SaveContext) -> list[str] | None:
+    """Return the names of the answer's tensors; None for one bare tensor."""
+    asked = context.options.get("outputs")
+    if asked is not None:
+        if len(asked) != len(answer):
+            raise UsageError(
+                f"the model gives {len(answer)} tensors where {len(asked)} are named",
+                code="option-invalid",
+                path="options.outputs",
+            )
+        return list(asked)
+    return None if [name for name, _ in answer] == [""] else [name for name, _ in answer]
+
+
+def _save_graph(model: Any, context: SaveContext, seen: _Seen) -> Saved:
+    free = context.options.get("batch", "free") == "free"
+    dynamic = context.options.get("dynamic", {})
+    with scoring.evaluating(model):
+        program = exporting.export(model, seen.feed, seen.tensors, dynamic, free=free)
+    path = context.directory / exporting.ENTRY
+    exporting.write(program, path)
+    contents = pt2.inspect(path.read_bytes(), path.name)
+    _compare(model, contents, seen, free=free)
+    shapes = exporting.shapes(seen.feed, seen.tensors, dynamic, free=free)
+    return replace(
+        _saved(model, context, seen, seen.feed, "pt2", shapes),
+        declares={"torch": contents.torch_version, "operators": list(contents.program.targets)},
+        needs_code=False,
+    )
+
+
+def _compare(model: Any, contents: pt2.Contents, seen: _Seen, *, free: bool) -> None:
+    """Hold the written graph to the module's answers, on all rows and, where their number is free, on the first alone.
+
+    Raises:
+        SaveError: the answers differ (``model-unsupported``).
+    """
+    import torch
+
+    runner = running.build(contents, seen.tensors[0].device)
+    batches = [list(seen.tensors)]
+    if free and all(tensor.ndim for tensor in seen.tensors):
+        batches.append([tensor[:1] for tensor in seen.tensors])
+    for tensors in batches:
+        try:
+            with torch.inference_mode():
+                live = scoring.module_run(model, seen.feed)([one.clone() for one in tensors])
+                written = [one for one in runner(tensors) if one is not None]
+        except Exception as exc:
+            raise _differs(f"it raised {type(exc).__name__}: {exc}") from exc
+        if len(live) != len(written):
+            raise _differs(f"it gives {len(written)} tensors, the model {len(live)}")
+        for (name, one), other in zip(live, written, strict=True):
+            same = torch.is_tensor(other) and one.shape == other.shape and one.dtype == other.dtype
+            if not same or not np.allclose(_array(one), _array(other), equal_nan=True, **TOLERANCE):
+                raise _differs(f"{name or 'its answer'} is another")
+
+
+def _array(tensor: Any) -> Any:
+    return feeding.answers([("", tensor)], None)
+
+
+def _differs(message: str) -> SaveError:
+    return SaveError(
+        f"the exported program does not answer as the model does: {message}",
+        code="model-unsupported",
+        path="example",
+        hint="A model whose steps depend on values or that draws random numbers needs its source files with code=.",
+    )
+
+
+def _save_weights(model: Any, context: SaveContext, seen: _Seen | None, feed: Feed, entrypoint: str | None) -> Saved:
+    if entrypoint is None:
+        raise _needs_example()
+    path = context.directory / _ENTRIES["safetensors"]
+    modules.write_weights(model, path)
+    kwargs = context.options.get("kwargs", {})
+    if "entrypoint" not in context.options:
+        _check_class(type(model), kwargs, path)
+    saved = _saved(model, context, seen, feed, "safetensors")
+    config = {**saved.config, **({"kwargs": dict(kwargs)} if kwargs else {})}
+    return replace(saved, entrypoint=entrypoint, config=config)
+
+
+def _check_class(kind: Any, kwargs: Mapping[str, Any], path: Path) -> None:
+    """Build the module again as it will be when loaded.
+
+    Raises:
+        SaveError: the class does not make it (``model-unsupported``).
+    """
+    try:
+        modules.rebuilt(kind, kwargs, modules.tensors(path.read_bytes(), path.name))
+    except Exception as exc:
+        raise SaveError(
+            f"{kind.__qualname__}({', '.join(f'{name}=…' for name in kwargs)}) does not make this model again: {exc}",
+            code="model-unsupported",
+            path="options.kwargs",
+            hint="Give the arguments of its class: options={'kwargs': {…}}.",
+        ) from exc
+
+
+def _saved(
+    model: Any,
+    context: SaveContext,
+    seen: _Seen | None,
+    feed: Feed,
+    format_id: str,
+    shapes: Sequence[Sequence[Any]] | None = None,
+) -> Saved:
+    names = _names(seen.answer, context) if seen is not None else context.options.get("outputs")
+    if seen is not None and shapes is None:
+        shapes = exporting.shapes(feed, seen.tensors, {}, free=True)
+    return Saved(
+        format=format_id,
+        entry=_ENTRIES[format_id],
+        predictor=_live(model, feed, names),
+        config=_config(feed if seen is not None else None, names, context),
+        packages=("torch",) if format_id in ("torchscript", "torch-pickle") else (),
+        requires=REQUIRES,
+        declares={"module": f"{type(model).__module__}.{type(model).__qualname__}"},
+        inputs=feeding.inputs_of(seen.io, feed, shapes or ()) if seen is not None else None,
+    )
+
+
+def _live(model: Any, feed: Feed, names: Sequence[str] | None) -> Predictor:
+    import torch
+
+    state = modules.state_of(model)
+    return scoring.Scorer(
+        run=scoring.module_run(model, feed),
+        feed=feed,
+        floats=scoring.floats_of(state),
+        device=state[0].device if state else torch.device("cpu"),
+        names=names,
+    )
+
+
+def _config(feed: Feed | None, names: Sequence[str] | None, context: SaveContext) -> dict[str, Any]:
+    chosen = {key: context.options[key] for key in ("device", "threads") if key in context.options}
+    return {**(feed.to_json() if feed else {}), **({"outputs": list(names)} if names else {}), **chosen}
+
+
+# Exported programs, ours or those of others.
+
+
+def _save_program(program: Any, context: SaveContext) -> Saved:
+    if context.options.get("format", "pt2") != "pt2":
+        raise UsageError("an exported program is written as pt2", code="option-invalid", path="options.format")
+    import torch
+
+    path = context.directory / exporting.ENTRY
+    exporting.write(program, path)
+    contents = pt2.inspect(path.read_bytes(), path.name)
+    feed, count = program_feed(contents), answers_of(contents)
+    names = context.options.get("outputs") or exporting.names_of(contents.tree, count)
+    runner = running.build(contents, torch.device("cpu"))
+    inputs = _program_inputs(contents)
+    seen = feeding.read(context.example)[1] if context.example is not None else None
+    if isinstance(seen, Table):
+        shapes = [tensor.shape for tensor in inputs.tensors]
+        inputs_seen: Table | Tensors | None = feeding.inputs_of(seen, feed, shapes)
+    else:
+        inputs_seen = inputs if seen is not None else None
+    return Saved(
+        format="pt2",
+        entry=exporting.ENTRY,
+        predictor=scoring.Scorer(
+            run=scoring.runner_run(runner, names),
+            feed=feed,
+            floats=scoring.floats_of(runner.weights),
+            device=torch.device("cpu"),
+            names=names,
+        ),
+        config=_config(feed, names, context),
+        requires=REQUIRES,
+        declares={"torch": contents.torch_version, "operators": list(contents.program.targets)},
+        signature=Signature(inputs=inputs),
+        inputs=inputs_seen,
+        needs_code=False,
+    )
+
+
+def program_feed(contents: pt2.Contents) -> Feed:
+    """Return how data feeds a program of which no more is known than what stands in it."""
+    users = [one for one in contents.program.inputs if one.kind == "user"]
+    return Feed(names=tuple(one.name for one in users), dtypes=tuple(one.dtype for one in users))
+
+
+def answers_of(contents: pt2.Contents) -> int:
+    """Return how many tensors a program answers with."""
+    return sum(one.value is not None for one in contents.program.outputs)
+
+
+_SYMBOL = re.compile(r"Symbol\('(\w+)'")
+
+
+def _program_inputs(contents: pt2.Contents) -> Tensors:
+    users = [one for one in contents.program.inputs if one.kind == "user"]
+    first = next((_SYMBOL.match(str(one.shape[0])) for one in users if one.shape), None)
+
+    def dim(size: int | str) -> int | str | None:
+        found = _SYMBOL.match(size) if isinstance(size, str) else None
+        if found is None or found.end() > len(str(size)):
+            return size if isinstance(size, int) else None
+        return BATCH if first is not None and found[1] == first[1] else found[1]
+
+    tensors = [
+        Tensor(name=one.name, dtype=feeding.wire(one.dtype), shape=tuple(map(dim, one.shape)))  # type: ignore[arg-type]
+        for one in users
+    ]
+    return Tensors(tensors=tuple(tensors))

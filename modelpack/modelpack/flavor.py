@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from modelpack.errors import FlavorError
-from modelpack.signature import Signature, Table, Tensors
+from modelpack.signature import IO, Signature, Table, Tensors
 
 __all__ = [
     "Converter",
@@ -92,7 +92,7 @@ class Saved:
     model takes missing values: True (every column is made nullable), False (none is), a mapping by column, None (the
     example decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
     ``inputs``: what the example is to this model, where the flavor knows it better than the example's own types show (a
-    float64 array for a float32 model). ``needs_code``: whether loading needs the files of ``code=``; without it the
+    float64 array for a float32 model); ``outputs`` likewise, what the answer is. ``needs_code``: whether loading needs the files of ``code=``; without it the
     flavor is recorded as running none of them.
     ``python``: the range of Python versions the payload loads on. ``thresholds``: for a twin, values of columns (or of
     positions in the one tensor) at which the model's answer may jump; the check looks closely around them.
@@ -110,6 +110,7 @@ class Saved:
     nulls: bool | Mapping[str, bool] | None = None
     entrypoint: str | None = None
     inputs: Table | Tensors | None = None
+    outputs: IO | None = None
     needs_code: bool = True
     python: str = ">=3.11"
     thresholds: Mapping[str | int, Sequence[float]] = field(default_factory=dict)

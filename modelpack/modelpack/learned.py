@@ -39,7 +39,7 @@ def learn(saved: Saved, example: Any, given: Signature | None) -> Learned:
     inputs = (given.inputs if given else None) or (saved.inputs if example is not None else None) or (
         _with_nulls(_with_categories(infer.io(example), own.inputs), saved.nulls) if example is not None else own.inputs
     )
-    outputs = given.outputs if given else None
+    outputs = (given.outputs if given else None) or saved.outputs
     signature = Signature(inputs=inputs, outputs=outputs, params=params)
     coerce.check_defaults(signature)
     if example is None:

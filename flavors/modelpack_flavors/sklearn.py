@@ -76,7 +76,7 @@ class SklearnFlavor:
         method = context.config.get("method")
         if method not in methods_of(model):
             loading.invalid("the model has no method of the name that its config says", context.entry)
-        form = context.config.get("form", "numpy")
+        form = context.config.get("form") or form_of(model, None)
         return Scorer(model=model, method=method, form=form, flat=bool(context.config.get("flat", False)))
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from modelpack import document, environment, files, flavor, trust
+from modelpack import document, environment, files, flavor, foreign, trust
 from modelpack.errors import IntegrityError, TrustError
 from modelpack.files import VerifiedFiles
 from modelpack.manifest import CODE, Environment, FlavorEntry, Manifest, Payload, digest_of
+from modelpack.pathrules import MANIFEST
 from modelpack.sources import Namespace
 
 __all__ = ["Candidate", "Package", "Plan"]
@@ -108,6 +109,10 @@ class Package:
     def peek(cls, path: str | os.PathLike[str]) -> Package:
         """Parse the manifest only; the files have not been looked at. For tools that report what is wrong."""
         root = Path(path)
+        if not os.path.lexists(root / MANIFEST):
+            raw = foreign.read(root)
+            if raw is not None:
+                return cls(root, raw)
         return cls(root, files.read_manifest(root, max_bytes=document.MAX_BYTES))
 
     def verify(self) -> None:

@@ -48,6 +48,7 @@ FORMATS: Mapping[str, Auditor] = MappingProxyType(
     {
         "cloudpickle": _code("a cloudpickle: loading it runs whatever it says"),
         "lightgbm-text": _module("lightgbm_text"),
+        "mlflow-pyfunc": _code("an MLflow python_function: loading it runs its loader module and unpickles its model"),
         "onnx": _module("onnx_graph"),
         "pickle": _code("a pickle: loading it runs whatever it says"),
         "pt2": _module("pt2"),

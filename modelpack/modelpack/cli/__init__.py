@@ -36,10 +36,11 @@ _ORDER = {
     "serve": "Answer HTTP requests in real time.",
     "predict": "Score files in batch.",
     "trust": "Allow packages to run their code, by digest.",
+    "import": "Make a package of an MLflow directory.",
     "env": "Show the environment a package needs, and how this one differs.",
 }
 # Commands whose file would have the name of a standard module.
-_FILES = {"inspect": "inspection", "test": "selftest"}
+_FILES = {"import": "importing", "inspect": "inspection", "test": "selftest"}
 
 
 def _module(command: str) -> str:

@@ -1,0 +1,269 @@
+"""A directory that MLflow wrote, described as a package; nothing of it is imported, its trust lists are not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import ValidationError
+
+from modelpack import fieldpath, files
+from modelpack.errors import IntegrityError, PackageError
+from modelpack.manifest import (
+    Environment,
+    Example,
+    FileEntry,
+    FlavorEntry,
+    Manifest,
+    Payload,
+    Producer,
+    Python,
+    content_digest,
+)
+from modelpack.signature import Signature, Table
+from modelpack_flavors._mlflow import mlmodel, signatures
+
+__all__ = ["manifest"]
+
+_Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
+_ENVIRONMENT = frozenset({"conda.yaml", "python_env.yaml", "requirements.txt", "constraints.txt", "uv.lock"})
+
+
+def manifest(root: Path) -> Manifest:
+    """Return the manifest of an MLflow directory: its files as they are, its flavors as far as ours can load them.
+
+    Raises:
+        PackageError: MLmodel cannot be read (``mlmodel-invalid``), or names no flavor that is known here.
+        IntegrityError: the directory holds something else than regular files.
+    """
+    try:
+        return _manifest(root)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        code = error["type"] if error["type"].startswith("path-") else "mlmodel-invalid"
+        raise PackageError(error["msg"], code=code, path=fieldpath.join("", *error["loc"])) from None
+
+
+def _manifest(root: Path) -> Manifest:
+    entries = _entries(root)
+    paths = tuple(entry.path for entry in entries)
+    described = mlmodel.parse((root / "MLmodel").read_bytes())
+    flavors = described.get("flavors")
+    if not isinstance(flavors, dict) or not flavors:
+        raise PackageError("the file names no flavors", code="mlmodel-invalid", path="MLmodel.flavors")
+    signature = signatures.signature(described.get("signature"))
+    found = list(_parts(flavors, paths, signature))
+    if not found:
+        raise PackageError(
+            f"none of its flavors is known here: {', '.join(flavors)}",
+            code="mlmodel-unsupported",
+            path="MLmodel.flavors",
+        )
+    captured = {name: version for part in found for name, version in part.versions.items()}
+    return Manifest(
+        name=_name(root),
+        version="1",
+        producer=Producer(name="mlflow", version=described.get("mlflow_version") or "unknown"),
+        signature=signature,
+        payloads={part.flavor: part.payload for part in found},
+        flavors=tuple(part.entry(paths) for part in found),
+        examples=_examples(paths, signature),
+        environment=Environment(
+            python=Python(captured=_text(flavors.get("python_function"), "python_version")),
+            dependencies=tuple(_requirements(root, paths)),
+            critical=tuple(sorted(captured)),
+            captured=captured,
+        ),
+        provenance=_provenance(described),
+        files=entries,
+        content_digest=content_digest(entries),
+    )
+
+
+class Part:
+    """One flavor of the directory, as ours."""
+
+    def __init__(
+        self,
+        flavor: str,
+        payload: Payload,
+        config: Mapping[str, Any],
+        versions: Mapping[str, str],
+        *,
+        runs_code: bool = False,
+    ) -> None:
+        self.flavor = flavor
+        self.payload = payload
+        self.versions = versions
+        self._config = config
+        self._runs_code = runs_code
+
+    def entry(self, paths: tuple[str, ...]) -> FlavorEntry:
+        code = tuple(path for path in paths if path.startswith("code/")) if self._runs_code else ()
+        return FlavorEntry(name=self.flavor, payloads={"model": self.flavor}, config=dict(self._config), code=code)
+
+
+def _parts(flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature) -> Iterator[Part]:
+    """Yield the flavors in the order in which they should be tried: the safest first."""
+    for name, build in _BUILDERS.items():
+        config = flavors.get(name)
+        if isinstance(config, dict):
+            part = build(config, flavors, paths, signature)
+            if part is not None:
+                yield part
+
+
+def _sklearn(
+    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
+) -> Part:
+    entry = _file(config, "pickled_model", paths, "sklearn")
+    written = config.get("serialization_format")
+    method = _text(flavors.get("python_function"), "predict_fn") or "predict"
+    version = _text(config, "sklearn_version")
+    return Part(
+        "sklearn",
+        Payload(format="skops" if written == "skops" else "pickle", files=(entry,), entry=entry),
+        {"method": method, **({"form": "pandas"} if isinstance(signature.inputs, Table) else {})},
+        {"scikit-learn": version} if version else {},
+        runs_code=bool(config.get("code")),
+    )
+
+
+def _lightgbm(
+    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
+) -> Part | None:
+    if config.get("model_class", "lightgbm.basic.Booster") != "lightgbm.basic.Booster":
+        return None  # a wrapper's labels are in a pickle or a skops file of its own making
+    entry = _file(config, "data", paths, "lightgbm")
+    options: dict[str, Any] = {
+        "best_iteration": -1,
+        "classes": None,
+        "early_stop": {},
+        "estimator": None,
+        "method": "predict",
+        "threads": None,
+    }
+    return Part("lightgbm", Payload(format="lightgbm-text", files=(entry,), entry=entry), options, {})
+
+
+def _xgboost(
+    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
+) -> Part | None:
+    entry = _file(config, "data", paths, "xgboost")
+    written = entry.rpartition(".")[2]
+    kind = str(config.get("model_class", "xgboost.core.Booster")).rpartition(".")[2]
+    if written not in ("ubj", "json"):
+        return None  # the old binary form, which nothing here can check
+    options: dict[str, Any] = {
+        "categories": {},
+        "estimator": None if kind == "Booster" else kind,
+        "method": "predict",
+        "missing": None,
+        "threads": None,
+    }
+    return Part("xgboost", Payload(format=f"xgboost-{written}", files=(entry,), entry=entry), options, {})
+
+
+def _onnx(config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature) -> Part:
+    entry = _file(config, "data", paths, "onnx")
+    # External data lies beside the graph; the audit says which files it is.
+    return Part("onnx", Payload(format="onnx", files=_beside(paths, entry), entry=entry), {}, {})
+
+
+def _file(config: Mapping[str, Any], key: str, paths: tuple[str, ...], flavor: str) -> str:
+    entry = config.get(key)
+    if not isinstance(entry, str) or entry not in paths:
+        where = f"MLmodel.flavors.{flavor}.{key}"
+        raise PackageError("names no file of the directory", code="mlmodel-file-missing", path=where)
+    return entry
+
+
+def _python_function(
+    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
+) -> Part | None:
+    loader = config.get("loader_module")
+    if not isinstance(loader, str):
+        return None
+    kept = ("loader_module", "data", "python_model", "artifacts", "config", "streamable")
+    return Part(
+        "mlflow",
+        Payload(format="mlflow-pyfunc", files=paths, entry="MLmodel"),
+        {key: config[key] for key in kept if config.get(key) is not None},
+        {},
+        runs_code=True,
+    )
+
+
+_Builder = Callable[[Mapping[str, Any], Mapping[str, Any], tuple[str, ...], Signature], "Part | None"]
+_BUILDERS: Mapping[str, _Builder] = {
+    "onnx": _onnx,
+    "lightgbm": _lightgbm,
+    "xgboost": _xgboost,
+    "sklearn": _sklearn,
+    "python_function": _python_function,
+}
+
+
+def _beside(paths: tuple[str, ...], entry: str) -> tuple[str, ...]:
+    folder = entry.rpartition("/")[0]
+    own = {"MLmodel", "input_example.json", "serving_input_example.json", *_ENVIRONMENT}
+    return tuple(path for path in paths if path.rpartition("/")[0] == folder and path not in own)
+
+
+def _entries(root: Path) -> tuple[FileEntry, ...]:
+    sizes, faults = files.scan(root)
+    if faults:
+        raise IntegrityError.from_faults(faults)
+    found = []
+    for path in sorted(sizes, key=str.encode):
+        digest, size = files.hash_file(root / path)
+        found.append(FileEntry(path=path, size=size, digest=digest, role=_role(path)))
+    return tuple(found)
+
+
+def _role(path: str) -> _Role:
+    if path in _ENVIRONMENT:
+        return "environment"
+    if path.startswith("code/"):
+        return "code"
+    if path.endswith("input_example.json"):
+        return "example"
+    return "compat" if path == "MLmodel" else "payload"
+
+
+def _examples(paths: tuple[str, ...], signature: Signature) -> tuple[Example, ...]:
+    """Return the request that MLflow keeps; it kept no answer."""
+    name = "serving_input_example.json"
+    return (Example(name="example", input=name),) if name in paths and signature.inputs is not None else ()
+
+
+def _requirements(root: Path, paths: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of requirements.txt that are requirements; options for an installer are never passed on."""
+    if "requirements.txt" not in paths:
+        return
+    for line in (root / "requirements.txt").read_text("utf-8", errors="replace").splitlines():
+        text = line.split(" #")[0].strip()
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.url is None and len(text) <= 256:
+            yield text
+
+
+def _provenance(described: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("mlflow_version", "run_id", "model_id", "model_uuid", "utc_time_created", "artifact_path")
+    facts = {key: described[key] for key in kept if isinstance(described.get(key), str)}
+    return {"mlflow": facts} if facts else {}
+
+
+def _text(config: Any, key: str) -> str | None:
+    value = config.get(key) if isinstance(config, Mapping) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _name(root: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", root.resolve().name.lower()).strip("-")[:128].strip("-") or "model"

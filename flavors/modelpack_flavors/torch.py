@@ -12,7 +12,7 @@ from modelpack.audits.pt2_program import Unlisted
 from modelpack.errors import FlavorError, TrustError
 from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved
 from modelpack.optional import require
-from modelpack_flavors._torch import exporting, feeding, modules, options, running, saving, scoring
+from modelpack_flavors._torch import exporting, feeding, modules, options, programs, running, saving, scoring
 from modelpack_flavors._torch.feeding import Feed
 
 __all__ = ["FLAVOR"]
@@ -93,7 +93,7 @@ def _exported(raw: bytes) -> Any:
 
 
 def _graph(contents: pt2.Contents, config: Mapping[str, Any], device: Any) -> Predictor:
-    feed = options.feed_of(config) or saving.program_feed(contents)
+    feed = options.feed_of(config) or programs.feed_of(contents)
     users = sum(one.kind == "user" for one in contents.program.inputs)
     if len(feed.names) != users:
         raise FlavorError(
@@ -101,7 +101,7 @@ def _graph(contents: pt2.Contents, config: Mapping[str, Any], device: Any) -> Pr
             code="config-invalid",
             path="flavors.config.inputs",
         )
-    names = config["outputs"] if "outputs" in config else exporting.names_of(contents.tree, saving.answers_of(contents))
+    names = config["outputs"] if "outputs" in config else exporting.names_of(contents.tree, programs.count(contents))
     runner = running.build(contents, device)
     return scoring.Scorer(
         run=scoring.runner_run(runner, names),

@@ -48,16 +48,22 @@ def export(
         given.append(_enough(tensor, wanted))
     args, kwargs = feed.arguments(given)
     named = dict(zip(feed.names, parts, strict=True))
-    form = {"one": tuple(parts), "names": named, "mapping": (named,)}[feed.call]
+    form: Any = {"one": tuple(parts), "names": named, "mapping": (named,)}[feed.call]
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(model, args, kwargs, dynamic_shapes=form)
     except Exception as exc:
         raise SaveError(
-            f"torch.export cannot write the model: {type(exc).__name__}: {str(exc).strip().splitlines()[0]}",
+            f"torch.export cannot write the model: {type(exc).__name__}: {_told(exc)}",
             code="model-unsupported",
-            hint="Give its source files with code=, or see docs/flavors/torch.md for the options.",
+            hint="Give its source files with code=. One of a fixed number of rows needs options={'batch': 'fixed'}.",
         ) from exc
+
+
+def _told(exc: Exception) -> str:
+    """Return the lines of an error that say what is wrong."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("- ")][:2])
 
 
 def shapes(
@@ -127,16 +133,9 @@ def write(program: Any, path: Path) -> None:
 @contextmanager
 def opened(path: Path) -> Iterator[memoryview]:
     """Give the bytes of a file without reading all of it."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            yield view
-        finally:
-            try:
-                view.release()
-            except BufferError:
-                # A traceback may still hold a part of it.
-                mapped = None  # type: ignore[assignment]
+    # The mapping goes when nothing refers to it; a traceback may hold a part of it for longer than this block.
+    with path.open("rb") as file:
+        yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _rewrite(archive: Archive, path: Path) -> None:
@@ -164,7 +163,7 @@ def _member(out: zipfile.ZipFile, name: str, content: bytes | memoryview) -> Non
         # An extra field has a head of four bytes.
         size = padding - 4 if padding >= 4 else padding + ALIGNMENT - 4
         info.extra = b"FB" + size.to_bytes(2, "little") + b"Z" * size
-    out.writestr(info, content)  # type: ignore[arg-type]
+    out.writestr(info, content)
 
 
 def _clean(raw: bytes) -> bytes:

@@ -229,17 +229,17 @@ def flattened(answer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         )
 
 
-def answers(named: Sequence[tuple[str, Any]], names: Sequence[str] | None) -> Any:
-    """Return tensors as arrays: one as such, several by name; ``names`` are other names, in order."""
-    arrays = [_array(tensor) for _, tensor in named]
+def answers(named: Sequence[tuple[str, Any]], names: Sequence[str | None] | None) -> Any:
+    """Return tensors as arrays: one as such, several by name.
+
+    ``names`` are other names, in order; a tensor whose name is None is left out.
+    """
     if names is None and len(named) == 1 and not named[0][0]:
-        return arrays[0]
+        return _array(named[0][1])
     keys = list(names) if names is not None else [name for name, _ in named]
-    if len(keys) != len(arrays):
-        raise OutputError(
-            f"the model gave {len(arrays)} tensors where {len(keys)} are named", code="answer-unsupported"
-        )
-    return dict(zip(keys, arrays, strict=True))
+    if len(keys) != len(named):
+        raise OutputError(f"the model gave {len(named)} tensors where {len(keys)} are named", code="answer-unsupported")
+    return {key: _array(tensor) for key, (_, tensor) in zip(keys, named, strict=True) if key is not None}
 
 
 def _array(tensor: Any) -> np.ndarray[Any, Any]:

@@ -134,7 +134,8 @@ def load_script(raw: bytes, device: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(io.BytesIO(raw), map_location=device).eval()
+        load: Any = torch.jit.load
+        return load(io.BytesIO(raw), map_location=device).eval()
 
 
 def write_pickle(model: Any, path: Path) -> None:

@@ -75,8 +75,7 @@ def feed_of(config: Mapping[str, Any]) -> Feed | None:
 def _problem(values: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return what is wrong with the values that options and config share."""
     outputs, threads = values.get("outputs"), values.get("threads")
-    texts = isinstance(outputs, list | tuple) and all(isinstance(name, str) and name for name in outputs)
-    if outputs is not None and not (texts and outputs and len(set(outputs)) == len(outputs)):
+    if outputs is not None and not _names(outputs):
         return "outputs", "are not different names"
     if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
         return "threads", "is no number of threads"
@@ -86,6 +85,14 @@ def _problem(values: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         return "kwargs", "are no values by name"
     return None
+
+
+def _names(value: Any) -> bool:
+    """Say whether the value is a list of different names, with None for what is left out."""
+    if not isinstance(value, list | tuple):
+        return False
+    kept = [name for name in value if name is not None]
+    return bool(kept) and all(isinstance(name, str) and name for name in kept) and len(set(kept)) == len(kept)
 
 
 def _dynamic(value: Any) -> bool:

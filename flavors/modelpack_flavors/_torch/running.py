@@ -38,13 +38,18 @@ class Runner:
     """A program that can be called with its user inputs, in order; returns its outputs, in order."""
 
     def __init__(
-        self, values: list[Any], users: Sequence[int], calls: Sequence[_Call], outputs: Sequence[Any], *, copies: bool
+        self,
+        values: list[Any],
+        users: Sequence[int],
+        calls: Sequence[_Call],
+        outputs: Sequence[Any],
+        written: Sequence[int],
     ) -> None:
         self._values = values
         self._users = tuple(users)
         self._calls = tuple(calls)
         self._outputs = tuple(outputs)
-        self._copies = copies
+        self._written = tuple(written)
 
     @property
     def weights(self) -> list[Any]:
@@ -55,8 +60,10 @@ class Runner:
         """Run the program; the weights stay as they are."""
         values = list(self._values)
         for place, given in zip(self._users, inputs, strict=True):
-            # A program that works in place must not work on the caller's array.
-            values[place] = given.clone() if self._copies else given
+            values[place] = given
+        for place in self._written:
+            # What is worked on in place is a copy: not the caller's array, not the next call's weight.
+            values[place] = values[place].clone()
         for call in self._calls:
             positional = [_filled(one, values) for one in call.positional]
             keywords = {name: _filled(one, values) for name, one in call.keywords}
@@ -104,41 +111,41 @@ class _Builder:
         self.contents = contents
         self.device = device
         self.places: dict[str, int] = {}
-        self.mutable = False
+        # For each value the inputs whose memory it may share, and the inputs whose memory is written to.
+        self.shares: dict[int, set[int]] = {}
+        self.written: set[int] = set()
 
     def build(self) -> Runner:
         program = self.contents.program
         users = [self.place(one.name) for one in program.inputs if one.kind == "user"]
         for one in program.inputs:
-            self.place(one.name)
+            self.shares[self.place(one.name)] = {self.place(one.name)}
         calls = [self.call(step) for step in program.steps]
         outputs = [self.argument(one.value) for one in program.outputs]
         keep = {self.places[one.name] for one in program.inputs if one.kind != "user"}
         calls = _with_drops(calls, outputs, keep)
         values: list[Any] = [None] * len(self.places)
-        made: dict[tuple[int, int], Any] = {}
         for one in program.inputs:
             if one.kind in ("weight", "constant"):
                 source = self.contents.weights if one.kind == "weight" else self.contents.constants
-                values[self.places[one.name]] = self.weight(source[one.source], made)
-        return Runner(values, users, calls, outputs, copies=self.mutable)
+                values[self.places[one.name]] = self.weight(source[one.source])
+        return Runner(values, users, calls, outputs, sorted(self.written))
 
     def place(self, name: str) -> int:
         return self.places.setdefault(name, len(self.places))
 
-    def weight(self, weight: Weight, made: dict[tuple[int, int], Any]) -> Any:
-        """Return a tensor over the weight's bytes, which it shares unless something could change them."""
+    def weight(self, weight: Weight) -> Any:
+        """Return a tensor over the weight's bytes, which it shares."""
         import torch
 
         dtype = getattr(torch, weight.dtype)
         if not len(weight.data):
             return torch.empty(weight.shape, dtype=dtype, device=self.device)
         with warnings.catch_warnings():
-            # The bytes cannot be written to, and nothing does: a program that works in place gets copies.
+            # The bytes cannot be written to, and nothing does: what works in place gets a copy.
             warnings.filterwarnings("ignore", message="The given buffer is not writable")
             flat = torch.frombuffer(weight.data, dtype=dtype)
-        tensor = flat.as_strided(weight.shape, weight.strides, weight.offset)
-        return (tensor.clone() if self.mutable else tensor).to(self.device)
+        return flat.as_strided(weight.shape, weight.strides, weight.offset).to(self.device)
 
     def call(self, step: Step) -> _Call:
         outputs = tuple([self.result(one) for one in step.outputs])
@@ -147,8 +154,9 @@ class _Builder:
             return _Call(_plain(step.target), tuple(arguments.values()), (), outputs, ())
         function = self.operator(step.target)
         schema = function._schema
-        self.mutable = self.mutable or schema.is_mutable
-        positional, keywords = [], []
+        self.follow(schema, arguments, outputs)
+        positional: list[Any] = []
+        keywords: list[tuple[str, Any]] = []
         for one in schema.arguments:
             if one.is_out:
                 self.refuse(f"{step.target} writes into a result of its caller's")
@@ -162,6 +170,18 @@ class _Builder:
         if arguments:
             self.refuse(f"{step.target} does not take {next(iter(arguments))[:40]!r}")
         return _Call(function, tuple(positional), tuple(keywords), outputs, ())
+
+    def follow(self, schema: Any, arguments: Mapping[str, Any], outputs: Sequence[Any]) -> None:
+        """Note whose memory the results of an operator may share, and whose it writes to."""
+        shared: set[int] = set()
+        for one in schema.arguments:
+            if one.alias_info is not None:
+                sources = {s for place in _places([arguments.get(one.name)]) for s in self.shares.get(place, ())}
+                shared |= sources
+                if one.alias_info.is_write:
+                    self.written |= sources
+        for place in _numbers(outputs):
+            self.shares[place] = shared
 
     def operator(self, target: str) -> Any:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from modelpack.audits import pt2
 from modelpack.errors import ModelpackError, SaveError, UsageError
 from modelpack.flavor import Predictor, SaveContext, Saved
 from modelpack.frame import Frame
-from modelpack.signature import Signature, Table, Tensor, Tensors
-from modelpack_flavors._torch import exporting, feeding, modules, running, scoring
-from modelpack_flavors._torch.feeding import BATCH, Feed
+from modelpack.signature import Signature, Table, Tensors
+from modelpack_flavors._torch import exporting, feeding, modules, programs, running, scoring
+from modelpack_flavors._torch.feeding import Feed
 
-__all__ = ["answers_of", "program_feed", "save"]
+__all__ = ["save"]
 
 REQUIRES = ("torch>=2.10",)
 _ENTRIES = {
@@ -95,7 +94,7 @@ def _look(model: Any, example: Any, parameters: Sequence[Any]) -> _Seen:
         try:
             with torch.inference_mode():
                 tensors = one.tensors(frame, floats, device)
-                answer = scoring.module_run(model, one)(tensors)
+                answer = scoring.live_run(model, one)(tensors)
             if answer:
                 # Tensors made in inference mode cannot be exported.
                 return _Seen(frame=frame, io=io, feed=one, tensors=[_own(t) for t in tensors], answer=answer)
@@ -119,7 +118,7 @@ def _own(tensor: Any) -> Any:
         return torch.empty_like(tensor, memory_format=torch.contiguous_format).copy_(tensor)
 
 
-def _names(answer: Sequence[tuple[str, Any]], context: SaveContext) -> list[str] | None:
+def _names(answer: Sequence[tuple[str, Any]], context: SaveContext) -> list[str | None] | None:
     """Return the names of the answer's tensors; None for one bare tensor."""
     asked = context.options.get("outputs")
     if asked is not None:
@@ -133,6 +132,23 @@ def _names(answer: Sequence[tuple[str, Any]], context: SaveContext) -> list[str]
     return None if [name for name, _ in answer] == [""] else [name for name, _ in answer]
 
 
+def _check_rows(seen: _Seen, names: Sequence[str | None] | None) -> None:
+    """Refuse an answer of several tensors that are not all rows of the batch.
+
+    Raises:
+        SaveError: there is one that is not (``model-unsupported``).
+    """
+    kept = [(name, tensor) for name, (_, tensor) in zip(names or (), seen.answer, strict=bool(names)) if name]
+    for name, tensor in kept if len(kept) > 1 else ():
+        if tensor.shape[:1] != (seen.frame.rows,):
+            raise SaveError(
+                f"the first dimension of the answer's {name!r} is not that of the rows",
+                code="model-unsupported",
+                path="options.outputs",
+                hint="Leave it out by None instead of a name: options={'outputs': ['…', None]}.",
+            )
+
+
 def _save_graph(model: Any, context: SaveContext, seen: _Seen) -> Saved:
     free = context.options.get("batch", "free") == "free"
     dynamic = context.options.get("dynamic", {})
@@ -143,8 +159,10 @@ def _save_graph(model: Any, context: SaveContext, seen: _Seen) -> Saved:
     contents = pt2.inspect(path.read_bytes(), path.name)
     _compare(model, contents, seen, free=free)
     shapes = exporting.shapes(seen.feed, seen.tensors, dynamic, free=free)
+    saved = _saved(model, context, seen, seen.feed, "pt2", shapes)
     return replace(
-        _saved(model, context, seen, seen.feed, "pt2", shapes),
+        saved,
+        outputs=programs.outputs_of(contents, programs.named(seen.feed, shapes), saved.config.get("outputs")),
         declares={"torch": contents.torch_version, "operators": list(contents.program.targets)},
         needs_code=False,
     )
@@ -165,7 +183,7 @@ def _compare(model: Any, contents: pt2.Contents, seen: _Seen, *, free: bool) -> 
     for tensors in batches:
         try:
             with torch.inference_mode():
-                live = scoring.module_run(model, seen.feed)([one.clone() for one in tensors])
+                live = scoring.live_run(model, seen.feed)([one.clone() for one in tensors])
                 written = [one for one in runner(tensors) if one is not None]
         except Exception as exc:
             raise _differs(f"it raised {type(exc).__name__}: {exc}") from exc
@@ -229,6 +247,8 @@ def _saved(
     shapes: Sequence[Sequence[Any]] | None = None,
 ) -> Saved:
     names = _names(seen.answer, context) if seen is not None else context.options.get("outputs")
+    if seen is not None:
+        _check_rows(seen, names)
     if seen is not None and shapes is None:
         shapes = exporting.shapes(feed, seen.tensors, {}, free=True)
     return Saved(
@@ -243,12 +263,12 @@ def _saved(
     )
 
 
-def _live(model: Any, feed: Feed, names: Sequence[str] | None) -> Predictor:
+def _live(model: Any, feed: Feed, names: Sequence[str | None] | None) -> Predictor:
     import torch
 
     state = modules.state_of(model)
     return scoring.Scorer(
-        run=scoring.module_run(model, feed),
+        run=scoring.live_run(model, feed),
         feed=feed,
         floats=scoring.floats_of(state),
         device=state[0].device if state else torch.device("cpu"),
@@ -256,7 +276,7 @@ def _live(model: Any, feed: Feed, names: Sequence[str] | None) -> Predictor:
     )
 
 
-def _config(feed: Feed | None, names: Sequence[str] | None, context: SaveContext) -> dict[str, Any]:
+def _config(feed: Feed | None, names: Sequence[str | None] | None, context: SaveContext) -> dict[str, Any]:
     chosen = {key: context.options[key] for key in ("device", "threads") if key in context.options}
     return {**(feed.to_json() if feed else {}), **({"outputs": list(names)} if names else {}), **chosen}
 
@@ -272,10 +292,10 @@ def _save_program(program: Any, context: SaveContext) -> Saved:
     path = context.directory / exporting.ENTRY
     exporting.write(program, path)
     contents = pt2.inspect(path.read_bytes(), path.name)
-    feed, count = program_feed(contents), answers_of(contents)
+    feed, count = programs.feed_of(contents), programs.count(contents)
     names = context.options.get("outputs") or exporting.names_of(contents.tree, count)
     runner = running.build(contents, torch.device("cpu"))
-    inputs = _program_inputs(contents)
+    inputs = programs.inputs_of(contents)
     seen = feeding.read(context.example)[1] if context.example is not None else None
     if isinstance(seen, Table):
         shapes = [tensor.shape for tensor in inputs.tensors]
@@ -297,36 +317,8 @@ def _save_program(program: Any, context: SaveContext) -> Saved:
         declares={"torch": contents.torch_version, "operators": list(contents.program.targets)},
         signature=Signature(inputs=inputs),
         inputs=inputs_seen,
+        outputs=programs.outputs_of(contents, [(t.name, t.shape) for t in inputs.tensors], names)
+        if inputs_seen is not None
+        else None,
         needs_code=False,
     )
-
-
-def program_feed(contents: pt2.Contents) -> Feed:
-    """Return how data feeds a program of which no more is known than what stands in it."""
-    users = [one for one in contents.program.inputs if one.kind == "user"]
-    return Feed(names=tuple(one.name for one in users), dtypes=tuple(one.dtype for one in users))
-
-
-def answers_of(contents: pt2.Contents) -> int:
-    """Return how many tensors a program answers with."""
-    return sum(one.value is not None for one in contents.program.outputs)
-
-
-_SYMBOL = re.compile(r"Symbol\('(\w+)'")
-
-
-def _program_inputs(contents: pt2.Contents) -> Tensors:
-    users = [one for one in contents.program.inputs if one.kind == "user"]
-    first = next((_SYMBOL.match(str(one.shape[0])) for one in users if one.shape), None)
-
-    def dim(size: int | str) -> int | str | None:
-        found = _SYMBOL.match(size) if isinstance(size, str) else None
-        if found is None or found.end() > len(str(size)):
-            return size if isinstance(size, int) else None
-        return BATCH if first is not None and found[1] == first[1] else found[1]
-
-    tensors = [
-        Tensor(name=one.name, dtype=feeding.wire(one.dtype), shape=tuple(map(dim, one.shape)))  # type: ignore[arg-type]
-        for one in users
-    ]
-    return Tensors(tensors=tuple(tensors))

@@ -27,7 +27,7 @@ class Scorer:
     feed: Feed
     floats: str | None
     device: Any
-    names: Sequence[str] | None
+    names: Sequence[str | None] | None
     form: Form = "frame"
 
     def predict(self, data: Frame, params: Mapping[str, Any]) -> Any:
@@ -40,22 +40,32 @@ class Scorer:
 
 
 def module_run(model: Any, feed: Feed) -> Callable[[Sequence[Any]], Sequence[tuple[str, Any]]]:
-    """Return the function that calls a module, in evaluation mode whatever mode it is in."""
+    """Return the function that calls a module."""
 
     def run(tensors: Sequence[Any]) -> Sequence[tuple[str, Any]]:
         args, kwargs = feed.arguments(tensors)
-        with evaluating(model):
-            return list(feeding.flattened(model(*args, **kwargs)))
+        return list(feeding.flattened(model(*args, **kwargs)))
 
     return run
 
 
-def runner_run(runner: Any, names: Sequence[str] | None) -> Callable[[Sequence[Any]], Sequence[tuple[str, Any]]]:
+def live_run(model: Any, feed: Feed) -> Callable[[Sequence[Any]], Sequence[tuple[str, Any]]]:
+    """Return the function that calls somebody's module: in evaluation mode, and leaving it as it was."""
+    call = module_run(model, feed)
+
+    def run(tensors: Sequence[Any]) -> Sequence[tuple[str, Any]]:
+        with evaluating(model):
+            return call(tensors)
+
+    return run
+
+
+def runner_run(runner: Any, names: Sequence[str | None] | None) -> Callable[[Sequence[Any]], Sequence[tuple[str, Any]]]:
     """Return the function that runs an audited program."""
 
     def run(tensors: Sequence[Any]) -> Sequence[tuple[str, Any]]:
         found = [one for one in runner(tensors) if one is not None]
-        given = [""] if names is None else list(names)
+        given = [""] if names is None else [name or "" for name in names]
         return list(zip(given, found, strict=True))
 
     return run
@@ -63,13 +73,20 @@ def runner_run(runner: Any, names: Sequence[str] | None) -> Callable[[Sequence[A
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode, and back as it was."""
+    """Put a module into evaluation mode, and back as it was, its buffers too."""
+    import torch
+
     training = [module for module in model.modules() if module.training]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     for module in training:
         module.training = False
     try:
         yield
     finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
         for module in training:
             module.training = True
 

@@ -37,7 +37,7 @@ class Archive:
                 infos, comment = opened.infolist(), opened.comment
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as exc:
             self.refuse(f"it is no zip file: {type(exc).__name__}")
-        if bytes(self._data[:4]) != b"PK\x03\x04" or comment:
+        if bytes(self._data[:4]) != b"PK\x03\x04" or bytes(self._data[-22:-18]) != b"PK\x05\x06" or comment:
             self.refuse("it has bytes before or after its members")
         if len(infos) > MAX_MEMBERS:
             self.refuse(f"it has more than {MAX_MEMBERS} members")

@@ -75,9 +75,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
-    """One value that the program answers with: what an input or step gave, or a fixed value."""
+    """One value that the program answers with: what an input or step gave, or a fixed value.
+
+    ``dtype`` and ``shape`` are those of a tensor, as for an input; None where nothing is known of it.
+    """
 
     value: Any
+    dtype: str = ""
+    shape: tuple[int | str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +152,7 @@ class _Reader:
         if len(nodes) > MAX_NODES:
             self.bad(f"it has more than {MAX_NODES} nodes")
         steps = tuple([self.step(self.dict(node, "a node")) for node in nodes])
-        outputs = tuple(self.outputs(signature))
+        outputs = tuple(self.outputs(graph, signature))
         return Program(inputs=inputs, steps=steps, outputs=outputs, targets=tuple(sorted(self.targets)))
 
     def inputs(self, graph: Mapping[str, Any], signature: Mapping[str, Any]) -> Iterator[Input]:
@@ -164,12 +169,7 @@ class _Reader:
             if form != "as_tensor":
                 raise Unlisted("an input is no tensor")
             name = self.tensor(value)
-            meta = self.dict(values.get(name), "an input's type")
-            dtype = schema.DTYPES.get(self.integer(meta.get("dtype")))
-            if dtype is None:
-                raise Unlisted("an input is of an unknown type")
-            shape = tuple(self.size(size) for size in self.list(meta.get("sizes"), "sizes"))
-            return Input(name=self.define(name), kind="user", dtype=dtype, shape=shape)
+            return Input(name=self.define(name), kind="user", **self.kind(values, name))
         places = {"parameter": ("weight", "parameter_name"), "buffer": ("weight", "buffer_name")}
         places["tensor_constant"] = ("constant", "tensor_constant_name")
         if kind not in places:
@@ -180,14 +180,27 @@ class _Reader:
         name = self.define(self.tensor(spec.get("arg")))
         return Input(name=name, kind=place, source=self.text(spec.get(key), key))
 
-    def outputs(self, signature: Mapping[str, Any]) -> Iterator[Output]:
+    def kind(self, values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """Return the dtype and shape of a tensor as the graph notes them."""
+        meta = self.dict(values.get(name), "a tensor's type")
+        dtype = schema.DTYPES.get(self.integer(meta.get("dtype")))
+        if dtype is None:
+            raise Unlisted("a tensor is of an unknown type")
+        return {"dtype": dtype, "shape": tuple(self.size(size) for size in self.list(meta.get("sizes"), "sizes"))}
+
+    def outputs(self, graph: Mapping[str, Any], signature: Mapping[str, Any]) -> Iterator[Output]:
+        values = self.dict(graph.get("tensor_values"), "tensor_values")
         for spec in self.list(signature.get("output_specs"), "output_specs"):
             kind, value = self.union(spec, "an output")
             if kind in ("buffer_mutation", "user_input_mutation", "parameter_mutation"):
                 raise Unlisted("it changes its own weights or its inputs")
             if kind != "user_output":
                 raise Unlisted(f"an output is of the kind {kind[:40]!r}")
-            yield Output(value=self.argument(self.dict(value, "an output").get("arg"), 0))
+            found = self.argument(self.dict(value, "an output").get("arg"), 0)
+            if isinstance(found, Ref) and found.name in values:
+                yield Output(value=found, **self.kind(values, found.name))
+            else:
+                yield Output(value=found)
 
     def step(self, node: Mapping[str, Any]) -> Step:
         target = self.text(node.get("target"), "a node's target")

@@ -131,7 +131,7 @@ def table() -> types.SimpleNamespace:
     """A data frame whose columns are one matrix."""
     frame = pd.DataFrame(rows(6, 3), columns=["length", "width", "height"])
     made = case("Linear", frame)
-    made.answer = answer(made.model, torch.tensor(frame.to_numpy(), dtype=torch.float32))
+    made.answer = answer(made.model, torch.tensor(np.ascontiguousarray(frame.to_numpy()), dtype=torch.float32))
     return made
 
 

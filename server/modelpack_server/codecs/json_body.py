@@ -2,7 +2,8 @@
 
 orjson is strict and fast, and right for all but three things, for which the standard library's parser takes over:
 
-* ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them;
+* ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them, ``NaN`` for every missing value, of text too:
+  it is read as null;
 * integers beyond 64 bits: orjson turns them into floats;
 * an object with the same key twice: every parser keeps the last one and says nothing.
 """
@@ -29,6 +30,7 @@ __all__ = ["MAX_DEPTH", "decode", "encode", "parse"]
 # Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
 MAX_DEPTH = 64
 
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONSTANT = re.compile(rb"NaN|Infinity")
 _LONG_INTEGER = re.compile(rb"\d{19}")
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -94,7 +96,13 @@ def _not_json(line: int, column: int) -> InputError:
 
 def _parse_slowly(body: bytes) -> Any:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_float=_finite, parse_int=_integer)
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_distinct,
+            parse_float=_finite,
+            parse_int=_integer,
+            parse_constant=_CONSTANTS.__getitem__,
+        )
         if _SURROGATE.search(body):
             # The standard library lets a lone half of a surrogate pair through; it cannot be written as UTF-8.
             json.dumps(value, ensure_ascii=False).encode("utf-8")

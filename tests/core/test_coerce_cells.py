@@ -475,6 +475,12 @@ def test_the_common_columns_are_taken_as_a_whole(values: Any, dtype: Any, wire: 
     assert whole.typed(lane(values), dtype, wire) is not None
 
 
+def test_days_beyond_date32_are_refused() -> None:
+    found: list[Any] = []
+    vector(np.array([0, 2**31], "M8[D]"), "date32", False, "python", lambda *fault: found.append(fault))
+    assert [(fault[0], fault[1]) for fault in found] == [(1, "out-of-range")]
+
+
 def test_null_is_reported_per_row() -> None:
     found: list[Any] = []
     vector([1, None, 3, None], "int64", False, "json", lambda *fault: found.append(fault))

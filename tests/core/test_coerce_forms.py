@@ -735,7 +735,7 @@ def test_csv_cells_make_a_matrix() -> None:
         (Split(["p", "q"], [[1, "x"]]), "type-mismatch", "inputs.data[0][1]"),
         (np.zeros((2, 3)), "shape-mismatch", "inputs"),
         (5, "shape-mismatch", "inputs"),
-        ("x", "type-mismatch", "inputs"),
+        ("x", "shape-mismatch", "inputs"),
     ],
 )
 def test_what_is_no_such_tensor_is_refused(data: Any, code: str, path: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from modelpack.coerce import guess
 from modelpack.coerce.columns import objects
 from modelpack.coerce.faults import Collector, join
+from modelpack.coerce.lanes import is_column
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Source, open_source
 from modelpack.coerce.tables import table
@@ -163,6 +164,6 @@ def _table_answer(raw: Any, collector: Collector) -> Source:
     pandas = loaded("pandas")
     if pandas is not None and isinstance(raw, pandas.Series):
         raw = raw.array
-    if isinstance(raw, Mapping) and raw and not any(hasattr(value, "__len__") for value in raw.values()):
-        raw = [raw]
+    if isinstance(raw, Mapping) and not all(is_column(value) for value in raw.values()):
+        raw = [raw]  # one record
     return open_source(raw, collector, "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.coerce import whole
 from modelpack.coerce.cells import is_missing
 from modelpack.coerce.columns import slow
 from modelpack.coerce.lanes import Lane, lane
@@ -21,6 +22,7 @@ from modelpack.dtypes import (
     Element,
     Item,
     ListType,
+    MapType,
     StructField,
     StructType,
     TimestampType,
@@ -46,7 +48,10 @@ def column_type(raw: Any, name: str) -> tuple[Any, bool]:
         nullable = bool(source.missing is not None and source.missing.any())
         if source.data.dtype.kind in "fmM":
             nullable = nullable or bool((source.data != source.data).any())
-        return declared or _of_dtype(source.data.dtype, source.aware, name), nullable
+        kind = declared or _of_dtype(source.data.dtype, source.aware, name)
+        if source.data.dtype.kind in "mM" and whole.typed(source, kind, "python") is None:
+            kind = "any"  # days or hours beyond what date32 and seconds can count
+        return kind, nullable
     if declared is not None:
         return declared, any(is_missing(value, declared, "python") for value in source.data)
     return of_values(source.data)
@@ -85,6 +90,8 @@ def _zone(tz: Any) -> str:
 
 def _of_categories(categories: Any, ordered: bool, name: str) -> Any:
     kind, _ = column_type(categories, name)
+    if not len(categories):
+        return "any"  # every value is missing
     if kind in INT_RANGE or kind in ("bool", "utf8", "float64"):
         values = tuple(plain_scalar(value) for value in categories.tolist())
         return DictionaryType(values=kind, categories=values, ordered=bool(ordered))
@@ -107,7 +114,7 @@ def _of_dtype(dtype: np.dtype[Any], aware: bool, name: str) -> Item:
     return str(dtype.newbyteorder("="))
 
 
-def _of_arrow(kind: Any, values: Any, pa: Any) -> Item | None:
+def _of_arrow(kind: Any, values: Any, pa: Any) -> Any:
     """Return the type that an Arrow type stands for; None to look at the values."""
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
@@ -124,6 +131,10 @@ def _of_arrow(kind: Any, values: Any, pa: Any) -> Item | None:
         return "utf8"
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return "binary"
+    if types.is_map(kind) and _is_text(types, kind.key_type):
+        pairs = [part for value in lane(values).objects() if value is not None for _, part in value]
+        inner, nullable = of_values(pairs)
+        return MapType(values=Element(type=inner, nullable=nullable))
     if types.is_dictionary(kind) and _is_text(types, kind.value_type):
         return DictionaryType(values="utf8", ordered=kind.ordered)
     return None

@@ -225,19 +225,18 @@ def open_source(data: Any, collector: Collector, at: str, *, width: int | None =
 
 
 def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:
-    lanes: list[tuple[Any, Any]] = []
+    columns = list(data.items())
+    lengths: list[int] = []
     for name, raw in data.items():
         path = join(at, field(str(name)))
         if not is_column(raw):
             hint = "Each column is a list with one value per row."
             raise collector.fail("type-mismatch", path, f"{kind(raw)} where a column (a list) is expected", hint=hint)
-        lanes.append((name, lane(raw)))
-    lengths = {len(part) for _, part in lanes}
-    if len(lengths) > 1:
-        first = len(lanes[0][1])
-        name = next(name for name, part in lanes if len(part) != first)
-        raise collector.fail("ragged", join(at, field(str(name))), "a column of another length than the first")
-    return ColumnSource(lanes, lengths.pop() if lengths else 0, at)
+        lengths.append(len(raw) if hasattr(raw, "__len__") else len(lane(raw)))
+    for (name, _), length in zip(columns, lengths, strict=True):
+        if length != lengths[0]:
+            raise collector.fail("ragged", join(at, field(str(name))), "a column of another length than the first")
+    return ColumnSource(columns, lengths[0] if lengths else 0, at)
 
 
 def _sequence(data: Sequence[Any], collector: Collector, at: str, width: int | None) -> Source:

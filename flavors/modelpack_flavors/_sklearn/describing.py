@@ -34,7 +34,8 @@ def refuse(message: str, hint: str = PICKLE_HINT) -> NoReturn:
 class Description:
     """The nodes of one model; ``members`` are the arrays they name.
 
-    Members are named by their digest, so equal ones are one. Nodes of mutable objects carry ``__id__``, the object's address: equal ids are one object.
+    Members are named by their digest, so equal ones are one. Nodes of mutable objects carry ``__id__``, the object's
+    address: equal ids are one object.
     """
 
     def __init__(self) -> None:
@@ -152,6 +153,9 @@ class Description:
             return _node(kind, "NdArrayNode", content=self._nested(value), type="json", shape=self.node(value.shape))
         if value.dtype.hasobject:
             refuse("an array in the model has fields that hold objects")
+        if value.ndim > 1 and not value.flags.forc and value.strides[0] < value.strides[-1]:
+            # A slice of an array in column order stays in column order: products then round as they did.
+            value = np.asfortranarray(value)
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         return _node(kind, "NdArrayNode", type="numpy", file=self._member(buffer.getvalue(), "npy"))
@@ -221,6 +225,9 @@ class Description:
         state = value.__getstate__()
         if isinstance(state, tuple) and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps part of its state in slots")
+        if isinstance(state, dict):
+            # An object that has put its own methods into its attributes says nothing new by that.
+            state = {name: item for name, item in state.items() if not _own_method(value, name, item)}
         return _node(kind, "ObjectNode", content=self.node(state))
 
     def _made(self, loader: str, kind: type, arguments: Any, state: Any) -> Node:
@@ -241,6 +248,12 @@ _LOSSES = frozenset(
         "sklearn.linear_model._sgd_fast.LossFunction",
     }
 )
+
+
+def _own_method(owner: Any, name: str, item: Any) -> bool:
+    if not isinstance(item, types.MethodType) or item.__self__ is not owner:
+        return False
+    return item.__func__ is getattr(type(owner), name, None)
 
 
 def _loss(value: Any) -> tuple[Any, Any]:

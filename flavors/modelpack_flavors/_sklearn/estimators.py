@@ -70,9 +70,9 @@ def hist_gradient_boosting(model: Any) -> Iterator[str]:
     yield from _bins(model._bin_mapper, model.n_features_in_)
     preprocessor = getattr(model, "_preprocessor", None)
     if preprocessor is not None:
-        names = [name for name, _, _ in preprocessor.transformers_]
-        kept = sum(len(list(preprocessor._transformer_to_input_indices[name])) for name in names)
-        kinds = {type(step).__name__ for _, step, _ in preprocessor.transformers_}
+        steps = [(name, step) for name, step, _ in preprocessor.transformers_ if step != "drop"]
+        kept = sum(len(list(preprocessor._transformer_to_input_indices[name])) for name, _ in steps)
+        kinds = {type(step).__name__ for _, step in steps}
         if kept != model.n_features_in_ or not kinds <= {"OrdinalEncoder", "FunctionTransformer"}:
             yield "its preprocessor gives another number of columns"
     for step in model._predictors:
@@ -133,10 +133,9 @@ def support_vectors(model: Any) -> Iterator[str]:
         yield "its counts of support vectors do not add up"
     if classifier and classes != len(model.classes_):
         yield "it has another number of classes than of counts"
-    if vectors.shape[0] != total and model.kernel != "precomputed":
-        yield "it has another number of support vectors than it says"
-    if model.kernel != "precomputed" and not callable(model.kernel) and vectors.shape[1] != model.n_features_in_:
-        yield "its support vectors are not as wide as its input"
+    own_kernel = model.kernel == "precomputed" or callable(model.kernel)
+    if not own_kernel and vectors.shape != (total, model.n_features_in_):
+        yield "it has another number of support vectors than it says, or they are not as wide as its input"
     pairs = classes * (classes - 1) // 2
     coefficients = model._dual_coef_
     if coefficients.shape != (classes - 1, total) or (sparse and coefficients.nnz != (classes - 1) * total):
@@ -145,8 +144,9 @@ def support_vectors(model: Any) -> Iterator[str]:
         yield "it has another number of intercepts than of pairs of classes"
     if not {len(model._probA), len(model._probB)} <= {0, pairs} or len(model._probA) != len(model._probB):
         yield "its probabilities are for another number of classes"
-    if model.kernel == "precomputed" or callable(model.kernel):
-        width = model.shape_fit_[0]
+    if own_kernel:
+        # libsvm looks the kernel's values up by the number of the support vector's row.
+        width = model.shape_fit_[0] if callable(model.kernel) else model.n_features_in_
         if not ((model.support_ >= 0) & (model.support_ < width)).all():
             yield "a support vector is not one of its rows"
 

@@ -58,7 +58,7 @@ def _metric_fits(metric: Any, columns: int) -> Iterator[str]:
         yield "its metric is for another number of columns"
     if kind == "MinkowskiDistance" and len(vector) not in (0, 1, columns):
         yield "its metric is for another number of columns"
-    if kind == "MahalanobisDistance" and (matrix.shape != (columns, columns) or len(vector) < columns):
+    if kind == "MahalanobisDistance" and matrix.shape != (columns, columns):
         yield "its metric is for another number of columns"
     if kind == "HaversineDistance" and columns != 2:
         yield "its metric is for two columns"

@@ -87,9 +87,10 @@ def inspect(data: bytes, entry: str, walk: type[Walk] | None = None) -> tuple[Au
 @lru_cache(maxsize=4096)
 def _scalar(text: str) -> Any:
     """Return the one JSON value that is neither list nor dict; NaN and the infinities are values here."""
-    if text[:1] in ("[", "{"):
-        raise ValueError("not a scalar")
-    return json.loads(text)
+    value = json.loads(text)
+    if isinstance(value, list | dict):
+        raise ValueError("not a single value")
+    return value
 
 
 def name_of(node: Mapping[str, Any]) -> str:
@@ -233,8 +234,8 @@ class Walk:
         if not isinstance(text, str):
             self.refuse("the content of a JsonNode is not a text")
         try:
-            return _scalar(text)
-        except ValueError:
+            return _scalar(text) if len(text) < 64 else _scalar.__wrapped__(text)
+        except (ValueError, RecursionError):
             self.refuse("a JsonNode is not a single value")
 
     def _DictNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802

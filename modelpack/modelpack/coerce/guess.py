@@ -157,7 +157,9 @@ def _tensor(raw: Any, name: str) -> Tensor:
 
 
 def _table(data: Any, default_name: str) -> Table:
-    source = open_source(data, Collector(error=SignatureError), "")
+    collector = Collector(error=SignatureError)
+    source = open_source(data, collector, "")
+    collector.finish()
     names = _names(source, data, default_name)
     if not names:
         raise SignatureError("data without columns shows no signature", code="data-empty")

@@ -1762,6 +1762,26 @@ def invalid_loads() -> None:
     )
 
 
+def invalid_defaults() -> None:
+    files = {"payloads/native/model.bin": skops()}
+    payload = {"native": {"format": "skops", "files": list(files), "entry": "payloads/native/model.bin"}}
+    uses = [{"name": "sklearn", "payloads": {"model": "native"}}]
+    for id_, description, param in [
+        ("type", "A default of another type.", {"name": "p", "type": "int8", "default": "1"}),
+        ("range", "A default that the type cannot hold.", {"name": "p", "type": "int8", "default": 128}),
+        (
+            "constraint",
+            "A default outside its constraints.",
+            {"name": "p", "type": "int8", "default": 1, "constraints": {"minimum": 2}},
+        ),
+    ]:
+        value = manifest(
+            files, payloads=payload, flavors=uses, signature={"params": [{"name": "q", "type": "bool"}, param]}
+        )
+        where = ("load", "param-invalid", "signature.params[1].default")
+        reject(f"load-default-{id_}", "05-signature.md#params", description, value, where, files, schema="accept")
+
+
 def _zip(*members: tuple[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -1794,6 +1814,7 @@ def main() -> None:
     invalid_paths()
     invalid_files()
     invalid_loads()
+    invalid_defaults()
     freeze()
 
 

@@ -257,3 +257,36 @@ def test_saving_writes_the_same_bytes_as_the_manifest_it_returns(tmp_path: Path)
     raw = (tmp_path / "pkg" / "modelpack.json").read_bytes()
     assert package.manifest.to_bytes() == raw
     assert package.digest == f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def test_what_save_writes_satisfies_the_schema(tmp_path: Path, schema: Any) -> None:
+    import pandas
+
+    frame = pandas.DataFrame(
+        {
+            "i": pandas.array([1, None], dtype="Int64"),
+            "f": [0.5, float("nan")],
+            "t": ["a", None],
+            "b": [True, False],
+            "c": pandas.Categorical(["x", "y"], ordered=True),
+            "d": pandas.to_datetime(["2024-01-01", "2024-01-02"]).tz_localize("Europe/Paris"),
+            "e": [[1], [2, 3]],
+        }
+    )
+    package = modelpack.save(
+        lambda data, threshold=0.5: [0.0] * len(data),
+        tmp_path / "pkg",
+        flavor="python",
+        example=frame,
+        description="é",
+        license="MIT",
+        authors=["A"],
+        task="other",
+        tags={"k": "v"},
+        provenance={"source": {"revision": "1"}},
+        metrics=[{"name": "m", "value": 1.5}],
+        dependencies=["numpy>=1"],
+    )
+    schema("manifest-1.0").validate(json.loads((tmp_path / "pkg" / "modelpack.json").read_bytes()))
+    modelpack.open(tmp_path / "pkg")
+    assert {"signature", "examples", "environment"} <= json.loads(package.manifest.to_bytes()).keys()

@@ -133,10 +133,16 @@ class Assembler:
         if isinstance(chunk.data, list):
             kept = chunk.data if rows is None else [chunk.data[row] for row in rows]
             return kept if keep is None else [{name: record.get(name) for name in keep} for record in kept]
-        columns = {name: self._column(chunk, frame, name, rows) for name in self._kept_names(chunk)}
-        if not columns:
+        names = self._kept_names(chunk)
+        if not names:
             return [{}] * (len(chunk) if rows is None else len(rows))
-        return to_records(pa.table(columns))
+        columns = [self._column(chunk, frame, name, rows) for name in names]
+        seen = {} if frame is None or chunk.wire == "python" else frame.columns or {}
+        fields = [
+            pa.field(name, column.type, metadata=cells.JSON if name in seen and seen[name].type == "any" else None)
+            for name, column in zip(names, columns, strict=True)
+        ]
+        return to_records(pa.table(columns, schema=pa.schema(fields)))
 
     def _records(self, chunk: Chunk, kept: list[Any], scored: pa.Table) -> list[dict[str, Any]]:
         found = to_records(scored)

@@ -65,8 +65,6 @@ def _default(value: Any) -> Any:
         return times.duration_text((value.days * 86400 + value.seconds) * 10**6 + value.microseconds, "us")
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
-    if isinstance(value, tuple):
-        return list(value)
     return str(value)
 
 
@@ -97,7 +95,11 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _each(counts, lambda count: times.duration_text(count, kind.unit))
     if _is_binary(kind) or pa.types.is_decimal(kind):
         return _each(column.to_pylist(), _default)
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        # Types that Arrow cannot write itself, such as intervals.
+        return _each(column.to_pylist(), str)
 
 
 def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:

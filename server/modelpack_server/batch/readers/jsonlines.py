@@ -23,7 +23,7 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     with source.open_raw() as raw, source.unpacked(raw) as stream:
         page = _Page(source)
         for number, line in enumerate(_lines(source, stream), start=1):
-            if not line.isspace():
+            if line.strip():
                 page.add(line, number)
             if page.seen == size:
                 yield page.chunk(raw.tell() if raw.seekable() else 0)
@@ -33,13 +33,12 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
-    first = stream.readline(MAX_LINE).removeprefix(_BOM)
-    if first:
-        yield first
+    mark = _BOM
     while line := stream.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise InputError(f"has a line longer than {MAX_LINE} bytes", code="line-too-long", path=source.name)
-        yield line
+        yield line.removeprefix(mark)
+        mark = b""
 
 
 class _Page:

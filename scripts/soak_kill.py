@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,14 +34,14 @@ spec = importlib.util.spec_from_file_location("doubler", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 table = {"x": [1.0, 2.0]}
-def save(target):
+def save(target, name):
     # The files beside the model make the save long enough to be hit in the middle.
-    modelpack.save(module.predict, target, example=table, code=[sys.argv[1], sys.argv[3]], name="doubler",
+    modelpack.save(module.predict, target, example=table, code=[sys.argv[1], sys.argv[3]], name=name,
                    overwrite=True, options={"form": "columns"})
 with tempfile.TemporaryDirectory() as elsewhere:
-    save(elsewhere + "/pkg")  # everything is imported now
+    save(elsewhere + "/pkg", "doubler")  # everything is imported now
 print("ready", flush=True)
-save(sys.argv[2])
+save(sys.argv[2], sys.argv[4])
 """
 
 
@@ -122,7 +123,10 @@ def soak_save(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
         (ballast / f"part{number}.py").write_bytes(b"# " + os.urandom(100_000).hex().encode() + b"\n")
     out.mkdir()
     target = out / "pkg"
-    line = [sys.executable, "-c", SAVE, str(source), str(target), str(ballast)]
+    line = [sys.executable, "-c", SAVE, str(source), str(target), str(ballast), "doubler"]
+    previous = folder / "previous"
+    subprocess.run([*line[:4], str(previous), str(ballast), "previous"], check=True, stdout=subprocess.DEVNULL)
+    old_digest = modelpack.open(previous).digest
     started = time.perf_counter()
     process = subprocess.Popen(line, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -134,9 +138,10 @@ def soak_save(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
     print(f"save: {length:.2f} s of work after {began - started:.2f} s of imports")
     counts: Counter[str] = Counter()
     for _ in range(kills):
-        if luck.random() < 0.5 and target.exists():
-            subprocess.run(["rm", "-rf", str(target)], check=True)
-        old = modelpack.open(target).digest if target.exists() else ""
+        subprocess.run(["rm", "-rf", str(target)], check=True)
+        old = old_digest if luck.random() < 0.5 else ""
+        if old:
+            shutil.copytree(previous, target)
         process = subprocess.Popen(line, stdout=subprocess.PIPE)
         assert process.stdout is not None
         if luck.random() < 0.9:

@@ -266,7 +266,7 @@ def test_extra_columns_are_ignored_unless_rejected() -> None:
 @pytest.mark.parametrize(
     ("data", "path"),
     [
-        (Split(["a", "a"], [[1, 2]]), "columns"),
+        (Split(["z", "z", "a", "a"], [[0, 0, 1, 2]]), "columns"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a"),
         (pa.table([[1], [2]], names=["a", "a"]), "a"),
     ],
@@ -357,7 +357,9 @@ def test_no_rows_by_position_are_fine(data: Any) -> None:
     assert coerce.inputs(data, table(Column(name="a", type="int64"))).rows == 0
 
 
-@pytest.mark.parametrize("data", [[], {"a": []}, Split(["a"], []), pd.DataFrame({"a": []})])
+@pytest.mark.parametrize(
+    "data", [[], {"a": []}, Split(["a"], []), pd.DataFrame({"a": []}), pd.DataFrame(), np.empty((0, 0))]
+)
 def test_no_rows_are_fine(data: Any) -> None:
     frame = coerce.inputs(data, table(Column(name="a", type="int64"), Column(name="z", type="utf8", optional=True)))
     assert (frame.rows, list(frame)) == (0, ["a"])
@@ -376,6 +378,32 @@ class Foreign:
 def test_other_libraries_come_through_arrow() -> None:
     frame = coerce.inputs(Foreign(pa.table({"a": [1, None]})), table(Column(name="a", type="int8", nullable=True)))
     assert shown(frame) == {"a": [1, None]}
+
+
+class Array:
+    """An array of another library, known by numpy's protocol only."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def test_other_libraries_come_through_numpy() -> None:
+    one = table(Column(name="a", type="int8"))
+    for data in ({"a": Array([1, 2])}, Array([[1], [2]]), Array([1, 2])):
+        assert shown(coerce.inputs(data, one)) == {"a": [1, 2]}
+    frame = coerce.inputs(Array(WANTED), MATRIX)
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == WANTED
+
+
+def test_tensors_are_no_table() -> None:
+    with pytest.raises(InputError, match="tensors where a table is expected"):
+        coerce.inputs(Frame(rows=1, tensors={"x": np.zeros(1)}), table(Column(name="a", type="int8")))
 
 
 def test_a_frame_is_data_too() -> None:
@@ -604,6 +632,7 @@ def test_rows_of_numbers_are_read_exactly(rows: list[Any], expected: Any) -> Non
         ([[1, 2.5], [True, 4]], "type-mismatch", "[1][0]"),
         ([[1, 2.5], [2**53 + 1, 4]], "not-exact", "[1][0]"),
         ([[1, 2.5], [10**400, 4]], "out-of-range", "[1][0]"),
+        ([[0.5, 10**400]], "out-of-range", "[0][1]"),
         ([[None, 2.5]], "null-not-allowed", "[0][0]"),
     ],
 )
@@ -700,6 +729,17 @@ def test_a_matrix_comes_in_many_forms(data: Any) -> None:
     frame = coerce.inputs(data, MATRIX)
     assert frame.tensors is not None
     assert (frame.rows, frame.tensors["x"].tolist(), frame.tensors["x"].dtype) == (2, WANTED, np.float64)
+
+
+def test_a_column_of_numbers_is_a_matrix_of_one_column() -> None:
+    """Even if it is called as the tensor is."""
+    frame = coerce.inputs(pd.DataFrame({"x": [1, 2]}), tensors(Tensor(name="x", dtype="int8", shape=("n", 1))))
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == [[1], [2]]
+
+
+def test_scalars_of_numpy_are_values_of_a_list() -> None:
+    frame = coerce.inputs([np.array(1), np.int8(2)], tensors(Tensor(name="x", dtype="int64", shape=("n",))))
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == [1, 2]
 
 
 def test_a_sparse_matrix_is_a_tensor() -> None:

@@ -39,10 +39,15 @@ class Source:
     width: int
     at: str
     bad: frozenset[int] | set[int] = frozenset()
+    by_row = True
 
     def column(self, index: int) -> Any:
         """Return the column as it came."""
         raise NotImplementedError
+
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        """Return the cells of these columns as lists of one length, rows if ``by_row``; None if they are no lists."""
+        return None
 
     def cell_path(self, row: int, index: int, name: str) -> str:
         """Return the path of one cell: in column ``index``, which the signature calls ``name``."""
@@ -104,6 +109,11 @@ class RowSource(Source):
             return [None if number in self.bad else row[index] for number, row in enumerate(self.data)]
         return [row[index] for row in self.data]
 
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        if len(places) == self.width and places == [*range(self.width)]:
+            return self.data
+        return [[row[place] for place in places] for row in self.data]
+
     def cell_path(self, row: int, index: int, name: str) -> str:
         return join(self._rows_at, f"[{row}][{index}]")
 
@@ -151,6 +161,14 @@ class RecordSource(Source):
         name = self.names[index]
         return [record.get(name) if isinstance(record, Mapping) else None for record in self.data]
 
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        assert self.names is not None
+        names = [self.names[place] for place in places]
+        try:
+            return [[record[name] for name in names] for record in self.data]
+        except KeyError:
+            return None
+
     def lacks(self, row: int, name: str) -> bool:
         return name not in self.data[row]
 
@@ -167,6 +185,8 @@ class RecordSource(Source):
 class ColumnSource(Source):
     """Named columns, whatever holds them."""
 
+    by_row = False
+
     def __init__(self, columns: Sequence[tuple[Any, Any]], rows: int, at: str, *, numbered: bool = False) -> None:
         self.at = at
         self.rows = rows
@@ -176,6 +196,10 @@ class ColumnSource(Source):
 
     def column(self, index: int) -> Any:
         return self._columns[index][1]
+
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        columns = [self._columns[place][1] for place in places]
+        return columns if all(type(column) is list for column in columns) else None
 
     def cell_path(self, row: int, index: int, name: str) -> str:
         if self.names is None:

@@ -22,6 +22,7 @@ _NONE = type(None)
 # Python types of which a whole list is one array.
 _INTS = frozenset({int})
 _FLOATS = frozenset({int, float})
+_DIGITS = frozenset("+-0123456789")
 
 
 def typed(source: Lane, dtype: Item, wire: Wire) -> Vector | None:
@@ -148,16 +149,17 @@ def _parsed(values: Sequence[Any], types: set[type], dtype: str) -> Array | None
     if not types <= {str}:
         return None
     text = "".join([value for value in values if value is not None])
-    # Python's float() also takes underscores and other alphabets' digits.
-    if not text.isascii() or "_" in text:
+    # Python's float() also takes underscores and other alphabets' digits; and it would round 1.00000000000000000001.
+    if not text.isascii() or "_" in text or (dtype not in EXACT_BITS and not _DIGITS.issuperset(text)):
         return None
     try:
         array = np.array([value or "nan" for value in values], dtype=object).astype(np.float64)
     except ValueError:
         return None
     empty = np.array([not value for value in values], dtype=bool)
-    # Large integers must be exact, and words such as "inf" have rules of their own.
-    return array if _small(array, dtype) and not (~np.isfinite(array) & ~empty).any() else None
+    # Large integers must be exact; words such as "inf" and tiny numbers have rules of their own.
+    odd = (~np.isfinite(array) & ~empty) | ((array == 0) if "e" in text.lower() else False)
+    return array if _small(array, dtype) and not odd.any() else None
 
 
 def _array(data: Array, missing: Array | None, aware: bool, dtype: Item) -> tuple[Array, Array | None] | None:
@@ -247,10 +249,7 @@ def _ticks(data: Array, missing: Array | None, dtype: str) -> tuple[Array, Array
     if data.dtype != dtype:
         if missing is not None:
             data = np.where(missing, np.zeros(1, data.dtype), data)
-        try:
-            out = data.astype(dtype)
-        except OverflowError:
-            return None
+        out = data.astype(dtype)
         # An overflow or a lost digit does not come back the same; a NaT was an overflow.
         if (out.astype(data.dtype) != data).any() or np.isnat(out).any():
             return None

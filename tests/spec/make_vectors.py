@@ -1782,6 +1782,22 @@ def invalid_defaults() -> None:
         reject(f"load-default-{id_}", "05-signature.md#params", description, value, where, files, schema="accept")
 
 
+def invalid_newer() -> None:
+    minor = "11-versioning.md#minor-versions"
+
+    def broken(id_: str, description: str, path: str, code: str = "field-invalid", **fields: Any) -> None:
+        reject(id_, minor, description, manifest(modelpack="1.4", **fields), ("fields", code, path))
+
+    at = "signature.inputs.columns[0].type"
+    broken("newer-minor-type", "A type that only the newer version has.", at, signature=column("int128"))
+    later = column({"kind": "later", "of": "int8"})
+    broken("newer-minor-kind", "A kind of type that only the newer version has.", at, signature=later)
+    entry = {**entries({"a": b"1"})[0], "role": "later"}
+    broken("newer-minor-role", "A role that only the newer version has.", "files[0].role", files=[entry])
+    broken("newer-minor-fault", "An unknown property, and a real fault behind it.", "version", version=2, a_later_one=1)
+    broken("newer-minor-missing", "What is REQUIRED stays so.", "name", "field-missing", name=None, a_later_one=1)
+
+
 def _zip(*members: tuple[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -1815,6 +1831,7 @@ def main() -> None:
     invalid_files()
     invalid_loads()
     invalid_defaults()
+    invalid_newer()
     freeze()
 
 

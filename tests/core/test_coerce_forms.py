@@ -198,6 +198,22 @@ def test_odd_names_are_quoted_in_paths() -> None:
         score({"inputs": {"odd name": ["x"]}}, table(Column(name="odd name", type="int64")))
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("größe", "params.größe"),
+        ("größe (m)", 'params["größe (m)"]'),
+        ("\ud800", r'params["\ud800"]'),
+        ("a\n", r'params["a\n"]'),
+        ("x" * 200 + "-", f'params["{"x" * 99}…"]'),
+    ],
+)
+def test_any_name_can_be_written_in_a_path(name: str, path: str) -> None:
+    with pytest.raises(InputError) as caught:
+        coerce.params({name: 1}, Signature())
+    assert caught.value.path == path
+
+
 def test_every_fault_is_told_up_to_a_hundred() -> None:
     signature = table(Column(name="a", type="int64"), Column(name="b", type="bool"))
     with pytest.raises(InputError, match="and 2 more") as caught:

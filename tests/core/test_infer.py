@@ -312,6 +312,15 @@ def test_a_series_is_a_column_of_its_name() -> None:
     assert columns(pa.array([1])) == {"input": "int64"}
 
 
+def test_deep_nesting_is_untyped_in_the_end() -> None:
+    deep: Any = 1
+    for _ in range(600):
+        deep = [deep]
+    records = [{"x": deep}]
+    assert coerce.inputs(records, infer.signature(records)).rows == 1
+    assert coerce.inputs(deep, Signature()).rows == 1
+
+
 def test_a_mixed_list_is_an_untyped_column() -> None:
     assert columns([1, "a"]) == {"input": "any"}
 

@@ -95,6 +95,13 @@ def test_pandas_values_are_exact(values: list[Any], dtype: Item, expected: Any) 
     assert render.to(frame(dtype, *values), "pandas")["x"][0] == expected
 
 
+@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option:DeprecationWarning")
+def test_text_is_as_pandas_2_holds_it() -> None:
+    with pd.option_context("future.infer_string", False):
+        made = render.to(frame("utf8", "a", None), "pandas")["x"]
+    assert (str(made.dtype), repr(made.tolist())) == ("object", "['a', nan]")
+
+
 def test_categories_keep_type_and_order() -> None:
     made = render.to(frame(DictionaryType(values="int16", categories=(3, 1), ordered=True), 1, None, 3), "pandas")["x"]
     assert (made.cat.categories.tolist(), str(made.cat.categories.dtype), made.cat.ordered) == ([3, 1], "int16", True)

@@ -144,14 +144,18 @@ def _is_text(types: Any, kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def of_values(values: Iterable[Any]) -> tuple[Any, bool]:
+# Deeper nesting is no table any more; and Python's stack is not endless.
+_DEEPEST = 32
+
+
+def of_values(values: Iterable[Any], depth: int = 0) -> tuple[Any, bool]:
     """Return the type of Python objects (an Item) and whether some are missing; ``any`` if nothing in common."""
     everything = list(values)
     present = [plain_scalar(value) for value in everything if not is_missing(value, "any", "python")]
     missing = len(present) < len(everything)
     if not present:
         return "any", True
-    kind = _common(present)
+    kind = _common(present, depth + 1)
     # Proof: what does not take its own values is no type for them.
     if kind != "any" and _refuses(present, kind):
         kind = "any"
@@ -164,11 +168,11 @@ def _refuses(values: list[Any], kind: Item) -> bool:
     return bool(refused)
 
 
-def _common(values: list[Any]) -> Item:
+def _common(values: list[Any], depth: int) -> Item:
     types = {_family(value) for value in values}
     if types == {float, int}:
         return "float64"
-    if len(types) != 1:
+    if len(types) != 1 or depth > _DEEPEST:
         return "any"
     match types.pop():
         case family if family is bool:
@@ -190,9 +194,9 @@ def _common(values: list[Any]) -> Item:
         case family if family is dt.timedelta:
             return DurationType(unit=_finest(values, "m"))  # type: ignore[arg-type]
         case family if family is list:
-            return _list(values)
+            return _list(values, depth)
         case family if family is dict:
-            return _struct(values)
+            return _struct(values, depth)
     return "any"
 
 
@@ -256,18 +260,18 @@ def _decimal(values: list[Decimal]) -> Item:
     return DecimalType(precision=max(38, min(76, scale + max(whole, 19))), scale=scale)
 
 
-def _list(values: list[Any]) -> Item:
-    kind, nullable = of_values(part for value in values for part in value)
+def _list(values: list[Any], depth: int) -> Item:
+    kind, nullable = of_values((part for value in values for part in value), depth)
     return ListType(items=Element(type=kind, nullable=nullable))
 
 
-def _struct(values: Sequence[Mapping[Any, Any]]) -> Item:
+def _struct(values: Sequence[Mapping[Any, Any]], depth: int) -> Item:
     names = {name: None for value in values for name in value}
     if not names or not all(isinstance(name, str) and name and len(name) <= 1024 for name in names):
         return "any"
     fields = []
     for name in names:
-        kind, nullable = of_values(value[name] for value in values if name in value)
+        kind, nullable = of_values((value[name] for value in values if name in value), depth)
         optional = not all(name in value for value in values)
         fields.append(StructField(name=name, type=kind, nullable=nullable, optional=optional))
     return StructType(fields=tuple(fields))

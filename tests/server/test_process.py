@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib.util
 import json
@@ -11,16 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 import modelpack
+from modelpack_server.app import build
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +54,16 @@ ROW: dict[str, Any] = {"seconds": 0.0, "task": "", "mark": "", "text": "x"}
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> modelpack.Package:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[modelpack.Package]:
     folder = tmp_path_factory.mktemp("package")
+    with pytest.MonkeyPatch.context() as patch:
+        # This fixture outlives the trust store that each test gets.
+        patch.setenv("MODELPACK_TRUST_STORE", str(folder / "store"))
+        yield made(folder)
+
+
+def made(folder: Path) -> modelpack.Package:
+    """Save the functions of SOURCE as a package."""
     source = folder / "tasks.py"
     source.write_text(SOURCE)
     spec = importlib.util.spec_from_file_location("tasks", source)
@@ -253,17 +264,25 @@ def test_json_logs_are_json(start: Start) -> None:
     assert "m4rk3r" not in json.dumps(lines)
 
 
+@pytest.fixture(scope="module")
+def limited(package: modelpack.Package) -> Iterator[Process]:
+    """A server that reads a kilobyte, shared by the tests that leave it as it was."""
+    server = Process(str(package.path), "--port", "0", "--allow-code", package.digest, "--max-body", "1K")
+    yield server
+    assert server.stop()[0] == 0
+
+
 class TestBodyLimit:
     """A body that is too large is refused before it is held."""
 
-    def test_by_its_length(self, start: Start) -> None:
-        server = start("--max-body", "1K")
+    def test_by_its_length(self, limited: Process) -> None:
+        server = limited
         status, problem, headers = server.request("POST", "/invocations", b" " * 5_000_000)
         assert (status, problem["code"], headers["connection"]) == (413, "body-too-large", "close")
         assert server.request("POST", "/invocations", b" " * 1024)[0] == 400
 
-    def test_by_what_arrives(self, start: Start) -> None:
-        server = start("--max-body", "1K")
+    def test_by_what_arrives(self, limited: Process) -> None:
+        server = limited
         connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
         chunks = (b"x" * 1000 for _ in range(1000))
         connection.request(
@@ -272,8 +291,8 @@ class TestBodyLimit:
         assert connection.getresponse().status == 413
         connection.close()
 
-    def test_before_the_body_is_sent(self, start: Start) -> None:
-        server = start("--max-body", "1K")
+    def test_before_the_body_is_sent(self, limited: Process) -> None:
+        server = limited
         head = (
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
@@ -282,21 +301,20 @@ class TestBodyLimit:
             client.sendall(head)
             assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
-    def test_a_length_that_lies_is_no_way_around(self, start: Start) -> None:
-        server = start("--max-body", "1K")
+    def test_a_length_that_lies_is_no_way_around(self, limited: Process) -> None:
+        server = limited
         head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
         with socket.create_connection((server.host, server.port), timeout=PATIENCE) as client:
             client.sendall(head + b" " * 100_000)
             assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_client_that_leaves_disturbs_nobody(start: Start) -> None:
-    server = start()
+def test_a_client_that_leaves_disturbs_nobody(limited: Process) -> None:
+    server = limited
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
     with socket.create_connection((server.host, server.port), timeout=PATIENCE) as client:
         client.sendall(head + b"{")
     assert server.score()[0] == 200
-    assert server.stop() == (0, "")
 
 
 def test_rubbish_is_no_request(start: Start) -> None:
@@ -414,6 +432,17 @@ class TestStart:
         assert option in done.stderr
 
 
+def test_a_stop_while_loading_is_no_failure(start: Start, package: modelpack.Package) -> None:
+    command = [str(Path(sys.executable).with_name("modelpack")), "serve", str(package.path)]
+    command += ["--port", "0", "--workers", "2", "--allow-code", package.digest]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Its workers are its children: once they are there, its signal handlers are.
+    until(lambda: len(psutil.Process(process.pid).children()) == 2)
+    process.terminate()
+    _, log = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, log) == (0, "")
+
+
 def test_ipv6_where_the_machine_has_it(start: Start) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -425,17 +454,10 @@ def test_ipv6_where_the_machine_has_it(start: Start) -> None:
 
 
 def test_an_app_runs_in_any_asgi_server(package: modelpack.Package) -> None:
-    import httpx
-
-    from modelpack_server.app import build
-
     app = build(modelpack.load(package.path, allow_code=package.digest))
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://model") as client:
             return await client.post("/invocations", json={"dataframe_records": [ROW]})
 
-    import asyncio
-
     assert asyncio.run(ask()).json()["predictions"] == [{"pid": os.getpid(), "text": "x"}]
-    assert threading.current_thread() is threading.main_thread()

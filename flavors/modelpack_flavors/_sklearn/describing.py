@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from modelpack.errors import SaveError
+from modelpack_flavors._sklearn.neighbors import TREES
 
 __all__ = ["Description", "refuse"]
 
@@ -223,11 +224,13 @@ class Description:
         if not hasattr(value, "__dict__") and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps its state where nobody can read it")
         state = value.__getstate__()
+        if names & TREES:
+            # How often the tree was asked, and what that took, is no part of the model.
+            state = (*state[:7], 0, 0, 0, 0, *state[11:])
         if isinstance(state, tuple) and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps part of its state in slots")
         if isinstance(state, dict):
-            # An object that has put its own methods into its attributes says nothing new by that.
-            state = {name: item for name, item in state.items() if not _own_method(value, name, item)}
+            state = {name: item for name, item in state.items() if not _says_nothing(value, name, item)}
         return _node(kind, "ObjectNode", content=self.node(state))
 
     def _made(self, loader: str, kind: type, arguments: Any, state: Any) -> Node:
@@ -250,7 +253,10 @@ _LOSSES = frozenset(
 )
 
 
-def _own_method(owner: Any, name: str, item: Any) -> bool:
+def _says_nothing(owner: Any, name: str, item: Any) -> bool:
+    """Say whether an attribute means nothing in another process: an address, or the object's own method."""
+    if name == "_stop_words_id":
+        return True
     if not isinstance(item, types.MethodType) or item.__self__ is not owner:
         return False
     return item.__func__ is getattr(type(owner), name, None)

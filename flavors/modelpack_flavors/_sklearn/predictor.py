@@ -35,6 +35,11 @@ class Scorer:
     form: Form
     flat: bool = False
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that score new rows."""
+        return methods_of(self.model)
+
     def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
         """Return the model's own answer.
 

@@ -78,6 +78,17 @@ def test_a_member_that_a_record_lacks_is_missing(model: Model, read: Any, tmp_pa
         assert [row["id"] for row in read(tmp_path / f"o.{output}")] == [1, None]
 
 
+@pytest.mark.parametrize("output", ["jsonl", "parquet", "csv"])
+def test_a_member_that_no_record_has_cannot_be_kept(model: Model, tmp_path: Path, output: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x":1,"n":1,"name":"a","id":1}\n' * 3)
+    with pytest.raises(InputError, match=r"in\.jsonl: no row has a member 'idd' to keep"):
+        predict_files(
+            model, [tmp_path / "in.jsonl"], tmp_path / f"o.{output}", Options(keep=("id", "idd"), batch_size=2)
+        )
+    (tmp_path / "none.jsonl").write_text("")
+    assert predict_files(model, [tmp_path / "none.jsonl"], tmp_path / f"o.{output}", Options(keep=("idd",))).rows == 0
+
+
 def test_an_answer_named_like_a_kept_column_gets_another_name(make_model: Any, read: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1.0], "prediction": ["old"], "prediction_prediction": [0]}), tmp_path / "in.parquet")
     model = make_model(Signature(inputs=X), lambda d, p: d["x"])

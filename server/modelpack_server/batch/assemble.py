@@ -37,6 +37,8 @@ class Assembler:
         self._names: list[str] | None = None
         self._schema: pa.Schema | None = None
         self._answers: list[str] = []
+        self._json = False
+        self._unseen = set(wanted.keep or ())
 
     def add(self, chunk: Chunk, frame: Frame | None, scored: pa.Table, rows: np.ndarray[Any, Any] | None) -> Rows:
         """Return what is written for the rows of ``chunk`` with the numbers ``rows`` (None: all).
@@ -46,6 +48,7 @@ class Assembler:
         if self._names is None:
             self._names = self._kept_names(chunk)
             self._first = chunk.source.name
+            self._json = isinstance(chunk.data, list) and bool(chunk.data)
             self._answers = answers.rename(scored, self._names).column_names
         elif len(self._answers) != scored.num_columns:
             raise OutputError(
@@ -54,12 +57,20 @@ class Assembler:
                 path=chunk.source.name,
             )
         scored = scored.rename_columns(self._answers)
+        if isinstance(chunk.data, list) and self._unseen:
+            self._unseen.difference_update(*chunk.data)
         if self._output == "jsonl":
             return self._records(chunk, self._kept_records(chunk, frame, rows), scored)
         self._refuse_new(chunk)
         columns = {name: self._column(chunk, frame, name, rows) for name in self._names}
         columns.update(zip(scored.column_names, scored.columns, strict=True))
         return self._table(chunk, columns)
+
+    def finish(self) -> None:
+        """Check what only the whole tells: a member to keep that no record had is a slip of the pen."""
+        if self._unseen and self._json:
+            name = min(self._unseen)
+            raise InputError(f"no row has a member {name!r} to keep", code="keep-missing", path=self._first)
 
     def _kept_names(self, chunk: Chunk) -> list[str]:
         if not isinstance(chunk.data, list):

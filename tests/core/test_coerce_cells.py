@@ -492,6 +492,7 @@ def test_days_beyond_date32_are_refused() -> None:
     ("values", "dtype", "wire"),
     [
         ([10**400, 0.5], "float64", "json"),
+        ([2**70], "int64", "json"),
         ([2**24 + 1, 0.5], "float32", "json"),
         (["1.00000000000000000001"], "int64", "text"),
         (["9007199254740993"], "float64", "text"),

@@ -642,6 +642,11 @@ def test_rows_of_numbers_are_read_exactly(rows: list[Any], expected: Any) -> Non
     assert shown(coerce.inputs(swapped, DOUBLES, wire="json")) == expected
 
 
+def test_records_of_numbers_may_lack_a_key() -> None:
+    rows = [{"a": 1, "b": 2}, {"a": 3}]
+    assert shown(coerce.inputs(rows, DOUBLES, wire="json")) == {"a": [1.0, 3.0], "b": [2.0, None]}
+
+
 @pytest.mark.parametrize(
     ("rows", "code", "place"),
     [
@@ -706,6 +711,9 @@ def test_without_inputs_in_the_signature_nothing_is_checked() -> None:
     assert shown(frame) == {"a": [1, "x"], "b": [1.5, None]}
     assert frame.columns is not None and frame.columns["a"].type == "any"
     assert coerce.inputs([[1.0, 2.0]], Signature()).tensors is not None
+    with pytest.raises(InputError, match="two columns have the same name") as caught:
+        coerce.inputs(Split(["a", "a"], [[1, 2]]), Signature(), at="dataframe_split")
+    assert (caught.value.code, caught.value.path) == ("data-invalid", "dataframe_split")
     whole = coerce.inputs("just text", Signature())
     assert whole.columns is not None and whole.columns["value"].type == coerce.JSON
 

@@ -12,6 +12,7 @@ from modelpack.coerce import guess
 from modelpack.coerce.columns import objects
 from modelpack.coerce.faults import Collector, join
 from modelpack.coerce.lanes import is_column
+from modelpack.coerce.parts import is_table
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Source, open_source
 from modelpack.coerce.tables import table
@@ -38,17 +39,19 @@ def inputs(data: Any, signature: Signature, *, wire: Wire = "python", at: str = 
         InputError: a value does not fit; carries up to 100 faults with path, row and column.
     """
     collector = Collector()
-    frame = _inputs(data, _io(data, signature), wire, at, collector)
+    frame = _inputs(data, _io(data, signature, at), wire, at, collector)
     collector.finish()
     return frame
 
 
-def _io(data: Any, signature: Signature) -> Table | Tensors | None:
+def _io(data: Any, signature: Signature, at: str) -> Table | Tensors | None:
     if signature.inputs is not None:
         return signature.inputs
     try:
         return guess.io(data)
-    except SignatureError:
+    except SignatureError as exc:
+        if is_table(data):
+            raise InputError(exc.message, code="data-invalid", path=at, hint=exc.hint) from exc
         return None
 
 
@@ -73,7 +76,7 @@ def tolerant(
     Raises:
         InputError: the data cannot be read at all (a missing column, a wrong shape).
     """
-    io = _io(data, signature)
+    io = _io(data, signature, at)
     if isinstance(io, Tensors) and isinstance(data, list):
         return _tolerant_tensors(data, io, wire, at)
     collector = Collector(tolerant=True)

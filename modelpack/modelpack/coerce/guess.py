@@ -9,7 +9,7 @@ import numpy as np
 
 from modelpack.coerce.columns import objects
 from modelpack.coerce.faults import Collector
-from modelpack.coerce.kinds import column_type, of_values
+from modelpack.coerce.kinds import column_type, is_name, of_values
 from modelpack.coerce.lanes import lane
 from modelpack.coerce.sources import Source, Split, is_sparse, open_source
 from modelpack.dtypes import ELEMENTS
@@ -39,7 +39,8 @@ def io(data: Any, *, default_name: str = "input") -> Table | Tensors:
     if is_sparse(data) or _is_array(data):
         return Tensors(tensors=(_tensor(data, default_name),))
     if isinstance(data, Mapping) and _holds_tensors(data):
-        return Tensors(tensors=tuple(_tensor(value, str(name)) for name, value in data.items()))
+        _check(list(data))
+        return Tensors(tensors=tuple(_tensor(value, name) for name, value in data.items()))
     if isinstance(data, list | tuple) and data and not any(isinstance(row, Mapping) for row in data):
         return _sequence(data, default_name)
     return _table(data, default_name)
@@ -178,11 +179,17 @@ def _names(source: Source, data: Any, default_name: str) -> list[str]:
                 "the columns have no names", code="name-invalid", hint="Name them, for example df.add_prefix('x')."
             )
         return [default_name]
-    for name in source.names:
-        if not isinstance(name, str) or not name:
+    _check(source.names)
+    return source.names
+
+
+def _check(names: list[Any]) -> None:
+    for name in names:
+        if not is_name(name):
             raise SignatureError(
                 f"a column is called {name!r}; names are text",
                 code="name-invalid",
                 hint="Name the columns, for example df.columns = df.columns.astype(str).",
             )
-    return source.names
+    if len(set(names)) < len(names):
+        raise SignatureError("two columns have the same name", code="name-invalid")

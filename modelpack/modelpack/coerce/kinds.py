@@ -30,7 +30,7 @@ from modelpack.dtypes import (
 from modelpack.errors import SignatureError
 from modelpack.optional import loaded
 
-__all__ = ["column_type", "of_values"]
+__all__ = ["column_type", "is_name", "of_values"]
 
 _UNITS = {"s": "s", "ms": "ms", "us": "us", "ns": "ns", "m": "s", "h": "s"}
 _DAYS = {"D", "W", "M", "Y"}
@@ -265,9 +265,20 @@ def _list(values: list[Any], depth: int) -> Item:
     return ListType(items=Element(type=kind, nullable=nullable))
 
 
+def is_name(name: Any) -> bool:
+    """Say whether a signature can hold the name: text, not empty, not endless, and Unicode."""
+    if not isinstance(name, str) or not 0 < len(name) <= 1024:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _struct(values: Sequence[Mapping[Any, Any]], depth: int) -> Item:
     names = {name: None for value in values for name in value}
-    if not names or not all(isinstance(name, str) and name and len(name) <= 1024 for name in names):
+    if not names or not all(map(is_name, names)):
         return "any"
     fields = []
     for name in names:

@@ -30,8 +30,6 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
     """
     if frame.columns is not None and [vector.type for vector in frame.columns.values()] == [coerce.JSON]:
         return _json(render.plain(frame), rows)
-    if frame.rows != rows:
-        raise _wrong(f"{frame.rows} answers", rows)
     if frame.columns is not None:
         return to_arrow(frame)
     return _tensors(frame.tensors or {}, frozenset())

@@ -146,7 +146,7 @@ class Assembler:
             return kept if keep is None else [{name: record.get(name) for name in keep} for record in kept]
         names = self._kept_names(chunk)
         if not names:
-            return [{}] * (len(chunk) if rows is None else len(rows))
+            return [{} for _ in range(len(chunk) if rows is None else len(rows))]
         columns = [self._column(chunk, frame, name, rows) for name in names]
         seen = {} if frame is None or chunk.wire == "python" else frame.columns or {}
         fields = [
@@ -164,7 +164,10 @@ class Assembler:
                     code="keep-clash",
                     path=chunk.source.name,
                 )
-        return [{**record, **answer} for record, answer in zip(kept, found, strict=True)]
+            # The records are ours: they came from the reader and go to the writer.
+        for record, answer in zip(kept, found, strict=True):
+            record.update(answer)
+        return kept
 
 
 def to_records(table: pa.Table) -> list[dict[str, Any]]:

@@ -241,14 +241,49 @@ def test_dictionaries_grow_from_file_to_file(make_model: Any, tmp_path: Path) ->
     assert pa.types.is_dictionary(found.schema.field("c").type)
 
 
-def test_members_of_json_that_change_type_are_refused_in_tables(model: Model, tmp_path: Path) -> None:
-    lines = [{"x": 1, "n": 1, "name": "a", "id": i} for i in (None, None, "a", 1)]
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((None, None, "a", 1), "values of several types|int64 here, string before"),
+        ((1, 2, 1.5, 3), "double here, int64 before"),
+        ((1, 2, True, 3), "values of several types|bool here, int64 before"),
+        ((1.5, 2, 2**53 + 1, 3), "values of several types|int64 here, double before"),
+        ((1, 2, 2**70, 3), "not all int64|values of several types"),
+        (({"a": 1}, {"a": 2}, {"a": 1, "b": 2}, None), "not all struct"),
+        (([1], [2], [1.5], None), "not all list"),
+        (([1], [2], [True], None), "not all list"),
+    ],
+)
+def test_members_of_json_that_change_type_are_refused_in_tables(
+    model: Model, tmp_path: Path, values: tuple[Any, ...], reason: str
+) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    for size, reason in ((2, "not all string"), (4, "values of several types")):
-        with pytest.raises(InputError, match=f"kept column 'id' has {reason}"):
-            predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=size))
+    with pytest.raises(InputError, match=f"kept column 'id' has ({reason})"):
+        predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
+    predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.jsonl")
+    found = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert repr(found) == repr(list(values))
+
+
+@pytest.mark.parametrize(
+    "values", [(None, "a", None), (1.5, 2, None), ([1], [], None), ({"a": [None]}, {"a": []}, None), (7, 2.0, 3)]
+)
+def test_members_of_json_that_fit_the_first_are_kept(
+    model: Model, read: Any, tmp_path: Path, values: tuple[Any, ...]
+) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
+    assert [row["id"] for row in read(tmp_path / "o.parquet")] == list(values)
+
+
+def test_members_of_json_are_text_in_csv(model: Model, tmp_path: Path) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": i} for i in (None, True, "a", 1, [1], "", 2.5)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.csv")
-    assert [line.split(",")[3] for line in (tmp_path / "o.csv").read_text().splitlines()] == ["id", "", "", "a", "1"]
+    found = [line.split(",")[3] for line in (tmp_path / "o.csv").read_text().splitlines()]
+    assert found == ["id", "", "true", "a", "1", "[1]", '""', "2.5"]
 
 
 def test_new_members_of_json_are_refused_in_tables(model: Model, tmp_path: Path) -> None:

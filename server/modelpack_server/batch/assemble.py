@@ -116,13 +116,21 @@ class Assembler:
         return self._inferred(chunk, name, values)
 
     def _inferred(self, chunk: Chunk, name: str, values: Sequence[Any]) -> pa.ChunkedArray:
+        """Return JSON values as a column of the type that the first rows gave it."""
         known = self._schema.field(name).type if self._schema is not None else None
         try:
-            column = pa.array(values, type=known)
+            column = pa.array(values)
+            if known is not None and pa.types.is_nested(known) and column.type != known:
+                column = pa.array(values, type=known)
+                if repr(column.to_pylist()) != repr(values):
+                    # Arrow leaves out members of a struct that its type does not have, and cuts fractions off.
+                    raise _differs(chunk, name, f"not all {known}")
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as exc:
             raise _differs(chunk, name, "values of several types" if known is None else f"not all {known}") from exc
-        # A column without a value yet: text is what most of them turn out to be.
-        return pa.chunked_array([column.cast(pa.string()) if pa.types.is_null(column.type) else column])
+        if pa.types.is_null(column.type):
+            # No value yet: text is what most of such columns turn out to be.
+            column = pa.nulls(len(values), known or pa.string())
+        return pa.chunked_array([column])
 
     def _table(self, chunk: Chunk, columns: dict[str, Any]) -> pa.Table:
         count = max((len(column) for column in columns.values() if column is not None), default=0)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import modelpack
 from modelpack.errors import SaveError, UsageError
@@ -34,6 +35,9 @@ def coverage_script() -> Any:
     loader.exec_module(module)
     return module
 
+
+# On toy data threads only wait for each other.
+threadpoolctl.threadpool_limits(1)
 
 with warnings.catch_warnings():
     # Estimators that are on their way out say so when they are made; that is not the point here.
@@ -158,7 +162,7 @@ def test_skops_itself_reads_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     """Hash seeds and addresses differ from process to process; the files do not."""
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, Path(__file__).with_name("sklearn_digests.py"), SCRIPT]
     ran = subprocess.run(command, env=environment, capture_output=True, check=True)
     theirs = json.loads(ran.stdout)

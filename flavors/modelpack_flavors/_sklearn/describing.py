@@ -231,6 +231,8 @@ class Description:
             refuse(f"a {kind.__module__}.{kind.__name__} keeps part of its state in slots")
         if isinstance(state, dict):
             state = {name: item for name, item in state.items() if not _says_nothing(value, name, item)}
+            if "sklearn.preprocessing._label.MultiLabelBinarizer" in names:
+                state["_cached_dict"] = None  # filled when it is first used
         return _node(kind, "ObjectNode", content=self.node(state))
 
     def _made(self, loader: str, kind: type, arguments: Any, state: Any) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "PROBES"]
 
 
 def decision_tree(model: Any) -> Iterator[str]:
@@ -44,8 +44,6 @@ def bagging(model: Any) -> Iterator[str]:
 
 def gradient_boosting(model: Any) -> Iterator[str]:
     """Check that the trees are regressors of one value for the model's columns, as many per step as outputs."""
-    import numpy as np
-
     if not hasattr(model, "estimators_"):
         return
     stages = model.estimators_
@@ -57,7 +55,17 @@ def gradient_boosting(model: Any) -> Iterator[str]:
             yield "one of its trees is for another number of columns"
         elif one.tree_.n_outputs != 1 or one.tree_.max_n_classes != 1:
             yield "one of its trees has more than one value"
-    # What the initial estimator answers is the array into which compiled code adds.
+
+
+def initial_estimator(model: Any) -> Iterator[str]:
+    """Ask the initial estimator of gradient boosting about one row: compiled code adds into the array it answers.
+
+    Only for a model whose parts have all been checked.
+    """
+    import numpy as np
+
+    if not hasattr(model, "estimators_"):
+        return
     initial = model._raw_predict_init(np.zeros((1, model.n_features_in_)))
     if initial.shape != (1, model.n_trees_per_iteration_) or initial.dtype != np.float64:
         yield "its initial estimator has another number of outputs"
@@ -210,4 +218,9 @@ CHECKS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": tree_predictor,
     "sklearn.svm._base.BaseLibSVM": support_vectors,
     "sklearn.tree._classes.BaseDecisionTree": decision_tree,
+}
+
+# Checks that call the model, for when everything below it is known to be sound.
+PROBES: Mapping[str, Callable[[Any], Iterator[str]]] = {
+    "sklearn.ensemble._gb.BaseGradientBoosting": initial_estimator,
 }

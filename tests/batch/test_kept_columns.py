@@ -214,11 +214,37 @@ class TestSeveralFilesIntoOne:
         rows = score(first, pa.table({"id": pa.array([7], pa.int8()), "x": [2.0]}))
         assert [row["id"] for row in rows] == [1, 7]
 
-    @pytest.mark.parametrize("other", [pa.array(["1"]), pa.array([1.5]), pa.array([True])])
-    def test_another_type_is_refused(self, score: Any, other: pa.Array) -> None:
-        first = pa.table({"id": pa.array([1], pa.int64()), "x": [1.0]})
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (pa.array([1]), pa.array(["1"])),
+            (pa.array([1]), pa.array([1.5])),
+            (pa.array([1]), pa.array([True])),
+            (pa.array([1.5]), pa.array([2**53 + 1])),
+            (pa.array([1.5], pa.float32()), pa.array([0.1])),
+            (pa.array([0], pa.timestamp("s", "UTC")), pa.array([0], pa.timestamp("s"))),
+            (pa.array([0], pa.timestamp("ms")), pa.array([1], pa.timestamp("us"))),
+            (pa.array([[1]]), pa.array([["a"]])),
+            (pa.array(["a"]).dictionary_encode(), pa.array([1]).dictionary_encode()),
+        ],
+    )
+    def test_another_type_is_refused(self, score: Any, one: pa.Array, other: pa.Array) -> None:
         with pytest.raises(InputError, match="kept column 'id' has"):
-            score(first, pa.table({"id": other, "x": [2.0]}))
+            score(pa.table({"id": one, "x": [1.0]}), pa.table({"id": other, "x": [2.0]}))
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (pa.array([1.5]), pa.array([1.5], pa.float32())),
+            (pa.array([1.5]), pa.array([2])),
+            (pa.array([0], pa.timestamp("ms", "UTC")), pa.array([1], pa.timestamp("s", "Asia/Tokyo"))),
+            (pa.array(["a"]), pa.array(["b"], pa.large_string())),
+            (pa.array(["a"]), pa.nulls(1)),
+        ],
+    )
+    def test_a_type_that_fits_is_taken(self, score: Any, one: pa.Array, other: pa.Array) -> None:
+        rows = score(pa.table({"id": one, "x": [1.0]}), pa.table({"id": other, "x": [2.0]}))
+        assert [row["id"] for row in rows] == [one[0].as_py(), other[0].as_py()]
 
     def test_dictionaries_and_their_values_are_alike(self, score: Any) -> None:
         plain, packed = pa.array(["a"]), pa.array(["b"]).dictionary_encode()

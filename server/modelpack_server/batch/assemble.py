@@ -224,8 +224,13 @@ def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_dictionary(found) or pa.types.is_dictionary(wanted):
         inner = [t.value_type if pa.types.is_dictionary(t) else t for t in (found, wanted)]
         return bool(inner[0] == inner[1])
-    tests = (_is_number, _is_text, pa.types.is_timestamp, pa.types.is_decimal, pa.types.is_duration)
-    return any(test(found) and test(wanted) for test in tests)
+    if pa.types.is_timestamp(found) and pa.types.is_timestamp(wanted):
+        return (found.tz is None) == (wanted.tz is None)
+    if pa.types.is_floating(found) and pa.types.is_floating(wanted):
+        return bool(found.bit_width <= wanted.bit_width)  # rounding passes for safe
+    return any(
+        test(found) and test(wanted) for test in (_is_number, _is_text, pa.types.is_decimal, pa.types.is_duration)
+    )
 
 
 def _is_number(kind: pa.DataType) -> bool:

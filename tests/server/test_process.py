@@ -198,7 +198,7 @@ def test_a_stop_finishes_what_is_in_flight(start: Start, tmp_path: Path, number:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_nothing(start: Start, workers: str) -> None:
-    """Clients that keep their connection get answers, then one 503 each, then no connection; never a reset."""
+    """Clients that keep their connection get answers, then at most one 503, then no connection; never a reset."""
     server = start("--workers", workers, "--threads", "4")
     body = json.dumps({"dataframe_records": [{**ROW, "seconds": 0.01}]})
     answered = threading.Semaphore(0)
@@ -223,7 +223,8 @@ def test_a_stop_under_load_loses_nothing(start: Start, workers: str) -> None:
         assert server.stop() == (0, "")
         for each in clients:
             *before, last = each.result()
-            assert (set(before), last) == ({200}, 503)
+            assert set(before) == {200}
+            assert last in (200, 503)
 
 
 def test_a_request_that_comes_while_stopping_is_told(start: Start, tmp_path: Path) -> None:

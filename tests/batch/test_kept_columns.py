@@ -229,7 +229,7 @@ class TestSeveralFilesIntoOne:
         ],
     )
     def test_another_type_is_refused(self, score: Any, one: pa.Array, other: pa.Array) -> None:
-        with pytest.raises(InputError, match="kept column 'id' has"):
+        with pytest.raises(InputError, match="the column 'id' has"):
             score(pa.table({"id": one, "x": [1.0]}), pa.table({"id": other, "x": [2.0]}))
 
     @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_members_of_json_that_change_type_are_refused_in_tables(
 ) -> None:
     lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(InputError, match=f"kept column 'id' has ({reason})"):
+    with pytest.raises(InputError, match=f"the column 'id' has ({reason})"):
         predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
     predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.jsonl")
     found = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]

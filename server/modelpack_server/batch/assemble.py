@@ -243,7 +243,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _differs(chunk: Chunk, name: str, how: str) -> InputError:
     return InputError(
-        f"the kept column {name!r} has {how}; one output file has one type for a column",
+        f"the column {name!r} has {how}; one output file has one type for a column",
         code="columns-differ",
         path=chunk.source.name,
         hint="Leave it out (--keep), write JSON Lines, or write each file to its own (-o DIRECTORY/).",

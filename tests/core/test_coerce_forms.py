@@ -900,6 +900,20 @@ def test_tolerant_tensors_keep_the_rows_that_fit() -> None:
     assert (good.rows, kept.tolist(), faults) == (1, [0], [])
 
 
+def test_tolerant_reads_rows_of_several_tensors() -> None:
+    rows = [{"ids": [1], "mask": [True]}, {"ids": [1], "mask": [1]}, {"ids": [1]}, {"ids": [2], "mask": [False]}]
+    frame, kept, faults = coerce.tolerant(rows, TWO, wire="json", at="instances")
+    assert (frame.rows, kept.tolist()) == (2, [0, 3])
+    assert [(fault.row, fault.path) for fault in faults] == [(1, "instances[1].mask[0]"), (2, "instances[2]")]
+
+
+def test_tolerant_does_not_guess_rows_of_ragged_tensors() -> None:
+    with pytest.raises(InputError, match="a list of 1 among lists of 2"):
+        coerce.tolerant({"x": [[1, 2], [3]]}, MATRIX)
+    frame, kept, _ = coerce.tolerant({"x": [[1, 2], [3, "y"]]}, MATRIX)
+    assert (frame.rows, kept.tolist()) == (1, [0])
+
+
 def test_tolerant_tensors_of_free_size_keep_to_the_first() -> None:
     free = tensors(Tensor(name="x", dtype="int64", shape=("n", "m")))
     frame, kept, faults = coerce.tolerant([[1, 2], [3], [4, 5]], free)

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelpack.coerce import guess
 from modelpack.coerce.columns import objects
-from modelpack.coerce.faults import Collector, join
+from modelpack.coerce.faults import CAP, Collector, join
 from modelpack.coerce.lanes import is_column
 from modelpack.coerce.parts import is_table
 from modelpack.coerce.scalars import Wire
@@ -82,6 +82,9 @@ def tolerant(
     collector = Collector(tolerant=True)
     frame = _inputs(data, io, wire, at, collector)
     collector.finish()
+    if isinstance(io, Tensors) and not all(tensor.optional or tensor.name in frame for tensor in io.tensors):
+        # Lists that are not of one shape: which rows are to go cannot be told from outside.
+        raise InputError.from_faults(collector.faults[:CAP])
     bad = {fault.row for fault in collector.faults}
     if not bad:
         return frame, np.arange(frame.rows), []
@@ -122,7 +125,7 @@ def _tolerant_tensors(
         good.append(number)
         parts.append(part)
     if not parts:
-        raise InputError.from_faults(faults[:100])
+        raise InputError.from_faults(faults[:CAP])
     arrays = {name: np.concatenate([(part.tensors or {})[name] for part in parts]) for name in parts[0]}
     return Frame(rows=len(good), tensors=arrays), np.array(good, dtype=np.intp), faults
 

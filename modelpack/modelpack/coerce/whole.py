@@ -153,7 +153,7 @@ def _parsed(values: Sequence[Any], types: set[type], dtype: str) -> Array | None
     if not text.isascii() or "_" in text or (dtype not in EXACT_BITS and not _DIGITS.issuperset(text)):
         return None
     try:
-        array = np.array([value or "nan" for value in values], dtype=object).astype(np.float64)
+        array = np.array([float(value) if value else np.nan for value in values])
     except ValueError:
         return None
     empty = np.array([not value for value in values], dtype=bool)

@@ -1,33 +1,34 @@
-"""Print the digest of every estimator's file, as JSON: run twice, in two processes, by test_sklearn_estimators."""
+"""Print, as JSON, the digest of the file that each of the pickled models is saved as.
+
+Run in another process by test_sklearn_estimators: ``sklearn_digests.py MODELS.pkl``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import sys
 import warnings
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from modelpack.errors import ModelpackError
 from modelpack.flavor import SaveContext
 from modelpack_flavors.sklearn import FLAVOR
 
+
+def digests(models: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of each model's file."""
+    found = {}
+    for name, model in models.items():
+        with TemporaryDirectory() as folder:
+            FLAVOR.save(model, SaveContext(directory=Path(folder), options={}))
+            found[name] = hashlib.sha256((Path(folder) / "model.skops").read_bytes()).hexdigest()
+    return found
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    loader = SourceFileLoader("sklearn_coverage", sys.argv[1])
-    spec = spec_from_loader("sklearn_coverage", loader)
-    assert spec is not None
-    script = sys.modules["sklearn_coverage"] = module_from_spec(spec)
-    loader.exec_module(script)
-    digests = {}
-    for one in script.fitted():
-        with TemporaryDirectory() as folder:
-            try:
-                FLAVOR.save(one.model, SaveContext(directory=Path(folder), options={}))
-            except ModelpackError:
-                continue
-            digests[one.name] = hashlib.sha256((Path(folder) / "model.skops").read_bytes()).hexdigest()
-    print(json.dumps(digests))
+    print(json.dumps(digests(pickle.loads(Path(sys.argv[1]).read_bytes()))))

@@ -198,33 +198,33 @@ def test_a_stop_finishes_what_is_in_flight(start: Start, tmp_path: Path, number:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_nothing(start: Start, workers: str) -> None:
-    """Clients that keep their connection get answers, then at most one 503, then no connection; never a reset."""
+    """Every request on an open connection is answered; only new connections find nobody."""
     server = start("--workers", workers, "--threads", "4")
     body = json.dumps({"dataframe_records": [{**ROW, "seconds": 0.01}]})
     answered = threading.Semaphore(0)
 
-    def client() -> list[int]:
+    def client() -> set[int]:
         connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
-        statuses = []
-        try:
-            while True:
+        statuses = set()
+        while True:
+            new = connection.sock is None
+            try:
                 connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 reply = connection.getresponse()
-                reply.read()
-                statuses.append(reply.status)
-                answered.release()
-        except ConnectionRefusedError:
-            return statuses
+            except ConnectionError:
+                # Refused, or reset because the kernel had taken it for a server that has just stopped to listen.
+                assert new
+                return statuses
+            reply.read()
+            statuses.add(reply.status)
+            answered.release()
 
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(client) for _ in range(4)]
         for _ in range(40):
             answered.acquire(timeout=PATIENCE)
         assert server.stop() == (0, "")
-        for each in clients:
-            *before, last = each.result()
-            assert set(before) == {200}
-            assert last in (200, 503)
+        assert {status for each in clients for status in each.result()} <= {200, 503}
 
 
 def test_a_request_that_comes_while_stopping_is_told(start: Start, tmp_path: Path) -> None:

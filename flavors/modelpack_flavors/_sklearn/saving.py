@@ -21,7 +21,7 @@ from modelpack_flavors._sklearn.describing import PICKLE_HINT, Description, refu
 
 __all__ = ["Payload", "write"]
 
-_PACKAGES = ("scikit-learn", "skops", "numpy", "scipy")
+_PACKAGES = ("scikit-learn", "numpy", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,6 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         data, names = _pickled(model)
         foreign = {module for module, _ in names if not _standard(module)}
         _importable(names, own)
-        packages = [p for p in _PACKAGES if p != "skops"]
         types: tuple[str, ...] = ()
     else:
         data = _skops(model)
@@ -52,11 +51,11 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         names = {(name.rpartition(".")[0], name.rpartition(".")[2]) for name in found.unlisted}
         foreign = {module for module, _ in names}
         _importable(names, own)
-        packages, types = list(_PACKAGES), found.types
+        types = found.types
         if not found.unlisted:
             _loadable(model, path.name)
     path.write_bytes(data)
-    return Payload(types=types, packages=(*packages, *_distributions(foreign - own)))
+    return Payload(types=types, packages=(*_PACKAGES, *_distributions(foreign - own)))
 
 
 def _skops(model: object) -> bytes:

@@ -535,10 +535,13 @@ class TestHops:
             threading.setprofile(None)
         return entered
 
-    def test_one_invocation(self, serve: Serve, ages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        # The code of packages that other tests loaded takes no part in the imports of this one.
+    @pytest.fixture(autouse=True)
+    def no_code_of_other_packages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keep the code of packages that other tests loaded out of the imports here."""
         finders = [finder for finder in sys.meta_path if type(finder).__module__ != "modelpack.sources"]
         monkeypatch.setattr(sys, "meta_path", finders)
+
+    def test_one_invocation(self, serve: Serve, ages: Any) -> None:
         assert self.rooms(serve, ages, FORMS[0]) == {
             "modelpack_server/endpoints.py",
             "modelpack_server/codecs",

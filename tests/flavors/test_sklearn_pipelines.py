@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import itemgetter
@@ -319,6 +321,20 @@ WITH_HOLES: dict[str, tuple[Any, Any]] = {
     "imputed late": (make_pipeline(StandardScaler(), SimpleImputer(), LogisticRegression()), X),
     "imputed too late": (make_pipeline(PCA(2), SimpleImputer(), LogisticRegression()), X),
     "a scaler": (StandardScaler(), X),
+    "a pipeline of scalers": (make_pipeline(StandardScaler(), MinMaxScaler()), X),
+    "nothing but passing on": (make_pipeline("passthrough"), X),
+    "scaled, then columns": (
+        make_pipeline(PCA(2), make_column_transformer((SimpleImputer(), [0, 1])), LogisticRegression()),
+        X,
+    ),
+    "reduced, then columns imputed": (
+        make_pipeline(
+            make_column_transformer((StandardScaler(), [0, 1]), remainder="passthrough"),
+            make_column_transformer((SimpleImputer(), [0, 1, 2, 3])),
+            LogisticRegression(),
+        ),
+        X,
+    ),
     "histogram boosting": (HistGradientBoostingClassifier(max_iter=2), X),
     "a forest": (RandomForestClassifier(2), X),
     "boosting": (GradientBoostingClassifier(n_estimators=2), X),
@@ -585,6 +601,7 @@ HELD: dict[str, Any] = {
     "keys": {1: "a", 2.5: "b", "c": "d", np.int64(3): "e", np.str_("f"): "g"},
     "sets": [{"b", "a"}, frozenset({"y", "x"}), set(), frozenset()],
     "tuples": ((1, "a"), range(3), slice(0, "b", None)),
+    "a default": defaultdict(list, {"a": [1]}),
     "bytes": [b"ab", bytearray(b"cd"), b"ab"],
     "arrays": [np.arange(3), np.array(["a", "b"]), np.array([["a", None], [1, {}]], dtype=object), np.float32(1.5)],
     "empty array of objects": np.empty((0, 2), dtype=object),
@@ -667,3 +684,42 @@ def test_a_config_that_names_another_method_is_refused(tmp_path: Path, monkeypat
     package.__dict__["manifest"] = package.manifest.model_copy(update={"flavors": (changed,)})
     with pytest.raises((modelpack.PackageError, FlavorError)):
         modelpack.load(package)
+
+
+class Foreign:
+    """Built like an estimator, but by nobody who knows scikit-learn."""
+
+    def fit(self, X: Any, y: Any = None) -> Foreign:
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {}
+
+    def set_params(self) -> Foreign:
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.asarray(X)[:, 0]
+
+
+def test_what_is_built_like_an_estimator_is_saved_like_one(
+    tmp_path: Path, stranger: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "foreign.py").write_text("class Foreign:\n    def predict(self, X):\n        return X[:, 0]\n")
+    module = types.ModuleType("foreign")
+    module.Foreign = Foreign  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "foreign", module)
+    monkeypatch.setattr(Foreign, "__module__", "foreign")
+    package = modelpack.save(Foreign(), tmp_path / "pkg", example=X[:3], code=tmp_path / "foreign.py")
+    assert package.manifest.flavors[0].name == "sklearn"
+    assert package.plan(store=stranger).candidates[0].trust == "code"
+    same(modelpack.load(package.path).predict(X), X[:, 0])
+
+
+def test_a_bound_method_is_stored_and_is_code(tmp_path: Path, stranger: Store) -> None:
+    inner = Ridge().fit(X, NUMBER)
+    package = modelpack.save(FunctionTransformer(inner.predict).fit(X), tmp_path / "pkg", example=X[:3])
+    assert package.plan(store=stranger).candidates[0].trust == "code"
+    with pytest.raises(TrustError, match="predict"):
+        modelpack.load(package.path, store=stranger)
+    same(modelpack.load(package.path).predict(X), inner.predict(X))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.base import clone
 from sklearn.cluster import BisectingKMeans, KMeans
 from sklearn.decomposition import NMF
 from sklearn.ensemble import (
@@ -25,6 +26,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics._dist_metrics import HaversineDistance64
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer, OneHotEncoder, SplineTransformer
@@ -156,6 +158,8 @@ HISTOGRAM = HistGradientBoostingClassifier(max_iter=2, random_state=0).fit(X, Y)
 CATEGORIES = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0], random_state=0).fit(TENS, Y)
 NEIGHBOURS = KNeighborsClassifier(algorithm="kd_tree", leaf_size=5).fit(X, Y)
 BALL = KNeighborsClassifier(algorithm="ball_tree", metric="seuclidean", metric_params={"V": X.var(axis=0)}).fit(X, Y)
+WEIGHTED = KNeighborsClassifier(algorithm="ball_tree", p=3, metric_params={"w": np.ones(4)}).fit(X, Y)
+SKEWED = KNeighborsClassifier(algorithm="ball_tree", metric="mahalanobis", metric_params={"VI": np.eye(4)}).fit(X, Y)
 MACHINE = SVC(random_state=0).fit(X, Y3)
 ONE_HOT = OneHotEncoder(min_frequency=5, handle_unknown="infrequent_if_exist", drop="first").fit(TENS)
 SPLINE = SplineTransformer().fit(X)
@@ -233,6 +237,36 @@ def other_degree(splines: Any) -> Any:
     return splines
 
 
+def negative_degree(splines: Any) -> Any:
+    splines = copy.deepcopy(splines)
+    splines[0].k = -1
+    return splines
+
+
+def _with(model: Any, name: str, change: Callable[[Any], Any]) -> Any:
+    changed = copy.deepcopy(model)
+    predictor = changed._predictors[0][0]
+    setattr(predictor, name, change(getattr(predictor, name)))
+    return changed
+
+
+def _empty_tree() -> Any:
+    changed = copy.copy(TREE)
+    changed.tree_ = Tree(4, np.array([2]), 1)
+    state = TREE.tree_.__getstate__()
+    changed.tree_.__setstate__({**state, "node_count": 0, "nodes": state["nodes"][:0], "values": state["values"][:0]})
+    return changed
+
+
+def _tree_of_no_classes() -> Any:
+    model = DecisionTreeClassifier(max_depth=1).fit(X, np.c_[Y, Y])
+    tree = model.tree_
+    made = Tree(4, np.array([2, 0]), 2)
+    made.__setstate__(tree.__getstate__())
+    model.tree_ = made
+    return model
+
+
 LEAF = int(np.flatnonzero(TREE.tree_.children_left == -1)[0])
 TAMPERED: dict[str, tuple[Callable[[], Any], str]] = {
     "tree: a child that does not exist": (lambda: with_tree(TREE, left_child=put(0, 10**6)), "does not exist"),
@@ -292,6 +326,14 @@ TAMPERED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: having(CATEGORIES, _preprocessor=lambda p: having(p, transformers_=lambda t: t[:1])),
         "preprocessor",
     ),
+    "histogram: nodes of another kind": (
+        lambda: _with(HISTOGRAM, "nodes", lambda nodes: nodes[:0]),
+        "its nodes are not nodes",
+    ),
+    "histogram: sets of another kind": (
+        lambda: _with(HISTOGRAM, "raw_left_cat_bitsets", lambda sets: np.zeros((1, 2), np.uint32)),
+        "its sets of categories are not sets",
+    ),
     "histogram: no predictor": (lambda: having(HISTOGRAM, _predictors=[[LogisticRegression()]]), "not a predictor"),
     "neighbours: a row that does not exist": (
         lambda: with_neighbour_tree(NEIGHBOURS, 1, changed_array(0, 10**6)),
@@ -324,6 +366,19 @@ TAMPERED: dict[str, tuple[Callable[[], Any], str]] = {
     "neighbours: a metric that is not finite": (
         lambda: with_neighbour_tree(BALL, 11, lambda m: _metric(m, 1, np.full(4, np.nan))),
         "not finite",
+    ),
+    "neighbours: no metric": (lambda: with_neighbour_tree(BALL, 11, lambda m: None), "no metric"),
+    "neighbours: a weighted metric of another width": (
+        lambda: with_neighbour_tree(WEIGHTED, 11, lambda m: _metric(m, 1, np.ones(2))),
+        "another number of columns",
+    ),
+    "neighbours: a matrix of another width": (
+        lambda: with_neighbour_tree(SKEWED, 11, lambda m: _metric(m, 2, np.eye(2))),
+        "another number of columns",
+    ),
+    "neighbours: a metric for the globe": (
+        lambda: with_neighbour_tree(BALL, 11, lambda m: HaversineDistance64()),
+        "two columns",
     ),
     "neighbours: a sparse row out of range": (
         lambda: with_matrix(SPARSE, "indices", put(0, 10**6)),
@@ -381,6 +436,13 @@ TAMPERED: dict[str, tuple[Callable[[], Any], str]] = {
     "hasher: no columns": (lambda: having(FeatureHasher().fit([{}]), n_features=0), "out of range"),
     "spline: knots out of order": (lambda: having(SPLINE, bsplines_=split_at(5)), "not in order"),
     "spline: fewer coefficients": (lambda: having(SPLINE, bsplines_=fewer_coefficients), "too few"),
+    "spline: a negative degree": (lambda: having(SPLINE, bsplines_=negative_degree), "out of range"),
+    "tree: no nodes": (lambda: _empty_tree(), "not as long"),
+    "tree: no classes": (lambda: _tree_of_no_classes(), "counts of classes"),
+    "encoder: an infrequent category that does not exist": (
+        lambda: having(ONE_HOT, _infrequent_indices=lambda i: [*i[:3], i[3] + 99]),
+        "does not exist",
+    ),
     "spline: a degree beyond its knots": (lambda: having(SPLINE, bsplines_=other_degree), "too few"),
     "random state: a position out of range": (lambda: with_position(TREES_OF_RANDOM, 10**6), "out of range"),
 }
@@ -632,18 +694,19 @@ def test_an_object_without_a_check_is_refused() -> None:
     [
         (sp.csr_matrix(TENS), "indices", put(0, -1)),
         (sp.csr_matrix(TENS), "indptr", put(0, 1)),
+        (sp.csr_matrix(TENS), "indptr", put(-1, 10**6)),
         (sp.csc_matrix(TENS), "indices", put(0, 80)),
         (sp.coo_matrix(TENS), "row", put(0, 80)),
         (sp.bsr_matrix(TENS, blocksize=(2, 2)), "indices", put(0, 9)),
     ],
-    ids=["csr indices", "csr pointers", "csc", "coo", "bsr"],
+    ids=["csr indices", "csr pointers", "csr end", "csc", "coo", "bsr"],
 )
 def test_sparse_matrices_point_at_their_own_cells(matrix: Any, name: str, change: Callable[[Any], None]) -> None:
     model = having(LogisticRegression(), C=lambda _: matrix)
     invariants.check(model, "m")
     model = having(LogisticRegression(), C=lambda _: copy.deepcopy(matrix))
     change(getattr(model.C, name))
-    with pytest.raises(PackageError, match=r"outside|not in order"):
+    with pytest.raises(PackageError, match=r"outside|not in order|behind its data"):
         invariants.check(model, "m")
 
 
@@ -688,3 +751,25 @@ def test_labels_that_a_binarizer_has_met_are_numbered_like_its_classes() -> None
     binarizer._cached_dict = {"a": 10**6}
     with pytest.raises(PackageError, match="not numbered"):
         invariants.check(binarizer, "m")
+
+
+def test_models_that_were_never_fitted_have_nothing_to_check() -> None:
+    for model in (TREE, FOREST, BOOSTING, HISTOGRAM, NEIGHBOURS, MACHINE, ONE_HOT, SPLINE, BAGGING, WORDS):
+        invariants.check(clone(model), "m")
+    invariants.check([KMeans(2), NMF(2), MultiLabelBinarizer()], "m")
+
+
+def test_a_generator_reads_from_its_own_buffer() -> None:
+    generator = np.random.Generator(np.random.Philox(0))
+    invariants.check([generator], "m")
+    state = generator.bit_generator.state
+    generator.bit_generator.state = {**state, "buffer_pos": 9}
+    with pytest.raises(PackageError, match="buffer"):
+        invariants.check([generator], "m")
+
+
+def test_a_sparse_matrix_holds_numbers() -> None:
+    matrix = sp.csr_matrix(TENS)
+    matrix.data = matrix.data.astype(object)
+    with pytest.raises(PackageError, match="holds objects"):
+        invariants.check([matrix], "m")

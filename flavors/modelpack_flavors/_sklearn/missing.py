@@ -132,8 +132,6 @@ def _delegated(step: Any, index: int | None) -> Fate:
 
 def _encoded(encoder: Any, index: int | None) -> Fate:
     """Follow a missing value into an encoder, where it may be a category, an unknown one, or an error."""
-    if type(encoder).__name__ in _ENDS:
-        return "ended"
     columns = range(len(encoder.categories_)) if index is None else (index,)
     fates: list[Fate] = []
     for column in columns:

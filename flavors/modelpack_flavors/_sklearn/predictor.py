@@ -65,8 +65,6 @@ class Scorer:
 
 
 def _one_column(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        (data,) = data.values()
     return data.reshape(-1) if data.ndim == 2 and data.shape[1] == 1 else data
 
 

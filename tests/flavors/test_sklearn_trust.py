@@ -367,6 +367,12 @@ TAMPERED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: with_neighbour_tree(BALL, 11, lambda m: _metric(m, 1, np.full(4, np.nan))),
         "not finite",
     ),
+    "neighbours: levels without end": (lambda: with_neighbour_tree(NEIGHBOURS, 5, lambda _: 2**31 - 1), "levels"),
+    "any: jobs without end": (lambda: having(FOREST, n_jobs=10**6), "number of jobs"),
+    "k-means: threads without end": (
+        lambda: having(KMeans(2, n_init=1, random_state=0).fit(X), _n_threads=10**6),
+        "number of threads",
+    ),
     "neighbours: no metric": (lambda: with_neighbour_tree(BALL, 11, lambda m: None), "no metric"),
     "neighbours: a weighted metric of another width": (
         lambda: with_neighbour_tree(WEIGHTED, 11, lambda m: _metric(m, 1, np.ones(2))),

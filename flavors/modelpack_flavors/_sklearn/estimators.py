@@ -8,6 +8,17 @@ from typing import Any
 __all__ = ["CHECKS", "PROBES"]
 
 
+# More threads or processes than this are no wish of anybody who trains models.
+_MAX_JOBS = 1024
+
+
+def parallel(model: Any) -> Iterator[str]:
+    """Check the number of jobs, which are processes or threads at every call."""
+    jobs = getattr(model, "n_jobs", None)
+    if jobs is not None and not (isinstance(jobs, int) and -_MAX_JOBS <= jobs <= _MAX_JOBS):
+        yield "its number of jobs is out of range"
+
+
 def decision_tree(model: Any) -> Iterator[str]:
     """Check that a tree is for the columns that its estimator lets in."""
     if not hasattr(model, "tree_"):
@@ -165,6 +176,8 @@ def k_means(model: Any) -> Iterator[str]:
         return
     if model.cluster_centers_.ndim != 2 or model.cluster_centers_.shape[1] != model.n_features_in_:
         yield "its centres are not as wide as its input"
+    if not 1 <= model._n_threads <= _MAX_JOBS:
+        yield "its number of threads is out of range"
     pending = [getattr(model, "_bisecting_tree", None)]
     while pending:
         node = pending.pop()
@@ -208,6 +221,7 @@ def _is_tree(value: Any) -> bool:
 
 CHECKS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "scipy.interpolate._bsplines.BSpline": b_spline,
+    "sklearn.base.BaseEstimator": parallel,
     "sklearn.cluster._kmeans._BaseKMeans": k_means,
     "sklearn.decomposition._dict_learning._BaseSparseCoding": components,
     "sklearn.decomposition._nmf._BaseNMF": components,

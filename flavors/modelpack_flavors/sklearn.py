@@ -90,7 +90,7 @@ def _options(model: object, options: Mapping[str, Any]) -> tuple[str, str, tuple
             hint=f"It has: {', '.join(sorted(_OPTIONS))}.",
         )
     format_id = options.get("format", "skops")
-    if format_id not in _ENTRIES:
+    if format_id not in list(_ENTRIES):
         raise UsageError("the format is neither skops nor pickle", code="option-invalid", path="options.format")
     methods = methods_of(model)
     method = options.get("method", methods[0] if methods else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from modelpack.coerce.cells import cell
 from modelpack.coerce.guess import answer, io
 from modelpack.coerce.kinds import of_values
 from modelpack.coerce.written import json_value
@@ -36,6 +37,6 @@ def param(name: str, default: Any) -> Param:
     if missing:
         return Param(name=name, type="any", nullable=True)
     try:
-        return Param(name=name, type=kind, default=json_value(default, kind))
+        return Param(name=name, type=kind, default=json_value(cell(default, kind, "python"), kind))
     except ValueError as exc:
         raise SignatureError(f"param {name!r}: {exc}", code="param-invalid") from None

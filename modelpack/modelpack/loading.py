@@ -8,7 +8,7 @@ from typing import Literal
 
 from modelpack import coerce, environment
 from modelpack import flavor as flavors
-from modelpack.errors import FlavorError, TrustError, UsageError
+from modelpack.errors import FlavorError, ModelpackError, TrustError, UsageError
 from modelpack.manifest import CODE
 from modelpack.model import Model
 from modelpack.package import Candidate, Package, Plan
@@ -126,4 +126,15 @@ def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
         signature=package.manifest.signature,
     )
     coerce.check_defaults(package.manifest.signature)
-    return Model(package, chosen.load(context), candidate)
+    try:
+        predictor = chosen.load(context)
+    except ModelpackError:
+        raise
+    except Exception as exc:
+        raise FlavorError(
+            f"flavor {entry.name} cannot load the model here: {type(exc).__name__}: {exc}",
+            code="load-failed",
+            path=f"flavors[{candidate.index}]",
+            hint="Compare this environment with the one it was saved in: modelpack env diff.",
+        ) from exc
+    return Model(package, predictor, candidate)

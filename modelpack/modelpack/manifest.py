@@ -353,15 +353,12 @@ def _broken_rules(manifest: Manifest) -> Iterable[Fault]:
         if payload.entry is not None and payload.entry not in payload.files:
             yield Fault("reference-missing", join("payloads", id_, "entry"), "is not one of the payload's files")
     for i, flavor in enumerate(manifest.flavors):
-        for j, path in enumerate(flavor.code):
-            if not path.startswith(CODE):
-                yield Fault("field-invalid", f"flavors[{i}].code[{j}]", f"source files lie below {CODE}")
         for slot, id_ in flavor.payloads.items():
             if id_ not in manifest.payloads:
                 yield Fault("reference-missing", join(f"flavors[{i}].payloads", slot), "no payload has this id")
         for j, path in enumerate(flavor.code):
-            if not path.startswith("code/"):
-                yield Fault("code-misplaced", f"flavors[{i}].code[{j}]", "a flavor's modules lie below code/")
+            if not path.startswith(CODE):
+                yield Fault("code-misplaced", f"flavors[{i}].code[{j}]", f"a flavor's modules lie below {CODE}")
     names: set[str] = set()
     for i, example in enumerate(manifest.examples):
         if example.name in names:

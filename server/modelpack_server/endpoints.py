@@ -64,7 +64,11 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if self.state.draining:
+                    # The last answer on this connection: the client must not send another request down it.
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -100,7 +104,7 @@ def _stopping() -> HttpProblem:
         "the server is stopping",
         code="server-stopping",
         hint="Send the request again.",
-        headers={"Retry-After": "1", "Connection": "close"},
+        headers={"Retry-After": "1"},
     )
 
 

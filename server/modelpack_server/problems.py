@@ -38,6 +38,9 @@ ERROR_CODES: Mapping[int, str] = {
     503: "TEMPORARILY_UNAVAILABLE",
 }
 
+# Enough to see the pattern; a thousand rows with one fault each would make a long reply to a short mistake.
+MAX_FAULTS = 20
+
 log = logging.getLogger("modelpack.server")
 
 
@@ -91,7 +94,7 @@ def _told(error: InputError) -> dict[str, Any]:
     if len(error.faults) > 1:
         facts["faults"] = [
             {"code": fault.code, "path": fault.path, "message": fault.message, **_place(fault)}
-            for fault in error.faults
+            for fault in error.faults[:MAX_FAULTS]
         ]
     return facts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -18,6 +20,7 @@ __all__ = ["Server", "bind", "url"]
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
+LAST_CALL_SECONDS = 1.0
 
 log = logging.getLogger("modelpack.server")
 
@@ -76,9 +79,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def serve_on(self, server: socket.socket) -> int:
         """Serve until told to stop; return the exit code: 0, or 1 if requests had to be given up."""
+        self._listening = server
         self.run(sockets=[server])
         running: int = self._app.state.invocations.running
         self._app.state.invocations.close()
@@ -89,12 +94,33 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
         await super().startup(sockets=sockets)
+        self._loop = asyncio.get_running_loop()
         if self.started:
             self._on_ready()
+
+    def _stop_listening(self) -> None:
+        for server in self.servers:
+            server.close()
+        self._listening.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close connections once whoever is connected has had time to be told."""
+        # uvicorn closes idle connections at once, also one whose request is on its way: its client would see a reset.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_CALL_SECONDS):
+                while self._idle_connections():
+                    await asyncio.sleep(0.02)
+        await super().shutdown(sockets=sockets)
+
+    def _idle_connections(self) -> bool:
+        return len(self.server_state.connections) > len(self.server_state.tasks)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; uvicorn's own handler would in the end raise the signal again."""
         self._app.state.server.draining = True
+        if self._loop is not None:
+            # At once: who connects from now on is refused, and can go elsewhere.
+            self._loop.call_soon_threadsafe(self._stop_listening)
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True

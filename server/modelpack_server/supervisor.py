@@ -154,7 +154,8 @@ class Supervisor:
         assert dead is not None
         del self.workers[dead.slot]
         if self.stopping:
-            self.code = self.code or (1 if code else 0)
+            # One that was stopped before it could listen dies of the signal; that is what was asked for.
+            self.code = self.code or (0 if code in (0, -signal.SIGTERM) else 1)
             return
         if not self.announced:
             log.error("worker %d ended with code %d before it was ready", dead.slot, code)

@@ -20,10 +20,14 @@ from typing import Any
 import modelpack
 from modelpack.errors import ModelpackError
 from modelpack_server import app, facts, logs, runner
+from modelpack_server.codecs import decoder, encoder
 from modelpack_server.facts import Facts
+from modelpack_server.invocation import Scorer, score
 from modelpack_server.settings import Settings, Source
 
-__all__ = ["arguments", "run"]
+__all__ = ["arguments", "run", "warm"]
+
+JSON = "application/json"
 
 log = logging.getLogger("modelpack.server")
 
@@ -36,6 +40,7 @@ def run(source: Source, settings: Settings, server: socket.socket, on_ready: Cal
     """
     model = modelpack.load(source.package, allow_code=source.allow_code, flavor=source.flavor)
     about = facts.of(model)
+    warm(model, about)
     served = app.assemble(model, about, settings)
     code = runner.Server(served, settings, on_ready=lambda: on_ready(about)).serve_on(server)
     if code:
@@ -44,6 +49,17 @@ def run(source: Source, settings: Settings, server: socket.socket, on_ready: Cal
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def warm(model: Scorer, about: Facts) -> None:
+    """Score the package's example once, so that the first request does not pay for what is done only once."""
+    if about.example is None:
+        return
+    try:
+        request = decoder(JSON)(json.dumps(about.example).encode(), model.signature)
+        encoder(JSON)(score(model, request, request.params))
+    except ModelpackError as exc:
+        log.warning("the package's own example cannot be scored: %s", exc.code)
 
 
 def arguments(source: Source, settings: Settings, *, server: int, report: int) -> list[str]:

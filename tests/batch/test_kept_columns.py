@@ -78,6 +78,17 @@ def test_a_member_that_a_record_lacks_is_missing(model: Model, read: Any, tmp_pa
         assert [row["id"] for row in read(tmp_path / f"o.{output}")] == [1, None]
 
 
+@pytest.mark.parametrize("output", ["jsonl", "parquet", "csv"])
+def test_a_member_that_no_record_has_cannot_be_kept(model: Model, tmp_path: Path, output: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x":1,"n":1,"name":"a","id":1}\n' * 3)
+    with pytest.raises(InputError, match=r"in\.jsonl: no row has a member 'idd' to keep"):
+        predict_files(
+            model, [tmp_path / "in.jsonl"], tmp_path / f"o.{output}", Options(keep=("id", "idd"), batch_size=2)
+        )
+    (tmp_path / "none.jsonl").write_text("")
+    assert predict_files(model, [tmp_path / "none.jsonl"], tmp_path / f"o.{output}", Options(keep=("idd",))).rows == 0
+
+
 def test_an_answer_named_like_a_kept_column_gets_another_name(make_model: Any, read: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1.0], "prediction": ["old"], "prediction_prediction": [0]}), tmp_path / "in.parquet")
     model = make_model(Signature(inputs=X), lambda d, p: d["x"])
@@ -203,11 +214,37 @@ class TestSeveralFilesIntoOne:
         rows = score(first, pa.table({"id": pa.array([7], pa.int8()), "x": [2.0]}))
         assert [row["id"] for row in rows] == [1, 7]
 
-    @pytest.mark.parametrize("other", [pa.array(["1"]), pa.array([1.5]), pa.array([True])])
-    def test_another_type_is_refused(self, score: Any, other: pa.Array) -> None:
-        first = pa.table({"id": pa.array([1], pa.int64()), "x": [1.0]})
-        with pytest.raises(InputError, match="kept column 'id' has"):
-            score(first, pa.table({"id": other, "x": [2.0]}))
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (pa.array([1]), pa.array(["1"])),
+            (pa.array([1]), pa.array([1.5])),
+            (pa.array([1]), pa.array([True])),
+            (pa.array([1.5]), pa.array([2**53 + 1])),
+            (pa.array([1.5], pa.float32()), pa.array([0.1])),
+            (pa.array([0], pa.timestamp("s", "UTC")), pa.array([0], pa.timestamp("s"))),
+            (pa.array([0], pa.timestamp("ms")), pa.array([1], pa.timestamp("us"))),
+            (pa.array([[1]]), pa.array([["a"]])),
+            (pa.array(["a"]).dictionary_encode(), pa.array([1]).dictionary_encode()),
+        ],
+    )
+    def test_another_type_is_refused(self, score: Any, one: pa.Array, other: pa.Array) -> None:
+        with pytest.raises(InputError, match="the column 'id' has"):
+            score(pa.table({"id": one, "x": [1.0]}), pa.table({"id": other, "x": [2.0]}))
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (pa.array([1.5]), pa.array([1.5], pa.float32())),
+            (pa.array([1.5]), pa.array([2])),
+            (pa.array([0], pa.timestamp("ms", "UTC")), pa.array([1], pa.timestamp("s", "Asia/Tokyo"))),
+            (pa.array(["a"]), pa.array(["b"], pa.large_string())),
+            (pa.array(["a"]), pa.nulls(1)),
+        ],
+    )
+    def test_a_type_that_fits_is_taken(self, score: Any, one: pa.Array, other: pa.Array) -> None:
+        rows = score(pa.table({"id": one, "x": [1.0]}), pa.table({"id": other, "x": [2.0]}))
+        assert [row["id"] for row in rows] == [one[0].as_py(), other[0].as_py()]
 
     def test_dictionaries_and_their_values_are_alike(self, score: Any) -> None:
         plain, packed = pa.array(["a"]), pa.array(["b"]).dictionary_encode()
@@ -230,14 +267,49 @@ def test_dictionaries_grow_from_file_to_file(make_model: Any, tmp_path: Path) ->
     assert pa.types.is_dictionary(found.schema.field("c").type)
 
 
-def test_members_of_json_that_change_type_are_refused_in_tables(model: Model, tmp_path: Path) -> None:
-    lines = [{"x": 1, "n": 1, "name": "a", "id": i} for i in (None, None, "a", 1)]
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((None, None, "a", 1), "values of several types|int64 here, string before"),
+        ((1, 2, 1.5, 3), "double here, int64 before"),
+        ((1, 2, True, 3), "values of several types|bool here, int64 before"),
+        ((1.5, 2, 2**53 + 1, 3), "values of several types|int64 here, double before"),
+        ((1, 2, 2**70, 3), "not all int64|values of several types"),
+        (({"a": 1}, {"a": 2}, {"a": 1, "b": 2}, None), "not all struct"),
+        (([1], [2], [1.5], None), "not all list"),
+        (([1], [2], [True], None), "not all list"),
+    ],
+)
+def test_members_of_json_that_change_type_are_refused_in_tables(
+    model: Model, tmp_path: Path, values: tuple[Any, ...], reason: str
+) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    for size, reason in ((2, "not all string"), (4, "values of several types")):
-        with pytest.raises(InputError, match=f"kept column 'id' has {reason}"):
-            predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=size))
+    with pytest.raises(InputError, match=f"the column 'id' has ({reason})"):
+        predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
+    predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.jsonl")
+    found = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert repr(found) == repr(list(values))
+
+
+@pytest.mark.parametrize(
+    "values", [(None, "a", None), (1.5, 2, None), ([1], [], None), ({"a": [None]}, {"a": []}, None), (7, 2.0, 3)]
+)
+def test_members_of_json_that_fit_the_first_are_kept(
+    model: Model, read: Any, tmp_path: Path, values: tuple[Any, ...]
+) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
+    assert [row["id"] for row in read(tmp_path / "o.parquet")] == list(values)
+
+
+def test_members_of_json_are_text_in_csv(model: Model, tmp_path: Path) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": i} for i in (None, True, "a", 1, [1], "", 2.5)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.csv")
-    assert [line.split(",")[3] for line in (tmp_path / "o.csv").read_text().splitlines()] == ["id", "", "", "a", "1"]
+    found = [line.split(",")[3] for line in (tmp_path / "o.csv").read_text().splitlines()]
+    assert found == ["id", "", "true", "a", "1", "[1]", '""', "2.5"]
 
 
 def test_new_members_of_json_are_refused_in_tables(model: Model, tmp_path: Path) -> None:

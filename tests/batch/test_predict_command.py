@@ -151,10 +151,17 @@ def test_the_model_s_own_exception_is_shown(run: Run, package: Path, data: Path)
         (("-i", "data/b.csv", "-o", "o.csv", "--flavor", "none"), "has no flavor 'none'"),
     ],
 )
-def test_wrong_usage_exits_with_2(run: Run, package: Path, data: Path, words: tuple[str, ...], reason: str) -> None:
-    done = run(package, *words)
-    assert done.returncode == 2
-    assert reason in done.stderr.decode()
+def test_wrong_usage_exits_with_2(
+    package: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], reason: str
+) -> None:
+    from click.testing import CliRunner
+
+    from modelpack.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["predict", str(package), *words])
+    assert done.exit_code == 2
+    assert reason in done.stderr
     assert len(done.stderr.splitlines()) <= 2
 
 

@@ -72,6 +72,8 @@ TAKEN: list[tuple[Any, str, Any, Any]] = [
     ("float64", "python", np.longdouble("1.5"), 1.5),
     ("float64", "text", "0.1", 0.1),
     ("float64", "text", ".5e1", 5.0),
+    ("float64", "text", "1e-400", 0.0),
+    ("float64", "text", "1e-999999999999999", 0.0),
     ("float64", "text", "-inf", -np.inf),
     ("float32", "json", 0.1, float(np.float32(0.1))),
     ("float32", "json", np.inf, np.inf),
@@ -163,6 +165,10 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     ("int64", "text", "1_000", "number-invalid"),
     ("int64", "text", "inf", "number-invalid"),
     ("int64", "text", "0.5", "not-whole"),
+    ("int64", "text", "1.00000000000000000001", "not-whole"),
+    ("int64", "text", "1e999999999999999", "out-of-range"),
+    ("int64", "text", "1e-999999999999999", "not-whole"),
+    ("float64", "text", "1e9999999999999999", "number-invalid"),
     ("float64", "json", "1.5", "type-mismatch"),
     ("float64", "json", False, "type-mismatch"),
     ("float64", "json", 2**53 + 1, "not-exact"),
@@ -367,6 +373,7 @@ LISTS = st.one_of(
     st.lists(st.one_of(st.none(), st.booleans()), max_size=6),
     st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=6),
     st.lists(st.one_of(st.none(), st.text(alphabet="0123456789.-e", max_size=5)), max_size=6),
+    st.lists(st.from_regex(r"-?[0-9]{1,20}(\.0{0,17}[0-9]?)?(e[0-9]{1,3})?", fullmatch=True), max_size=3),
     st.lists(VALUES, max_size=4),
 )
 TYPES = st.sampled_from(
@@ -473,6 +480,31 @@ def test_whole_arrays_agree_with_single_cells(array: np.ndarray, dtype: Any, awa
 )
 def test_the_common_columns_are_taken_as_a_whole(values: Any, dtype: Any, wire: Any) -> None:
     assert whole.typed(lane(values), dtype, wire) is not None
+
+
+def test_days_beyond_date32_are_refused() -> None:
+    found: list[Any] = []
+    vector(np.array([0, 2**31], "M8[D]"), "date32", False, "python", lambda *fault: found.append(fault))
+    assert [(fault[0], fault[1]) for fault in found] == [(1, "out-of-range")]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "wire"),
+    [
+        ([10**400, 0.5], "float64", "json"),
+        ([2**70], "int64", "json"),
+        ([2**24 + 1, 0.5], "float32", "json"),
+        (["1.00000000000000000001"], "int64", "text"),
+        (["9007199254740993"], "float64", "text"),
+        (["1e400"], "float64", "text"),
+        (["1e-9999999999999999"], "float64", "text"),
+        (["1_0"], "int64", "text"),
+    ],
+)
+def test_what_an_array_would_round_is_looked_at_singly(values: Any, dtype: Any, wire: Any) -> None:
+    found: list[Any] = []
+    vector(values, dtype, False, wire, lambda *fault: found.append(fault[0]))
+    assert found == [0]
 
 
 def test_null_is_reported_per_row() -> None:

@@ -198,6 +198,22 @@ def test_odd_names_are_quoted_in_paths() -> None:
         score({"inputs": {"odd name": ["x"]}}, table(Column(name="odd name", type="int64")))
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("größe", "params.größe"),
+        ("größe (m)", 'params["größe (m)"]'),
+        ("\ud800", r'params["\ud800"]'),
+        ("a\n", r'params["a\n"]'),
+        ("x" * 200 + "-", f'params["{"x" * 99}…"]'),
+    ],
+)
+def test_any_name_can_be_written_in_a_path(name: str, path: str) -> None:
+    with pytest.raises(InputError) as caught:
+        coerce.params({name: 1}, Signature())
+    assert caught.value.path == path
+
+
 def test_every_fault_is_told_up_to_a_hundred() -> None:
     signature = table(Column(name="a", type="int64"), Column(name="b", type="bool"))
     with pytest.raises(InputError, match="and 2 more") as caught:
@@ -266,7 +282,7 @@ def test_extra_columns_are_ignored_unless_rejected() -> None:
 @pytest.mark.parametrize(
     ("data", "path"),
     [
-        (Split(["a", "a"], [[1, 2]]), "columns"),
+        (Split(["z", "z", "a", "a"], [[0, 0, 1, 2]]), "columns"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a"),
         (pa.table([[1], [2]], names=["a", "a"]), "a"),
     ],
@@ -357,7 +373,9 @@ def test_no_rows_by_position_are_fine(data: Any) -> None:
     assert coerce.inputs(data, table(Column(name="a", type="int64"))).rows == 0
 
 
-@pytest.mark.parametrize("data", [[], {"a": []}, Split(["a"], []), pd.DataFrame({"a": []})])
+@pytest.mark.parametrize(
+    "data", [[], {"a": []}, Split(["a"], []), pd.DataFrame({"a": []}), pd.DataFrame(), np.empty((0, 0))]
+)
 def test_no_rows_are_fine(data: Any) -> None:
     frame = coerce.inputs(data, table(Column(name="a", type="int64"), Column(name="z", type="utf8", optional=True)))
     assert (frame.rows, list(frame)) == (0, ["a"])
@@ -376,6 +394,32 @@ class Foreign:
 def test_other_libraries_come_through_arrow() -> None:
     frame = coerce.inputs(Foreign(pa.table({"a": [1, None]})), table(Column(name="a", type="int8", nullable=True)))
     assert shown(frame) == {"a": [1, None]}
+
+
+class Array:
+    """An array of another library, known by numpy's protocol only."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def test_other_libraries_come_through_numpy() -> None:
+    one = table(Column(name="a", type="int8"))
+    for data in ({"a": Array([1, 2])}, Array([[1], [2]]), Array([1, 2])):
+        assert shown(coerce.inputs(data, one)) == {"a": [1, 2]}
+    frame = coerce.inputs(Array(WANTED), MATRIX)
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == WANTED
+
+
+def test_tensors_are_no_table() -> None:
+    with pytest.raises(InputError, match="tensors where a table is expected"):
+        coerce.inputs(Frame(rows=1, tensors={"x": np.zeros(1)}), table(Column(name="a", type="int8")))
 
 
 def test_a_frame_is_data_too() -> None:
@@ -598,12 +642,18 @@ def test_rows_of_numbers_are_read_exactly(rows: list[Any], expected: Any) -> Non
     assert shown(coerce.inputs(swapped, DOUBLES, wire="json")) == expected
 
 
+def test_records_of_numbers_may_lack_a_key() -> None:
+    rows = [{"a": 1, "b": 2}, {"a": 3}]
+    assert shown(coerce.inputs(rows, DOUBLES, wire="json")) == {"a": [1.0, 3.0], "b": [2.0, None]}
+
+
 @pytest.mark.parametrize(
     ("rows", "code", "place"),
     [
         ([[1, 2.5], [True, 4]], "type-mismatch", "[1][0]"),
         ([[1, 2.5], [2**53 + 1, 4]], "not-exact", "[1][0]"),
         ([[1, 2.5], [10**400, 4]], "out-of-range", "[1][0]"),
+        ([[0.5, 10**400]], "out-of-range", "[0][1]"),
         ([[None, 2.5]], "null-not-allowed", "[0][0]"),
     ],
 )
@@ -661,6 +711,9 @@ def test_without_inputs_in_the_signature_nothing_is_checked() -> None:
     assert shown(frame) == {"a": [1, "x"], "b": [1.5, None]}
     assert frame.columns is not None and frame.columns["a"].type == "any"
     assert coerce.inputs([[1.0, 2.0]], Signature()).tensors is not None
+    with pytest.raises(InputError, match="two columns have the same name") as caught:
+        coerce.inputs(Split(["a", "a"], [[1, 2]]), Signature(), at="dataframe_split")
+    assert (caught.value.code, caught.value.path) == ("data-invalid", "dataframe_split")
     whole = coerce.inputs("just text", Signature())
     assert whole.columns is not None and whole.columns["value"].type == coerce.JSON
 
@@ -702,6 +755,17 @@ def test_a_matrix_comes_in_many_forms(data: Any) -> None:
     assert (frame.rows, frame.tensors["x"].tolist(), frame.tensors["x"].dtype) == (2, WANTED, np.float64)
 
 
+def test_a_column_of_numbers_is_a_matrix_of_one_column() -> None:
+    """Even if it is called as the tensor is."""
+    frame = coerce.inputs(pd.DataFrame({"x": [1, 2]}), tensors(Tensor(name="x", dtype="int8", shape=("n", 1))))
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == [[1], [2]]
+
+
+def test_scalars_of_numpy_are_values_of_a_list() -> None:
+    frame = coerce.inputs([np.array(1), np.int8(2)], tensors(Tensor(name="x", dtype="int64", shape=("n",))))
+    assert frame.tensors is not None and frame.tensors["x"].tolist() == [1, 2]
+
+
 def test_a_sparse_matrix_is_a_tensor() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     frame = coerce.inputs(sparse.csr_array(WANTED), MATRIX)
@@ -735,7 +799,7 @@ def test_csv_cells_make_a_matrix() -> None:
         (Split(["p", "q"], [[1, "x"]]), "type-mismatch", "inputs.data[0][1]"),
         (np.zeros((2, 3)), "shape-mismatch", "inputs"),
         (5, "shape-mismatch", "inputs"),
-        ("x", "type-mismatch", "inputs"),
+        ("x", "shape-mismatch", "inputs"),
     ],
 )
 def test_what_is_no_such_tensor_is_refused(data: Any, code: str, path: str) -> None:
@@ -834,6 +898,20 @@ def test_tolerant_tensors_keep_the_rows_that_fit() -> None:
     assert [(fault.row, fault.path) for fault in faults] == [(1, "inputs[1]"), (2, "inputs[2]"), (3, "inputs[3][1]")]
     good, kept, faults = coerce.tolerant([[1, 2]], MATRIX)
     assert (good.rows, kept.tolist(), faults) == (1, [0], [])
+
+
+def test_tolerant_reads_rows_of_several_tensors() -> None:
+    rows = [{"ids": [1], "mask": [True]}, {"ids": [1], "mask": [1]}, {"ids": [1]}, {"ids": [2], "mask": [False]}]
+    frame, kept, faults = coerce.tolerant(rows, TWO, wire="json", at="instances")
+    assert (frame.rows, kept.tolist()) == (2, [0, 3])
+    assert [(fault.row, fault.path) for fault in faults] == [(1, "instances[1].mask[0]"), (2, "instances[2]")]
+
+
+def test_tolerant_does_not_guess_rows_of_ragged_tensors() -> None:
+    with pytest.raises(InputError, match="a list of 1 among lists of 2"):
+        coerce.tolerant({"x": [[1, 2], [3]]}, MATRIX)
+    frame, kept, _ = coerce.tolerant({"x": [[1, 2], [3, "y"]]}, MATRIX)
+    assert (frame.rows, kept.tolist()) == (1, [0])
 
 
 def test_tolerant_tensors_of_free_size_keep_to_the_first() -> None:

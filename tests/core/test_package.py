@@ -155,6 +155,27 @@ def test_a_config_the_flavor_does_not_know_is_refused(package: Package) -> None:
     assert info.value.code == "config-invalid"
 
 
+def test_code_that_cannot_be_loaded_is_an_error_of_the_flavor(tmp_path: Path) -> None:
+    script = tmp_path / "needy.py"
+    script.write_text("def predict(x):\n    return x\n")
+    package = modelpack.save(total, tmp_path / "needy", code=script)
+
+    def break_it(value: dict[str, Any]) -> None:
+        value["flavors"][0].update(payloads={}, entrypoint="needy:predict")
+        broken = b"import a_library_nobody_has\n"
+        (package.path / "code/needy.py").write_bytes(broken)
+        for file in value["files"]:
+            if file["path"] == "code/needy.py":
+                file.update(size=len(broken), digest=modelpack.manifest.digest_of(broken))
+        parsed = [modelpack.manifest.FileEntry.model_validate(file) for file in value["files"]]
+        value["content_digest"] = content_digest(parsed)
+
+    with pytest.raises(FlavorError, match="No module named 'a_library_nobody_has'") as info:
+        modelpack.load(rewrite(package, break_it))
+    assert info.value.code == "load-failed"
+    assert isinstance(info.value.__cause__, ModuleNotFoundError)
+
+
 def test_the_environment_is_checked_first(package: Package) -> None:
     changed = rewrite(package, lambda value: value["environment"]["captured"].update(cloudpickle="0.1"))
     with pytest.raises(EnvironmentMismatch, match=r"pip install 'cloudpickle==0\.1'"):

@@ -199,6 +199,7 @@ def predict(x):
     return x.sum(axis=1)
 predict.weights = np.zeros(200_000)
 modelpack.save(predict, sys.argv[1] + "-first", example=np.ones((2, 2)), overwrite=True)  # imports are done now
+modelpack.save(predict, sys.argv[1], example=np.ones((2, 2)), overwrite=True, version="first")
 print("ready", flush=True)
 for i in range(10_000):
     modelpack.save(predict, sys.argv[1], example=np.ones((2, 2)), overwrite=True, version=str(i))

@@ -122,7 +122,7 @@ def test_other_finders_are_not_disturbed() -> None:
     code.install()
     code.install()
     finder = sys.meta_path[-1]
-    assert [one for one in sys.meta_path if type(one) is type(finder)] == [finder]
+    assert [one for one in sys.meta_path if getattr(one, "namespace", None) is code] == [finder]
     assert importlib.util.find_spec(f"{code.root}.absent") is None
     assert finder.get_source(f"{code.root}.churn") == ""  # type: ignore[attr-defined]
     assert finder.get_source(f"{code.root}.absent") is None  # type: ignore[attr-defined]

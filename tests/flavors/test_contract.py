@@ -7,7 +7,6 @@ returns a :class:`Case`-like object (model, example, answer, options, code). A f
 from __future__ import annotations
 
 import functools
-import functools
 import importlib.util
 import json
 import os

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import sys
@@ -11,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from sklearn.linear_model import LinearRegression
+from starlette.requests import ClientDisconnect
 
 import modelpack
 from modelpack.errors import InputError, OutputError
@@ -401,6 +405,40 @@ class TestEdge:
             assert reply.headers["connection"] == "close"
             assert reply.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
 
+    def test_a_reply_that_has_begun_is_not_begun_again(self) -> None:
+        sent: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise scope["error"]
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        for error in (ValueError(), asyncio.CancelledError()):
+            scope = {"type": "http", "headers": [], "error": error}
+            with pytest.raises(type(error)):
+                asyncio.run(Edge(app, State())(scope, None, send))  # type: ignore[arg-type]
+        assert sent == ["http.response.start"] * 2
+
+    def test_work_that_is_given_up_is_told(self) -> None:
+        sent: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            raise asyncio.CancelledError
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(Edge(app, State())({"type": "http", "headers": []}, None, send))  # type: ignore[arg-type]
+        assert sent[0]["status"] == 503
+
+    def test_a_client_that_left_gets_nothing(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            raise ClientDisconnect
+
+        asyncio.run(Edge(app, State())({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
+
     def test_other_protocols_pass(self, serve: Serve, ages: Any) -> None:
         seen = []
 
@@ -450,6 +488,9 @@ def test_no_value_that_was_sent_comes_back_in_an_error(
     assert marker not in caplog.text
 
 
+OURS = ("modelpack", "modelpack_server", "modelpack_flavors")
+
+
 class TestHops:
     """One invocation passes at most five of our files, the coercion core counted as one."""
 
@@ -467,7 +508,7 @@ class TestHops:
 
     def rooms(self, serve: Serve, model: Any, body: Any) -> set[str]:
         """Return the rooms of ours in which code ran for one request."""
-        roots = {Path(str(sys.modules[name].__file__)).parent: name for name in ("modelpack", "modelpack_server")}
+        roots = {Path(str(importlib.import_module(name).__file__)).parent: name for name in OURS}
         entered = set()
 
         def watch(frame: Any, event: str, argument: Any) -> None:
@@ -475,7 +516,13 @@ class TestHops:
             for root, name in roots.items():
                 if event == "call" and file.is_relative_to(root):
                     part = file.relative_to(root).parts[0]
-                    entered.add("modelpack/core" if name == "modelpack" and part in self.CORE else f"{name}/{part}")
+                    entered.add(
+                        "flavor"
+                        if name == "modelpack_flavors"
+                        else "modelpack/core"
+                        if name == "modelpack" and part in self.CORE
+                        else f"{name}/{part}"
+                    )
 
         serve(model).score(body)  # imports what is imported once
         client = serve(model)  # its threads start, and take the profiler, with the first request
@@ -488,10 +535,32 @@ class TestHops:
             threading.setprofile(None)
         return entered
 
+    @pytest.fixture(autouse=True)
+    def no_code_of_other_packages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keep the code of packages that other tests loaded out of the imports here."""
+        finders = [finder for finder in sys.meta_path if type(finder).__module__ != "modelpack.sources"]
+        monkeypatch.setattr(sys, "meta_path", finders)
+
     def test_one_invocation(self, serve: Serve, ages: Any) -> None:
         assert self.rooms(serve, ages, FORMS[0]) == {
             "modelpack_server/endpoints.py",
             "modelpack_server/codecs",
             "modelpack_server/invocation.py",
             "modelpack/core",
+        }
+
+    def test_one_invocation_of_a_package(self, serve: Serve, tmp_path: Path) -> None:
+        """Endpoint, codec, invocation, model and flavor; the coercion core is in the middle of it."""
+        x = np.arange(20, dtype=np.float64).reshape(10, 2)
+        fitted = LinearRegression().fit(x, x.sum(axis=1))
+        model = modelpack.load(modelpack.save(fitted, tmp_path / "line", example=x))
+        body = {"inputs": [[1.0, 2.0]]}
+        assert serve(model).score(body).json()["predictions"] == pytest.approx([3.0])
+        assert self.rooms(serve, model, body) == {
+            "modelpack_server/endpoints.py",
+            "modelpack_server/codecs",
+            "modelpack_server/invocation.py",
+            "modelpack/core",
+            "modelpack/model.py",
+            "flavor",
         }

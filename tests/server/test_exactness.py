@@ -163,6 +163,12 @@ def test_what_can_be_held_comes_back_unchanged(serve: Serve, typed: Any, row: di
         assert repr(got[column]) == repr(expected), (column, ways[0])
 
 
+def test_a_whole_number_written_with_a_point_is_exact(serve: Serve, typed: Any, row: dict[str, Any]) -> None:
+    body = json.dumps({"instances": [{**row, "int64": 0}]}).replace('"int64": 0', '"int64": 9007199254740993.0')
+    (got,) = serve(typed).score(body.encode()).json()["predictions"]
+    assert got["int64"] == 9007199254740993
+
+
 def test_all_forms_of_one_row_give_one_answer(serve: Serve, typed: Any, row: dict[str, Any]) -> None:
     client = serve(typed)
     values = {"csv": TEXT["int32"], "parquet": ARROW["int32"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,18 @@ def test_what_the_standard_library_wrote_is_read_back(value: object) -> None:
         assert repr(got) == repr(value).replace("-0,", "0,")
 
 
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True))
+def test_any_number_is_read_exactly_or_as_the_nearest_float(text: str) -> None:
+    try:
+        (got,) = json_body.parse(f"[{text}]".encode())
+    except InputError as exc:
+        assert exc.code in ("json-number", "json-invalid")
+        assert math.isinf(float(text))
+        return
+    exact = Decimal(text)
+    assert got == (exact if isinstance(got, int) else float(text))
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     try:
@@ -50,14 +63,31 @@ def test_integers_of_any_size_stay_exact(number: int) -> None:
     assert json_body.parse(f'{{"inputs": [{number}]}}'.encode()) == {"inputs": [number]}
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("9007199254740993.0", 9007199254740993),
+        ("-9007199254740993.000", -9007199254740993),
+        ("100000000000000000000001.0", 100000000000000000000001),
+    ],
+)
+def test_whole_numbers_with_a_point_stay_exact(text: str, number: int) -> None:
+    (got,) = json_body.parse(f"[{text}]".encode())
+    assert (got, type(got)) == (number, int)
+
+
+@pytest.mark.parametrize("text", ["9007199254740992.0", "9007199254740993.5", "1e23", "1234567890123456789e3", "1e+22"])
+def test_other_numbers_with_a_point_or_an_exponent_are_floats(text: str) -> None:
+    (got,) = json_body.parse(f"[{text}]".encode())
+    assert (got, type(got)) == (float(text), float)
+
+
 def test_a_long_fraction_is_a_float() -> None:
     assert json_body.parse(b"[0.1234567890123456789012345]") == [0.12345678901234568]
 
 
 def test_nan_and_infinity_are_read_as_mlflows_client_writes_them() -> None:
-    missing, large, small = json_body.parse(b'{"a": [NaN, Infinity, -Infinity]}')["a"]
-    assert math.isnan(missing)
-    assert (large, small) == (math.inf, -math.inf)
+    assert json_body.parse(b'{"a": [NaN, Infinity, -Infinity]}') == {"a": [None, math.inf, -math.inf]}
 
 
 def test_the_word_nan_in_a_string_is_a_string() -> None:
@@ -136,6 +166,7 @@ def test_many_rows_are_not_depth() -> None:
         (b'{"\\uDFFF": NaN}', "json-encoding"),
         (b"[1e999]", "json-invalid"),
         (b"[1e999, NaN]", "json-number"),
+        (b"[" + b"1" * 401 + b".0]", "json-number"),
         (b"[" + b"1" * 401 + b"]", "json-number"),
         (b"[" + b"1" * 9000 + b"]", "json-number"),
     ],

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from modelpack.errors import Fault, FlavorError, InputError, ModelError, OutputError
-from modelpack_server.problems import HttpProblem, respond
+from modelpack_server.problems import MAX_FAULTS, HttpProblem, respond
 
 
 def test_a_fault_in_the_data_is_400_with_all_that_is_known() -> None:
@@ -35,6 +35,11 @@ def test_a_fault_in_the_data_is_400_with_all_that_is_known() -> None:
             {"code": "not-whole", "path": "inputs.a[1]", "message": "a fraction", "row": 1, "column": "a"},
         ],
     }
+
+
+def test_only_the_first_faults_are_told() -> None:
+    faults = [Fault("not-whole", f"[{row}]", "a fraction") for row in range(100)]
+    assert len(json.loads(bytes(respond(InputError.from_faults(faults), "r").body))["faults"]) == MAX_FAULTS
 
 
 def test_a_path_by_position_is_told_with_the_column() -> None:

@@ -18,6 +18,11 @@ import pytest
 SPEC = Path(__file__).parents[2] / "spec"
 
 
+@pytest.fixture(autouse=True)
+def no_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "trust"))
+
+
 @pytest.fixture(scope="session")
 def spec() -> Path:
     return SPEC

@@ -7,8 +7,10 @@ can be seen how the vectors were made, and to add new ones. It uses nothing of m
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
+import zipfile
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -1215,6 +1217,17 @@ def invalid_references() -> None:
         manifest(flavors=USES),
         "flavors[0].payloads.model",
     )
+    elsewhere = [{"name": "a", "code": ["other"]}]
+    spec = "08-flavors.md#code"
+    where = "flavors[0].code[0]"
+    broken(
+        "flavor-code-elsewhere",
+        "Code not below code/.",
+        manifest(files, flavors=elsewhere),
+        where,
+        "code-misplaced",
+        spec,
+    )
     broken(
         "flavor-code-unlisted",
         "Code that is not listed.",
@@ -1475,6 +1488,324 @@ def invalid_files() -> None:
     broken("socket", kinds, "A socket.", kind, "c", files, build=[{"socket": "c"}])
 
 
+def skops(*members: tuple[str, bytes], **root: Any) -> bytes:
+    """A zip as skops writes it: ``schema.json`` and members, always the same bytes."""
+    schema = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": []}
+    schema |= {"protocol": 2, "_skops_version": "0.16.0"} | root
+    schema = {key: value for key, value in schema.items() if value is not ...}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, raw in [("schema.json", dump(schema)), *members]:
+            archive.writestr(zipfile.ZipInfo(name), raw)
+    return out.getvalue()
+
+
+def invalid_loads() -> None:
+    order, trust, choice = "09-trust.md#order-of-loading", "09-trust.md#trust-classes", "08-flavors.md#choice"
+    payload = "payloads/native/model.bin"
+
+    def broken(
+        id_: str,
+        spec: str,
+        description: str,
+        code: str,
+        path: str,
+        raw: bytes | None,
+        format_: str = "skops",
+        flavors: list[dict[str, Any]] | None = None,
+        sources: dict[str, bytes] | None = None,
+        **fields: Any,
+    ) -> None:
+        files = dict(sources or {})
+        if raw is not None:
+            files[payload] = raw
+            fields.setdefault("payloads", {"native": {"format": format_, "files": [payload], "entry": payload}})
+        uses = [{"name": "sklearn", "payloads": {"model": "native"}}]
+        value = manifest(files, flavors=flavors or uses, **fields)
+        reject(f"load-{id_}", spec, description, value, ("load", code, path), files, schema="accept")
+
+    denied = "code-not-allowed"
+    # Pickles of the empty list: nothing in these vectors does anything, were it loaded.
+    nothing = b"\x80\x04]."
+    source = {"code/hello.py": b"def greet(data, params):\n    return len(data)\n"}
+    python = [{"name": "python", "entrypoint": "hello:greet", "code": ["code/hello.py"]}]
+    unlisted = skops(__class__="Thing", __module__="example.module", __loader__="ObjectNode", content=None)
+    function = skops(__class__="getcwd", __module__="os", __loader__="FunctionNode", content=...)
+    broken("pickle", trust, "A pickle that nobody has allowed.", denied, "flavors[0]", nothing, "pickle")
+    broken(
+        "cloudpickle",
+        trust,
+        "A cloudpickle that nobody has allowed.",
+        denied,
+        "flavors[0]",
+        nothing,
+        "cloudpickle",
+        [{"name": "python", "payloads": {"model": "native"}}],
+    )
+    broken(
+        "source",
+        trust,
+        "Source code that nobody has allowed.",
+        denied,
+        "flavors[0]",
+        None,
+        flavors=python,
+        sources=source,
+    )
+    broken(
+        "skops-unlisted-type", "09-trust.md#audits", "A type that is not on the list.", denied, "flavors[0]", unlisted
+    )
+    broken(
+        "skops-unlisted-function",
+        "09-trust.md#audits",
+        "A function that is not on the list.",
+        denied,
+        "flavors[0]",
+        function,
+    )
+    wrong_kind = skops(
+        __class__="LogisticRegression",
+        __module__="sklearn.linear_model._logistic",
+        __loader__="FunctionNode",
+        content=...,
+    )
+    broken(
+        "skops-wrong-kind",
+        "09-trust.md#audits",
+        "A listed type, stored as a function.",
+        denied,
+        "flavors[0]",
+        wrong_kind,
+    )
+    broken(
+        "skops-unknown-node",
+        "09-trust.md#audits",
+        "A kind of node nobody knows.",
+        denied,
+        "flavors[0]",
+        skops(__loader__="LaterNode"),
+    )
+    claims = {
+        "native": {
+            "format": "skops",
+            "files": [payload],
+            "entry": payload,
+            "declares": {"types": ["example.module.Thing"]},
+        }
+    }
+    trusting = [
+        {
+            "name": "sklearn",
+            "payloads": {"model": "native"},
+            "config": {"trusted": ["example.module.Thing"], "trust": "data"},
+        }
+    ]
+    broken(
+        "trust-claimed",
+        trust,
+        "A package that says that its types are trusted.",
+        denied,
+        "flavors[0]",
+        unlisted,
+        flavors=trusting,
+        payloads=claims,
+        extensions={"org.example/trust": {"class": "data"}},
+    )
+    with_code = [{"name": "sklearn", "payloads": {"model": "native"}, "code": ["code/hello.py"]}]
+    broken(
+        "objects-with-code",
+        trust,
+        "Harmless objects, with source code beside.",
+        denied,
+        "flavors[0]",
+        skops(),
+        flavors=with_code,
+        sources=source,
+    )
+    two = [{"name": "sklearn", "payloads": {"model": "native", "more": "other"}}]
+    files = {"payloads/other/model.bin": nothing}
+    both = {
+        "native": {"format": "skops", "files": [payload], "entry": payload},
+        "other": {"format": "pickle", "files": ["payloads/other/model.bin"]},
+    }
+    broken(
+        "highest-class",
+        trust,
+        "Harmless objects and a pickle in one flavor.",
+        denied,
+        "flavors[0]",
+        skops(),
+        flavors=two,
+        payloads=both,
+        sources=files,
+    )
+    invalid, home = "payload-invalid", "model.bin"
+    audits = "09-trust.md#audits"
+    broken(
+        "pickle-called-skops",
+        "09-trust.md#order-of-loading",
+        "A pickle that says it is skops: no fallback.",
+        invalid,
+        home,
+        nothing,
+    )
+    broken("skops-truncated", audits, "Half an archive.", invalid, home, skops()[:-30])
+    broken("skops-not-json", audits, "A schema that is not JSON.", invalid, home, _zip(("schema.json", b"{]")))
+    broken(
+        "skops-duplicate-key",
+        audits,
+        "A schema with a key twice.",
+        invalid,
+        home,
+        _zip(("schema.json", b'{"protocol": 2, "protocol": 2}')),
+    )
+    broken(
+        "skops-member-unused",
+        audits,
+        "A member that the schema does not name.",
+        invalid,
+        home,
+        skops(("extra.bin", b"x")),
+    )
+    broken("skops-member-path", audits, "A member with a path.", invalid, home, skops(("../x.npy", b"x")))
+    broken("skops-protocol", audits, "A later protocol.", invalid, home, skops(protocol=3))
+    broken("bytes-behind-archive", audits, "Bytes behind the archive.", invalid, home, skops() + b"#")
+    unavailable = "flavor-unavailable"
+    broken(
+        "format-unknown", choice, "A payload in a format nobody knows.", unavailable, "flavors", b"x", "example-format"
+    )
+    broken(
+        "flavor-unknown",
+        choice,
+        "A flavor that is not installed.",
+        unavailable,
+        "flavors",
+        skops(),
+        flavors=[{"name": "no-such-flavor", "payloads": {"model": "native"}}],
+    )
+    broken(
+        "flavor-without-anything",
+        choice,
+        "A flavor without payload or code.",
+        unavailable,
+        "flavors",
+        None,
+        flavors=[{"name": "python"}],
+    )
+    newer = [{"name": "sklearn", "version": "999999999", "payloads": {"model": "native"}}]
+    broken(
+        "flavor-version",
+        choice,
+        "A newer version of a flavor.",
+        "flavor-version",
+        "flavors[0].version",
+        skops(),
+        flavors=newer,
+    )
+    other = [{"name": "python", "payloads": {"model": "native"}}]
+    broken(
+        "format-of-another-flavor",
+        choice,
+        "A payload that the flavor does not load.",
+        "format-unsupported",
+        "flavors[0].payloads",
+        skops(),
+        flavors=other,
+    )
+    environment, check = "environment-mismatch", "10-environment.md#check"
+    broken(
+        "python-version",
+        check,
+        "It needs another Python.",
+        environment,
+        "environment",
+        skops(),
+        environment={"python": {"requires": "<3"}},
+    )
+    broken(
+        "python-specifier",
+        check,
+        "What it needs of Python cannot be read.",
+        environment,
+        "environment",
+        skops(),
+        environment={"python": {"requires": "three"}},
+    )
+    missing = {"critical": ["no-such-distribution"], "captured": {"no-such-distribution": "1.0"}}
+    broken(
+        "critical-missing",
+        check,
+        "A critical distribution is not installed.",
+        environment,
+        "environment",
+        skops(),
+        environment=missing,
+    )
+    old = {"critical": ["NumPy"], "captured": {"numpy": "0.1"}}
+    broken(
+        "critical-series",
+        check,
+        "A critical distribution of another release series.",
+        environment,
+        "environment",
+        skops(),
+        environment=old,
+    )
+    broken(
+        "environment-before-audit",
+        order,
+        "The environment is compared before payloads are looked at.",
+        environment,
+        "environment",
+        b"x",
+        environment=missing,
+    )
+
+
+def invalid_defaults() -> None:
+    files = {"payloads/native/model.bin": skops()}
+    payload = {"native": {"format": "skops", "files": list(files), "entry": "payloads/native/model.bin"}}
+    uses = [{"name": "sklearn", "payloads": {"model": "native"}}]
+    for id_, description, param in [
+        ("type", "A default of another type.", {"name": "p", "type": "int8", "default": "1"}),
+        ("range", "A default that the type cannot hold.", {"name": "p", "type": "int8", "default": 128}),
+        (
+            "constraint",
+            "A default outside its constraints.",
+            {"name": "p", "type": "int8", "default": 1, "constraints": {"minimum": 2}},
+        ),
+    ]:
+        value = manifest(
+            files, payloads=payload, flavors=uses, signature={"params": [{"name": "q", "type": "bool"}, param]}
+        )
+        where = ("load", "param-invalid", "signature.params[1].default")
+        reject(f"load-default-{id_}", "05-signature.md#params", description, value, where, files, schema="accept")
+
+
+def invalid_newer() -> None:
+    minor = "11-versioning.md#minor-versions"
+
+    def broken(id_: str, description: str, path: str, code: str = "field-invalid", **fields: Any) -> None:
+        reject(id_, minor, description, manifest(modelpack="1.4", **fields), ("fields", code, path))
+
+    at = "signature.inputs.columns[0].type"
+    broken("newer-minor-type", "A type that only the newer version has.", at, signature=column("int128"))
+    later = column({"kind": "later", "of": "int8"})
+    broken("newer-minor-kind", "A kind of type that only the newer version has.", at, signature=later)
+    entry = {**entries({"a": b"1"})[0], "role": "later"}
+    broken("newer-minor-role", "A role that only the newer version has.", "files[0].role", files=[entry])
+    broken("newer-minor-fault", "An unknown property, and a real fault behind it.", "version", version=2, a_later_one=1)
+    broken("newer-minor-missing", "What is REQUIRED stays so.", "name", "field-missing", name=None, a_later_one=1)
+
+
+def _zip(*members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, raw in members:
+            archive.writestr(zipfile.ZipInfo(name), raw)
+    return out.getvalue()
+
+
 def freeze() -> None:
     """List what is there, for the suite to see that it stays."""
     files = sorted(
@@ -1498,6 +1829,9 @@ def main() -> None:
     invalid_references()
     invalid_paths()
     invalid_files()
+    invalid_loads()
+    invalid_defaults()
+    invalid_newer()
     freeze()
 
 

@@ -81,6 +81,24 @@ def in_source() -> dict[str, set[str]]:
     return found
 
 
+def with_classes() -> set[tuple[str, str]]:
+    """Return the pairs of error class and code that stand in one call in the source."""
+    found = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in errors.__all__:
+                for keyword in node.keywords:
+                    if keyword.arg == "code":
+                        found |= {(node.func.id, code) for code in constants(keyword.value)}
+    return found
+
+
+def test_a_listed_code_has_the_classes_that_it_is_raised_with() -> None:
+    rows = listed()
+    wrong = {(name, code) for name, code in with_classes() if name not in re.split("`, `", rows[code][0])}
+    assert wrong - {("Fault", code) for _, code in wrong} == set()
+
+
 def test_every_code_in_the_source_is_listed() -> None:
     assert {code: files for code, files in in_source().items() if code not in listed()} == {}
 

@@ -60,11 +60,6 @@ def watch() -> Iterator[Watch]:
     watching.on = False
 
 
-@pytest.fixture(autouse=True)
-def no_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "trust"))
-
-
 @pytest.mark.parametrize("folder", folders("valid"))
 def test_a_valid_package_opens_and_nothing_of_it_runs(folder: Path, lay_out: LayOut, watch: Watch) -> None:
     case = read(folder)

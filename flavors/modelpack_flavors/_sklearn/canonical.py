@@ -21,6 +21,7 @@ __all__ = ["archive"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100644 << 16
+_LEVEL = 3  # twice as fast as the usual 6, for forests 7 % larger
 _SKOPS = "0.16.0"  # whose nodes these are
 # The places below a node, in the order in which skops builds them, where that is not the order of its content.
 _INNER = {
@@ -116,4 +117,4 @@ def _add(target: zipfile.ZipFile, name: str, data: bytes) -> None:
     info.external_attr = _REGULAR_FILE
     # The reader refuses what grows too much, so long runs of one value are written as they are.
     long_run = len(data) > 2**20 and len(data) > MAX_GROWTH / 2 * len(zlib.compress(data, 1))
-    target.writestr(info, data, zipfile.ZIP_STORED if long_run else zipfile.ZIP_DEFLATED, 6)
+    target.writestr(info, data, zipfile.ZIP_STORED if long_run else zipfile.ZIP_DEFLATED, _LEVEL)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from modelpack.errors import SaveError
 from modelpack_flavors._sklearn import boosters
+from modelpack_flavors._sklearn.neighbors import TREES
 
 __all__ = ["Description", "refuse"]
 
@@ -154,6 +155,9 @@ class Description:
             return _node(kind, "NdArrayNode", content=self._nested(value), type="json", shape=self.node(value.shape))
         if value.dtype.hasobject:
             refuse("an array in the model has fields that hold objects")
+        if value.ndim > 1 and not value.flags.forc and value.strides[0] < value.strides[-1]:
+            # A slice of an array in column order stays in column order: products then round as they did.
+            value = np.asfortranarray(value)
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         return _node(kind, "NdArrayNode", type="numpy", file=self._member(buffer.getvalue(), "npy"))
@@ -223,10 +227,17 @@ class Description:
         if not hasattr(value, "__dict__") and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps its state where nobody can read it")
         state = value.__getstate__()
+        if names & TREES:
+            # How often the tree was asked, and what that took, is no part of the model.
+            state = (*state[:7], 0, 0, 0, 0, *state[11:])
         if isinstance(state, tuple) and "__setstate__" not in dir(kind):
             refuse(f"a {kind.__module__}.{kind.__name__} keeps part of its state in slots")
         if boosters.LABELLED in names:
             state = boosters.without_truth_values(state)
+        if isinstance(state, dict):
+            state = {name: item for name, item in state.items() if not _says_nothing(value, name, item)}
+            if "sklearn.preprocessing._label.MultiLabelBinarizer" in names:
+                state["_cached_dict"] = None  # filled when it is first used
         return _node(kind, "ObjectNode", content=self.node(state))
 
     def _made(self, loader: str, kind: type, arguments: Any, state: Any) -> Node:
@@ -247,6 +258,15 @@ _LOSSES = frozenset(
         "sklearn.linear_model._sgd_fast.LossFunction",
     }
 )
+
+
+def _says_nothing(owner: Any, name: str, item: Any) -> bool:
+    """Say whether an attribute means nothing in another process: an address, or the object's own method."""
+    if name == "_stop_words_id":
+        return True
+    if not isinstance(item, types.MethodType) or item.__self__ is not owner:
+        return False
+    return item.__func__ is getattr(type(owner), name, None)
 
 
 def _loss(value: Any) -> tuple[Any, Any]:

@@ -53,6 +53,13 @@ def vocabulary(vectorizer: Any) -> Iterator[str]:
         yield "its vocabulary is not numbered from 0 without a gap"
 
 
+def label_sets(binarizer: Any) -> Iterator[str]:
+    """Check that the labels a binarizer has met are numbered like its classes."""
+    cached = getattr(binarizer, "_cached_dict", None)
+    if cached is not None and sorted(cached.values()) != list(range(len(binarizer.classes_))):
+        yield "its labels are not numbered like its classes"
+
+
 def hasher(vectorizer: Any) -> Iterator[str]:
     """Check the number of columns that features are hashed into."""
     if getattr(vectorizer, "input", "content") != "content":
@@ -67,5 +74,6 @@ CHECKS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "sklearn.feature_extraction.text.CountVectorizer": vocabulary,
     "sklearn.feature_extraction.text.HashingVectorizer": hasher,
     "sklearn.preprocessing._encoders.OneHotEncoder": one_hot,
+    "sklearn.preprocessing._label.MultiLabelBinarizer": label_sets,
     "sklearn.preprocessing._encoders.OrdinalEncoder": one_hot,
 }

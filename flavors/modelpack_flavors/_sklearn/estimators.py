@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "PROBES"]
+
+
+# More threads or processes than this are no wish of anybody who trains models.
+_MAX_JOBS = 1024
+
+
+def parallel(model: Any) -> Iterator[str]:
+    """Check the number of jobs, which are processes or threads at every call."""
+    jobs = getattr(model, "n_jobs", None)
+    if jobs is not None and not (isinstance(jobs, int) and -_MAX_JOBS <= jobs <= _MAX_JOBS):
+        yield "its number of jobs is out of range"
 
 
 def decision_tree(model: Any) -> Iterator[str]:
@@ -44,8 +55,6 @@ def bagging(model: Any) -> Iterator[str]:
 
 def gradient_boosting(model: Any) -> Iterator[str]:
     """Check that the trees are regressors of one value for the model's columns, as many per step as outputs."""
-    import numpy as np
-
     if not hasattr(model, "estimators_"):
         return
     stages = model.estimators_
@@ -57,7 +66,17 @@ def gradient_boosting(model: Any) -> Iterator[str]:
             yield "one of its trees is for another number of columns"
         elif one.tree_.n_outputs != 1 or one.tree_.max_n_classes != 1:
             yield "one of its trees has more than one value"
-    # What the initial estimator answers is the array into which compiled code adds.
+
+
+def initial_estimator(model: Any) -> Iterator[str]:
+    """Ask the initial estimator of gradient boosting about one row: compiled code adds into the array it answers.
+
+    Only for a model whose parts have all been checked.
+    """
+    import numpy as np
+
+    if not hasattr(model, "estimators_"):
+        return
     initial = model._raw_predict_init(np.zeros((1, model.n_features_in_)))
     if initial.shape != (1, model.n_trees_per_iteration_) or initial.dtype != np.float64:
         yield "its initial estimator has another number of outputs"
@@ -70,9 +89,9 @@ def hist_gradient_boosting(model: Any) -> Iterator[str]:
     yield from _bins(model._bin_mapper, model.n_features_in_)
     preprocessor = getattr(model, "_preprocessor", None)
     if preprocessor is not None:
-        names = [name for name, _, _ in preprocessor.transformers_]
-        kept = sum(len(list(preprocessor._transformer_to_input_indices[name])) for name in names)
-        kinds = {type(step).__name__ for _, step, _ in preprocessor.transformers_}
+        steps = [(name, step) for name, step, _ in preprocessor.transformers_ if step != "drop"]
+        kept = sum(len(list(preprocessor._transformer_to_input_indices[name])) for name, _ in steps)
+        kinds = {type(step).__name__ for _, step in steps}
         if kept != model.n_features_in_ or not kinds <= {"OrdinalEncoder", "FunctionTransformer"}:
             yield "its preprocessor gives another number of columns"
     for step in model._predictors:
@@ -133,10 +152,9 @@ def support_vectors(model: Any) -> Iterator[str]:
         yield "its counts of support vectors do not add up"
     if classifier and classes != len(model.classes_):
         yield "it has another number of classes than of counts"
-    if vectors.shape[0] != total and model.kernel != "precomputed":
-        yield "it has another number of support vectors than it says"
-    if model.kernel != "precomputed" and not callable(model.kernel) and vectors.shape[1] != model.n_features_in_:
-        yield "its support vectors are not as wide as its input"
+    own_kernel = model.kernel == "precomputed" or callable(model.kernel)
+    if not own_kernel and vectors.shape != (total, model.n_features_in_):
+        yield "it has another number of support vectors than it says, or they are not as wide as its input"
     pairs = classes * (classes - 1) // 2
     coefficients = model._dual_coef_
     if coefficients.shape != (classes - 1, total) or (sparse and coefficients.nnz != (classes - 1) * total):
@@ -145,8 +163,9 @@ def support_vectors(model: Any) -> Iterator[str]:
         yield "it has another number of intercepts than of pairs of classes"
     if not {len(model._probA), len(model._probB)} <= {0, pairs} or len(model._probA) != len(model._probB):
         yield "its probabilities are for another number of classes"
-    if model.kernel == "precomputed" or callable(model.kernel):
-        width = model.shape_fit_[0]
+    if own_kernel:
+        # libsvm looks the kernel's values up by the number of the support vector's row.
+        width = model.shape_fit_[0] if callable(model.kernel) else model.n_features_in_
         if not ((model.support_ >= 0) & (model.support_ < width)).all():
             yield "a support vector is not one of its rows"
 
@@ -157,6 +176,8 @@ def k_means(model: Any) -> Iterator[str]:
         return
     if model.cluster_centers_.ndim != 2 or model.cluster_centers_.shape[1] != model.n_features_in_:
         yield "its centres are not as wide as its input"
+    if not 1 <= model._n_threads <= _MAX_JOBS:
+        yield "its number of threads is out of range"
     pending = [getattr(model, "_bisecting_tree", None)]
     while pending:
         node = pending.pop()
@@ -200,6 +221,7 @@ def _is_tree(value: Any) -> bool:
 
 CHECKS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "scipy.interpolate._bsplines.BSpline": b_spline,
+    "sklearn.base.BaseEstimator": parallel,
     "sklearn.cluster._kmeans._BaseKMeans": k_means,
     "sklearn.decomposition._dict_learning._BaseSparseCoding": components,
     "sklearn.decomposition._nmf._BaseNMF": components,
@@ -210,4 +232,9 @@ CHECKS: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": tree_predictor,
     "sklearn.svm._base.BaseLibSVM": support_vectors,
     "sklearn.tree._classes.BaseDecisionTree": decision_tree,
+}
+
+# Checks that call the model, for when everything below it is known to be sound.
+PROBES: Mapping[str, Callable[[Any], Iterator[str]]] = {
+    "sklearn.ensemble._gb.BaseGradientBoosting": initial_estimator,
 }

@@ -8,6 +8,7 @@ have their arrays compared with each other (``estimators``).
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["check"]
 Check = Callable[[Any], Iterator[str]]
 
 _CHECKS: Mapping[str, Check] = {**estimators.CHECKS, **encoders.CHECKS, **neighbors.CHECKS, **boosters.CHECKS}
+_PROBES: Mapping[str, Check] = estimators.PROBES
 _NATIVE: Mapping[str, Check] = {**natives.NATIVE, **neighbors.NATIVE}
 
 
@@ -31,19 +33,47 @@ def check(model: Any, entry: str, *, strict: bool = True) -> None:
     Raises:
         PackageError: a structure is inconsistent (``payload-invalid``).
     """
+    reached = list(_reachable(model))
+    for value in reached:
+        _refuse_first(value, _faults(value, strict), entry)
+    probed: set[int] = set()
+    for value in reached:
+        _probe(value, probed, entry)
+
+
+def _reachable(model: Any) -> Iterator[Any]:
+    """Yield every object in the model, once."""
     seen: set[int] = set()
-    alive: list[Any] = []
     pending: list[Any] = [model]
     while pending:
         value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
-        # Objects made on the way (the parts of an array, say) must live, or their ids would be used again.
-        alive.append(value)
-        for fault in _faults(value, strict):
-            malformed(f"{_name(type(value))}: {fault}", entry)
+        # The caller keeps what is yielded: objects made on the way (the parts of an array) must live, or their ids
+        # would be used again.
+        yield value
         pending.extend(_below(value))
+
+
+def _refuse_first(value: Any, faults: Iterator[str], entry: str) -> None:
+    for fault in faults:
+        malformed(f"{_name(type(value))}: {fault}", entry)
+
+
+def _probe(value: Any, probed: set[int], entry: str) -> None:
+    """Run the checks that call an object, after those of all objects inside it."""
+    found = [_PROBES[name] for name in _names(type(value)) if name in _PROBES]
+    if not found or id(value) in probed:
+        return
+    probed.add(id(value))
+    for inner in list(_reachable(value)):
+        if inner is not value:
+            _probe(inner, probed, entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for probe in found:
+            _refuse_first(value, _guarded(probe, value), entry)
 
 
 def _name(kind: type) -> str:

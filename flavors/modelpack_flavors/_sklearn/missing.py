@@ -19,6 +19,8 @@ Fate = Literal["refused", "ended", "passed"]
 _ENDS = frozenset({"SimpleImputer", "KNNImputer", "IterativeImputer", "MissingIndicator", "TargetEncoder"})
 # Estimators that hand the rows unchecked to others, by the attribute that holds those.
 _DELEGATES = {
+    "BaggingClassifier": "estimators_",
+    "BaggingRegressor": "estimators_",
     "CalibratedClassifierCV": "calibrated_classifiers_",
     "FixedThresholdClassifier": "estimator_",
     "FrozenEstimator": "estimator",
@@ -72,6 +74,8 @@ def _fate(step: Any, index: int | None) -> Fate:
     tags = tags_of(step)
     if tags is None or not _reviewed(step):
         raise _Unknown
+    if kind == "FunctionTransformer" and not step.validate:
+        return "passed"
     if not tags.input_tags.allow_nan:
         return "refused"
     if hasattr(step, "categories_") and hasattr(step, "handle_unknown"):
@@ -118,6 +122,8 @@ def _split(transformer: Any, index: int | None) -> Fate:
 
 def _delegated(step: Any, index: int | None) -> Fate:
     inner = getattr(step, _DELEGATES[type(step).__name__])
+    if hasattr(step, "estimators_features_"):
+        index = None  # each gets columns of its own
     fates = [_fate(one, index) for one in (inner if isinstance(inner, list) else [inner])]
     if getattr(step, "passthrough", False):
         fates.append(_fate(step.final_estimator_, None))
@@ -126,8 +132,6 @@ def _delegated(step: Any, index: int | None) -> Fate:
 
 def _encoded(encoder: Any, index: int | None) -> Fate:
     """Follow a missing value into an encoder, where it may be a category, an unknown one, or an error."""
-    if type(encoder).__name__ in _ENDS:
-        return "ended"
     columns = range(len(encoder.categories_)) if index is None else (index,)
     fates: list[Fate] = []
     for column in columns:

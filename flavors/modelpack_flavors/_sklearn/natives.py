@@ -17,8 +17,6 @@ def tree(value: Any) -> Iterator[str]:
     if count < 1 or not len(left) == len(right) == len(feature) == count:
         yield "its arrays are not as long as its number of nodes"
         return
-    if value.value.shape != (count, value.n_outputs, value.max_n_classes):
-        yield "its values have another shape than its outputs"
     if not ((value.n_classes >= 1) & (value.n_classes <= value.max_n_classes)).all():
         yield "its counts of classes are out of range"
     leaf = left == -1

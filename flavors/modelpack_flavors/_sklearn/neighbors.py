@@ -14,13 +14,16 @@ TREES = frozenset(
 )
 
 
+_MAX_LEVELS = 48
+
+
 def binary_tree(value: Any) -> Iterator[str]:
     """Check a k-d tree or ball tree: its nodes cover rows that exist, its bounds have the data's width."""
     import numpy as np
 
     data, order, nodes, bounds, leaf_size, levels, count, *_, metric, weights = value.__getstate__()
     rows, columns = data.shape
-    if count < 1 or levels < 1 or count != 2**levels - 1 or len(nodes) != count or leaf_size < 1:
+    if not 1 <= levels <= _MAX_LEVELS or count != 2**levels - 1 or len(nodes) != count or leaf_size < 1:
         yield "its number of nodes does not follow from its levels"
         return
     if bounds.ndim != 3 or bounds.shape[1:] != (count, columns) or bounds.shape[0] < _halves(value):
@@ -58,7 +61,7 @@ def _metric_fits(metric: Any, columns: int) -> Iterator[str]:
         yield "its metric is for another number of columns"
     if kind == "MinkowskiDistance" and len(vector) not in (0, 1, columns):
         yield "its metric is for another number of columns"
-    if kind == "MahalanobisDistance" and (matrix.shape != (columns, columns) or len(vector) < columns):
+    if kind == "MahalanobisDistance" and matrix.shape != (columns, columns):
         yield "its metric is for another number of columns"
     if kind == "HaversineDistance" and columns != 2:
         yield "its metric is for two columns"

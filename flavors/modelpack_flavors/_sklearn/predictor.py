@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelpack.errors import InputError
 from modelpack.flavor import Form
 
 __all__ = ["METHODS", "Scorer", "form_of", "methods_of"]
@@ -34,10 +35,22 @@ class Scorer:
     form: Form
     flat: bool = False
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that score new rows."""
+        return methods_of(self.model)
+
     def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
-        """Return the model's own answer."""
-        score = getattr(self.model, params.get("method", self.method))
-        return score(self._arranged(data))
+        """Return the model's own answer.
+
+        Raises:
+            InputError: the param ``method`` names no method that scores (``param-constraint``).
+        """
+        name = params.get("method", self.method)
+        # The signature that limits the param comes from the package, so it does not count here.
+        if name != self.method and name not in methods_of(self.model):
+            raise InputError("names no method that scores rows", code="param-constraint", path="params.method")
+        return getattr(self.model, name)(self._arranged(data))
 
     def _arranged(self, data: Any) -> Any:
         if self.flat:
@@ -52,8 +65,6 @@ class Scorer:
 
 
 def _one_column(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        (data,) = data.values()
     return data.reshape(-1) if data.ndim == 2 and data.shape[1] == 1 else data
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.audits import skops as audits
-from modelpack.errors import SaveError
+from modelpack.errors import PackageError, SaveError
 from modelpack_flavors._sklearn import invariants
 from modelpack_flavors._sklearn.boosters import LIBRARIES
 from modelpack_flavors._sklearn.canonical import archive
@@ -22,7 +22,7 @@ from modelpack_flavors._sklearn.describing import PICKLE_HINT, Description, refu
 
 __all__ = ["Payload", "write"]
 
-_PACKAGES = ("scikit-learn", "skops", "numpy", "scipy")
+_PACKAGES = ("scikit-learn", "numpy", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,6 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         data, names = _pickled(model)
         foreign = {module for module, _ in names if not _standard(module)}
         _importable(names, own)
-        packages = [p for p in _PACKAGES if p != "skops"]
         types: tuple[str, ...] = ()
     else:
         data = _skops(model)
@@ -58,7 +57,7 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
             found.types,
         )
         if not found.unlisted:
-            invariants.check(model, path.name)
+            _loadable(model, path.name)
     path.write_bytes(data)
     return Payload(types=types, packages=(*packages, *_distributions(foreign - own)))
 
@@ -76,6 +75,14 @@ def _skops(model: object) -> bytes:
             f"the model cannot be stored: {type(exc).__name__}: {exc}", code="model-unsupported", hint=PICKLE_HINT
         ) from exc
     return archive(root, description.members)
+
+
+def _loadable(model: object, entry: str) -> None:
+    """Refuse what loading would refuse."""
+    try:
+        invariants.check(model, entry)
+    except PackageError as exc:
+        raise SaveError(exc.message, code="model-unsupported", hint=PICKLE_HINT) from exc
 
 
 def _pickled(model: object) -> tuple[bytes, set[tuple[str, str]]]:

@@ -87,9 +87,10 @@ def inspect(data: bytes, entry: str, walk: type[Walk] | None = None) -> tuple[Au
 
 def _parsed(text: str) -> Any:
     """Return the one JSON value that is neither list nor dict; NaN and the infinities are values here."""
-    if text[:1] in ("[", "{"):
-        raise ValueError("not a scalar")
-    return json.loads(text)
+    value = json.loads(text)
+    if isinstance(value, list | dict):
+        raise ValueError("not a single value")
+    return value
 
 
 # Short values are met again and again; long ones are texts of whole models.
@@ -238,7 +239,7 @@ class Walk:
             self.refuse("the content of a JsonNode is not a text")
         try:
             return _scalar(text) if len(text) < MAX_CACHED else _parsed(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             self.refuse("a JsonNode is not a single value")
 
     def _DictNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802

@@ -76,7 +76,8 @@ class Archive:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as exc:
             malformed(f"not a zip file: {exc}", entry)
         self._members = self._listing(len(data))
-        if not data.startswith(b"PK\x03\x04") or self._zip.comment:
+        # The end record has 22 bytes when there is no comment, and zipfile also finds one that other bytes follow.
+        if not data.startswith(b"PK\x03\x04") or data[-22:-18] != b"PK\x05\x06":
             malformed("the zip file has bytes before or after its members", entry)
         schema = self._members.get(SCHEMA)
         if schema is None or schema.file_size > MAX_SCHEMA:

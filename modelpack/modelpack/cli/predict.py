@@ -63,7 +63,7 @@ def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool
       modelpack predict churn -i rows.csv -o scores.parquet
       modelpack predict churn -i 'rows/*.parquet' -o scores.jsonl --keep id --on-error rejects.jsonl
     """
-    with guard(as_json=as_json), _stoppable():
+    with guard(as_json=as_json), _stoppable(nothing="" if output == "-" else "; nothing was written"):
         done = _run(package, inputs, output, given)
         if as_json:
             # On stdout, unless that is where the answers went.
@@ -129,7 +129,7 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def _stoppable(*, nothing: str) -> Iterator[None]:
     """End cleanly on SIGINT and SIGTERM: what is half written is removed."""
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
@@ -142,7 +142,7 @@ def _stoppable() -> Iterator[None]:
         yield
     except (_Stopped, KeyboardInterrupt) as exc:
         number = exc.number if isinstance(exc, _Stopped) else signal.SIGINT
-        click.echo(f"modelpack: stopped by {signal.Signals(number).name}; nothing was written", err=True)
+        click.echo(f"modelpack: stopped by {signal.Signals(number).name}{nothing}", err=True)
         raise SystemExit(128 + number) from None
     except BrokenPipeError:
         # The reader of our output has gone; what Python still holds for it goes nowhere.

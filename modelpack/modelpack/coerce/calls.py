@@ -10,7 +10,9 @@ import numpy as np
 
 from modelpack.coerce import guess
 from modelpack.coerce.columns import objects
-from modelpack.coerce.faults import Collector, join
+from modelpack.coerce.faults import CAP, Collector, join
+from modelpack.coerce.lanes import is_column
+from modelpack.coerce.parts import is_table
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Source, open_source
 from modelpack.coerce.tables import table
@@ -37,17 +39,19 @@ def inputs(data: Any, signature: Signature, *, wire: Wire = "python", at: str = 
         InputError: a value does not fit; carries up to 100 faults with path, row and column.
     """
     collector = Collector()
-    frame = _inputs(data, _io(data, signature), wire, at, collector)
+    frame = _inputs(data, _io(data, signature, at), wire, at, collector)
     collector.finish()
     return frame
 
 
-def _io(data: Any, signature: Signature) -> Table | Tensors | None:
+def _io(data: Any, signature: Signature, at: str) -> Table | Tensors | None:
     if signature.inputs is not None:
         return signature.inputs
     try:
         return guess.io(data)
-    except SignatureError:
+    except SignatureError as exc:
+        if is_table(data):
+            raise InputError(exc.message, code="data-invalid", path=at, hint=exc.hint) from exc
         return None
 
 
@@ -72,12 +76,15 @@ def tolerant(
     Raises:
         InputError: the data cannot be read at all (a missing column, a wrong shape).
     """
-    io = _io(data, signature)
+    io = _io(data, signature, at)
     if isinstance(io, Tensors) and isinstance(data, list):
         return _tolerant_tensors(data, io, wire, at)
     collector = Collector(tolerant=True)
     frame = _inputs(data, io, wire, at, collector)
     collector.finish()
+    if isinstance(io, Tensors) and not all(tensor.optional or tensor.name in frame for tensor in io.tensors):
+        # Lists that are not of one shape: which rows are to go cannot be told from outside.
+        raise InputError.from_faults(collector.faults[:CAP])
     bad = {fault.row for fault in collector.faults}
     if not bad:
         return frame, np.arange(frame.rows), []
@@ -118,7 +125,7 @@ def _tolerant_tensors(
         good.append(number)
         parts.append(part)
     if not parts:
-        raise InputError.from_faults(faults[:100])
+        raise InputError.from_faults(faults[:CAP])
     arrays = {name: np.concatenate([(part.tensors or {})[name] for part in parts]) for name in parts[0]}
     return Frame(rows=len(good), tensors=arrays), np.array(good, dtype=np.intp), faults
 
@@ -163,6 +170,6 @@ def _table_answer(raw: Any, collector: Collector) -> Source:
     pandas = loaded("pandas")
     if pandas is not None and isinstance(raw, pandas.Series):
         raw = raw.array
-    if isinstance(raw, Mapping) and raw and not any(hasattr(value, "__len__") for value in raw.values()):
-        raw = [raw]
+    if isinstance(raw, Mapping) and not all(is_column(value) for value in raw.values()):
+        raw = [raw]  # one record
     return open_source(raw, collector, "")

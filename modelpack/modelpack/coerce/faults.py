@@ -34,7 +34,9 @@ def field(name: str) -> str:
     """Return the path step to a named part: ``.age``, or ``["odd name"]``."""
     if name.isidentifier():
         return f".{name}"
-    return f"[{json.dumps(name if len(name) <= 100 else name[:99] + '…', ensure_ascii=False)}]"
+    short = name if len(name) <= 100 else name[:99] + "…"
+    # A lone surrogate could not be written in the reply; it is escaped as in JSON.
+    return f"[{json.dumps(short, ensure_ascii=not short.isprintable())}]"
 
 
 def join(at: str, *parts: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.coerce.columns import objects
 from modelpack.coerce.faults import Collector
-from modelpack.coerce.kinds import column_type
+from modelpack.coerce.kinds import column_type, is_name, of_values
 from modelpack.coerce.lanes import lane
 from modelpack.coerce.sources import Source, Split, is_sparse, open_source
 from modelpack.dtypes import ELEMENTS
@@ -38,7 +39,8 @@ def io(data: Any, *, default_name: str = "input") -> Table | Tensors:
     if is_sparse(data) or _is_array(data):
         return Tensors(tensors=(_tensor(data, default_name),))
     if isinstance(data, Mapping) and _holds_tensors(data):
-        return Tensors(tensors=tuple(_tensor(value, str(name)) for name, value in data.items()))
+        _check(list(data))
+        return Tensors(tensors=tuple(_tensor(value, name) for name, value in data.items()))
     if isinstance(data, list | tuple) and data and not any(isinstance(row, Mapping) for row in data):
         return _sequence(data, default_name)
     return _table(data, default_name)
@@ -48,16 +50,26 @@ def answer(raw: Any) -> IO:
     """Return the outputs that a model's answer looks like; kind ``json`` when it is neither a table nor a tensor."""
     pandas = loaded("pandas")
     if pandas is not None and isinstance(raw, pandas.Series):
-        kind, _ = column_type(raw, "prediction")
-        if isinstance(kind, str) and kind in _TENSOR and not (kind not in _FLOATS and raw.isna().any()):
-            return io(lane(raw).data if not isinstance(lane(raw).data, list) else np.array(raw, dtype=object))
-        raw = raw.to_frame("prediction")
-    if isinstance(raw, Mapping | list | tuple) and not _is_columns(raw):
+        try:
+            return _with_nan(Tensors(tensors=(_series(raw),)))
+        except SignatureError:
+            raw = raw.to_frame("prediction")
+    if isinstance(raw, Mapping) and not _is_columns(raw):
         return Json()
     try:
-        return _with_nan(io(raw, default_name="prediction"))
+        found = io(raw, default_name="prediction")
     except (SignatureError, InputError):
         return Json()
+    if isinstance(raw, list | tuple) and isinstance(found, Table) and not all(isinstance(row, Mapping) for row in raw):
+        return Json()
+    return _with_nan(found)
+
+
+def _series(raw: Any) -> Tensor:
+    """A Series is what its values are; its name means nothing."""
+    column = lane(raw)
+    typed = isinstance(column.data, np.ndarray) and column.missing is None
+    return _tensor(column.data if typed else objects(column.objects()), "prediction")
 
 
 def _with_nan(found: Table | Tensors) -> Table | Tensors:
@@ -72,10 +84,11 @@ def _with_nan(found: Table | Tensors) -> Table | Tensors:
 _FLOATS = {"float16", "float32", "float64"}
 
 
-def _is_columns(raw: Any) -> bool:
-    if isinstance(raw, Mapping):
-        return bool(raw) and all(hasattr(value, "dtype") or isinstance(value, list) for value in raw.values())
-    return bool(raw)
+def _is_columns(raw: Mapping[Any, Any]) -> bool:
+    """Say whether a dict is columns: arrays, or lists of values of one type."""
+    return bool(raw) and all(
+        hasattr(value, "dtype") or (isinstance(value, list) and of_values(value)[0] != "any") for value in raw.values()
+    )
 
 
 def _is_array(data: Any) -> bool:
@@ -145,7 +158,9 @@ def _tensor(raw: Any, name: str) -> Tensor:
 
 
 def _table(data: Any, default_name: str) -> Table:
-    source = open_source(data, Collector(error=SignatureError), "")
+    collector = Collector(error=SignatureError)
+    source = open_source(data, collector, "")
+    collector.finish()
     names = _names(source, data, default_name)
     if not names:
         raise SignatureError("data without columns shows no signature", code="data-empty")
@@ -164,11 +179,17 @@ def _names(source: Source, data: Any, default_name: str) -> list[str]:
                 "the columns have no names", code="name-invalid", hint="Name them, for example df.add_prefix('x')."
             )
         return [default_name]
-    for name in source.names:
-        if not isinstance(name, str) or not name:
+    _check(source.names)
+    return source.names
+
+
+def _check(names: list[Any]) -> None:
+    for name in names:
+        if not is_name(name):
             raise SignatureError(
                 f"a column is called {name!r}; names are text",
                 code="name-invalid",
                 hint="Name the columns, for example df.columns = df.columns.astype(str).",
             )
-    return source.names
+    if len(set(names)) < len(names):
+        raise SignatureError("two columns have the same name", code="name-invalid")

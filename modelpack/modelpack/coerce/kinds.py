@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.coerce import whole
 from modelpack.coerce.cells import is_missing
 from modelpack.coerce.columns import slow
 from modelpack.coerce.lanes import Lane, lane
@@ -21,6 +22,7 @@ from modelpack.dtypes import (
     Element,
     Item,
     ListType,
+    MapType,
     StructField,
     StructType,
     TimestampType,
@@ -28,7 +30,7 @@ from modelpack.dtypes import (
 from modelpack.errors import SignatureError
 from modelpack.optional import loaded
 
-__all__ = ["column_type", "of_values"]
+__all__ = ["column_type", "is_name", "of_values"]
 
 _UNITS = {"s": "s", "ms": "ms", "us": "us", "ns": "ns", "m": "s", "h": "s"}
 _DAYS = {"D", "W", "M", "Y"}
@@ -46,7 +48,10 @@ def column_type(raw: Any, name: str) -> tuple[Any, bool]:
         nullable = bool(source.missing is not None and source.missing.any())
         if source.data.dtype.kind in "fmM":
             nullable = nullable or bool((source.data != source.data).any())
-        return declared or _of_dtype(source.data.dtype, source.aware, name), nullable
+        kind = declared or _of_dtype(source.data.dtype, source.aware, name)
+        if source.data.dtype.kind in "mM" and whole.typed(source, kind, "python") is None:
+            kind = "any"  # days or hours beyond what date32 and seconds can count
+        return kind, nullable
     if declared is not None:
         return declared, any(is_missing(value, declared, "python") for value in source.data)
     return of_values(source.data)
@@ -85,6 +90,8 @@ def _zone(tz: Any) -> str:
 
 def _of_categories(categories: Any, ordered: bool, name: str) -> Any:
     kind, _ = column_type(categories, name)
+    if not len(categories):
+        return "any"  # every value is missing
     if kind in INT_RANGE or kind in ("bool", "utf8", "float64"):
         values = tuple(plain_scalar(value) for value in categories.tolist())
         return DictionaryType(values=kind, categories=values, ordered=bool(ordered))
@@ -107,7 +114,7 @@ def _of_dtype(dtype: np.dtype[Any], aware: bool, name: str) -> Item:
     return str(dtype.newbyteorder("="))
 
 
-def _of_arrow(kind: Any, values: Any, pa: Any) -> Item | None:
+def _of_arrow(kind: Any, values: Any, pa: Any) -> Any:
     """Return the type that an Arrow type stands for; None to look at the values."""
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
@@ -124,6 +131,10 @@ def _of_arrow(kind: Any, values: Any, pa: Any) -> Item | None:
         return "utf8"
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return "binary"
+    if types.is_map(kind) and _is_text(types, kind.key_type):
+        pairs = [part for value in lane(values).objects() if value is not None for _, part in value]
+        inner, nullable = of_values(pairs)
+        return MapType(values=Element(type=inner, nullable=nullable))
     if types.is_dictionary(kind) and _is_text(types, kind.value_type):
         return DictionaryType(values="utf8", ordered=kind.ordered)
     return None
@@ -133,14 +144,18 @@ def _is_text(types: Any, kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def of_values(values: Iterable[Any]) -> tuple[Any, bool]:
+# Deeper nesting is no table any more; and Python's stack is not endless.
+_DEEPEST = 32
+
+
+def of_values(values: Iterable[Any], depth: int = 0) -> tuple[Any, bool]:
     """Return the type of Python objects (an Item) and whether some are missing; ``any`` if nothing in common."""
     everything = list(values)
     present = [plain_scalar(value) for value in everything if not is_missing(value, "any", "python")]
     missing = len(present) < len(everything)
     if not present:
         return "any", True
-    kind = _common(present)
+    kind = _common(present, depth + 1)
     # Proof: what does not take its own values is no type for them.
     if kind != "any" and _refuses(present, kind):
         kind = "any"
@@ -153,11 +168,11 @@ def _refuses(values: list[Any], kind: Item) -> bool:
     return bool(refused)
 
 
-def _common(values: list[Any]) -> Item:
+def _common(values: list[Any], depth: int) -> Item:
     types = {_family(value) for value in values}
     if types == {float, int}:
         return "float64"
-    if len(types) != 1:
+    if len(types) != 1 or depth > _DEEPEST:
         return "any"
     match types.pop():
         case family if family is bool:
@@ -179,9 +194,9 @@ def _common(values: list[Any]) -> Item:
         case family if family is dt.timedelta:
             return DurationType(unit=_finest(values, "m"))  # type: ignore[arg-type]
         case family if family is list:
-            return _list(values)
+            return _list(values, depth)
         case family if family is dict:
-            return _struct(values)
+            return _struct(values, depth)
     return "any"
 
 
@@ -245,18 +260,29 @@ def _decimal(values: list[Decimal]) -> Item:
     return DecimalType(precision=max(38, min(76, scale + max(whole, 19))), scale=scale)
 
 
-def _list(values: list[Any]) -> Item:
-    kind, nullable = of_values(part for value in values for part in value)
+def _list(values: list[Any], depth: int) -> Item:
+    kind, nullable = of_values((part for value in values for part in value), depth)
     return ListType(items=Element(type=kind, nullable=nullable))
 
 
-def _struct(values: Sequence[Mapping[Any, Any]]) -> Item:
+def is_name(name: Any) -> bool:
+    """Say whether a signature can hold the name: text, not empty, not endless, and Unicode."""
+    if not isinstance(name, str) or not 0 < len(name) <= 1024:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _struct(values: Sequence[Mapping[Any, Any]], depth: int) -> Item:
     names = {name: None for value in values for name in value}
-    if not names or not all(isinstance(name, str) and name and len(name) <= 1024 for name in names):
+    if not names or not all(map(is_name, names)):
         return "any"
     fields = []
     for name in names:
-        kind, nullable = of_values(value[name] for value in values if name in value)
+        kind, nullable = of_values((value[name] for value in values if name in value), depth)
         optional = not all(name in value for value in values)
         fields.append(StructField(name=name, type=kind, nullable=nullable, optional=optional))
     return StructType(fields=tuple(fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from modelpack.signature import Tensors
 __all__ = ["Flat", "Part", "find", "flatten", "is_table"]
 
 Index = tuple[int, ...]
+_LISTS = {list, tuple}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,26 +174,31 @@ def _unroll(raw: Sequence[Any], rank: int, part: Part, collector: Collector) -> 
     level: list[Any] = list(raw)
     shape = [len(level)]
     for _ in range(1, rank):
-        if not set(map(type, level)) <= {list, tuple}:
+        if not set(map(type, level)) <= _LISTS:
             level = [list(inner) if _is_list(inner) else inner for inner in level]
         size = next((len(inner) for inner in level if isinstance(inner, list | tuple)), 0)
-        for place, inner in enumerate(level):
-            if not isinstance(inner, list | tuple):
-                message = f"{kind(inner)} where a list is expected: the tensor has {rank} dimensions"
+        if not set(map(type, level)) <= _LISTS or set(map(len, level)) - {size}:
+            _refuse_level(level, size, rank, shape, part, collector)
+            return None
+        shape.append(size)
+        level = list(chain.from_iterable(level))
+    if any(issubclass(kind, list | tuple | np.ndarray) for kind in set(map(type, level))):
+        for place, leaf in enumerate(level):
+            if _is_list(leaf):
+                message = f"a list where a value is expected: the tensor has {rank} dimensions"
                 _refuse("shape-mismatch", message, place, shape, part, collector)
                 return None
-            if len(inner) != size:
-                message = f"a list of {len(inner)} among lists of {size}"
-                _refuse("ragged", message, place, shape, part, collector)
-                return None
-        shape.append(size)
-        level = [leaf for inner in level for leaf in inner]
-    for place, leaf in enumerate(level):
-        if _is_list(leaf):
-            message = f"a list where a value is expected: the tensor has {rank} dimensions"
-            _refuse("shape-mismatch", message, place, shape, part, collector)
-            return None
     return Flat(level, tuple(shape))
+
+
+def _refuse_level(level: list[Any], size: int, rank: int, shape: list[int], part: Part, collector: Collector) -> None:
+    """Find the first item that is no list, or a list of another length."""
+    place, inner = next((p, i) for p, i in enumerate(level) if not isinstance(i, list | tuple) or len(i) != size)
+    if isinstance(inner, list | tuple):
+        _refuse("ragged", f"a list of {len(inner)} among lists of {size}", place, shape, part, collector)
+    else:
+        message = f"{kind(inner)} where a list is expected: the tensor has {rank} dimensions"
+        _refuse("shape-mismatch", message, place, shape, part, collector)
 
 
 def _is_list(value: Any) -> bool:

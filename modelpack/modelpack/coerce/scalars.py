@@ -49,7 +49,7 @@ EXACT_BITS = {"float16": 11, "float32": 24, "float64": 53}
 _FLOATS: dict[str, Any] = {"float16": np.float16, "float32": np.float32, "float64": float}
 
 _INTEGER = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(\d{1,4000}(\.\d{0,4000})?|\.\d{1,4000})([eE][+-]?\d{1,6})?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d{1,4000}(\.\d{0,4000})?|\.\d{1,4000})([eE][+-]?\d{1,15})?", re.ASCII)
 _WORDS = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _EXACT = decimal.Context(prec=160, traps=[decimal.Inexact, decimal.InvalidOperation])
 

@@ -39,10 +39,15 @@ class Source:
     width: int
     at: str
     bad: frozenset[int] | set[int] = frozenset()
+    by_row = True
 
     def column(self, index: int) -> Any:
         """Return the column as it came."""
         raise NotImplementedError
+
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        """Return the cells of these columns as lists of one length, rows if ``by_row``; None if they are no lists."""
+        return None
 
     def cell_path(self, row: int, index: int, name: str) -> str:
         """Return the path of one cell: in column ``index``, which the signature calls ``name``."""
@@ -104,6 +109,11 @@ class RowSource(Source):
             return [None if number in self.bad else row[index] for number, row in enumerate(self.data)]
         return [row[index] for row in self.data]
 
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        if len(places) == self.width and places == [*range(self.width)]:
+            return self.data
+        return [[row[place] for place in places] for row in self.data]
+
     def cell_path(self, row: int, index: int, name: str) -> str:
         return join(self._rows_at, f"[{row}][{index}]")
 
@@ -151,6 +161,14 @@ class RecordSource(Source):
         name = self.names[index]
         return [record.get(name) if isinstance(record, Mapping) else None for record in self.data]
 
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        assert self.names is not None
+        names = [self.names[place] for place in places]
+        try:
+            return [[record[name] for name in names] for record in self.data]
+        except KeyError:
+            return None
+
     def lacks(self, row: int, name: str) -> bool:
         return name not in self.data[row]
 
@@ -167,6 +185,8 @@ class RecordSource(Source):
 class ColumnSource(Source):
     """Named columns, whatever holds them."""
 
+    by_row = False
+
     def __init__(self, columns: Sequence[tuple[Any, Any]], rows: int, at: str, *, numbered: bool = False) -> None:
         self.at = at
         self.rows = rows
@@ -176,6 +196,10 @@ class ColumnSource(Source):
 
     def column(self, index: int) -> Any:
         return self._columns[index][1]
+
+    def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        columns = [self._columns[place][1] for place in places]
+        return columns if all(type(column) is list for column in columns) else None
 
     def cell_path(self, row: int, index: int, name: str) -> str:
         if self.names is None:
@@ -225,19 +249,18 @@ def open_source(data: Any, collector: Collector, at: str, *, width: int | None =
 
 
 def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:
-    lanes: list[tuple[Any, Any]] = []
+    columns = list(data.items())
+    lengths: list[int] = []
     for name, raw in data.items():
         path = join(at, field(str(name)))
         if not is_column(raw):
             hint = "Each column is a list with one value per row."
             raise collector.fail("type-mismatch", path, f"{kind(raw)} where a column (a list) is expected", hint=hint)
-        lanes.append((name, lane(raw)))
-    lengths = {len(part) for _, part in lanes}
-    if len(lengths) > 1:
-        first = len(lanes[0][1])
-        name = next(name for name, part in lanes if len(part) != first)
-        raise collector.fail("ragged", join(at, field(str(name))), "a column of another length than the first")
-    return ColumnSource(lanes, lengths.pop() if lengths else 0, at)
+        lengths.append(len(raw) if hasattr(raw, "__len__") else len(lane(raw)))
+    for (name, _), length in zip(columns, lengths, strict=True):
+        if length != lengths[0]:
+            raise collector.fail("ragged", join(at, field(str(name))), "a column of another length than the first")
+    return ColumnSource(columns, lengths[0] if lengths else 0, at)
 
 
 def _sequence(data: Sequence[Any], collector: Collector, at: str, width: int | None) -> Source:

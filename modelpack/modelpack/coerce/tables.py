@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from modelpack.coerce import whole
 from modelpack.coerce.columns import Report, vector
 from modelpack.coerce.faults import Collector, join
 from modelpack.coerce.scalars import Wire
-from modelpack.coerce.sources import RecordSource, RowSource, Source
+from modelpack.coerce.sources import RecordSource, Source
 from modelpack.dtypes import Item
 from modelpack.frame import Frame, Vector
 from modelpack.signature import Column, Table
@@ -70,7 +70,7 @@ def read(
     source: Source, wanted: Wanted, places: Sequence[int | None], wire: Wire, collector: Collector
 ) -> dict[str, Vector]:
     """Return the wanted columns, taken from their places in the source."""
-    if isinstance(source, RowSource) and source.rows and not source.bad and wire != "text":
+    if source.rows and not source.bad and wire != "text" and wanted:
         floats = _floats(source, wanted, places)
         if floats is not None:
             return floats
@@ -103,20 +103,24 @@ def _reporter(source: Source, name: str, place: int, collector: Collector) -> Re
     return report
 
 
-def _floats(source: RowSource, wanted: Wanted, places: Sequence[int | None]) -> dict[str, Vector] | None:
-    """Return all columns from one matrix, when all of them are float64 and the cells numbers or nulls."""
-    if None in places or any(column.type != "float64" for column in wanted):
+def _floats(source: Source, wanted: Wanted, places: Sequence[int | None]) -> dict[str, Vector] | None:
+    """Return all columns from one matrix, when all of them are float64 and all cells numbers or nulls."""
+    if any(column.type != "float64" for column in wanted):
         return None
-    types = set(map(type, chain.from_iterable(source.data)))
-    matrix = whole.numbers(source.data, types)
+    lists = source.lists([place for place in places if place is not None]) if None not in places else None
+    if lists is None:
+        return None
+    matrix = whole.numbers(lists, set(map(type, chain.from_iterable(lists))))
     if matrix is None:
         return None
-    nan = np.isnan(matrix)
+    lanes: np.ndarray[Any, Any] = np.ascontiguousarray(matrix.T) if source.by_row else matrix
+    nan = np.isnan(lanes)
     if not nan.any():
-        lanes = np.ascontiguousarray(matrix.T)
-        return {
-            column.name: Vector(type="float64", data=lanes[place])
-            for column, place in zip(wanted, places, strict=True)
-            if place is not None
-        }
-    return None
+        return {column.name: Vector(type="float64", data=lane) for column, lane in zip(wanted, lanes, strict=True)}
+    gaps = nan.any(axis=1).tolist()
+    if any(gap and not column.nullable for column, gap in zip(wanted, gaps, strict=True)):
+        return None
+    return {
+        column.name: Vector(type="float64", data=lane, missing=missing if gap else None)
+        for column, lane, missing, gap in zip(wanted, lanes, nan, gaps, strict=True)
+    }

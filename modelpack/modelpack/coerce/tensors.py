@@ -46,6 +46,8 @@ def _read(part: Part, tensor: Tensor, wire: Wire, collector: Collector) -> Array
     if flat is None:
         return None
     shape = flat.shape
+    if len(shape) != rank:
+        return np.empty(shape)  # only its shape counts, which is refused
 
     def report(place: int, code: str, message: str, below: str) -> None:
         index = tuple(map(int, np.unravel_index(place, shape)))

@@ -19,10 +19,10 @@ __all__ = ["numbers", "typed"]
 
 Array = np.ndarray[Any, Any]
 _NONE = type(None)
-_SAFE = 2.0**53
 # Python types of which a whole list is one array.
 _INTS = frozenset({int})
 _FLOATS = frozenset({int, float})
+_DIGITS = frozenset("+-0123456789")
 
 
 def typed(source: Lane, dtype: Item, wire: Wire) -> Vector | None:
@@ -79,7 +79,7 @@ def _list(values: Sequence[Any], dtype: Item, wire: Wire) -> tuple[Array, Array 
             return None
         filled = [value is True for value in values] if none else values
         return np.fromiter(filled, bool, len(values)), missing
-    array = _parsed(values, types) if wire == "text" else _numeric(values, types, none)
+    array = _parsed(values, types, dtype) if wire == "text" else _numeric(values, types, none, dtype)
     if array is None:
         return None
     if dtype not in EXACT_BITS and array.dtype.kind == "f":
@@ -108,13 +108,13 @@ def _unicode(values: Sequence[Any]) -> bool:
     return True
 
 
-def _numeric(values: Sequence[Any], types: set[type], none: bool) -> Array | None:
+def _numeric(values: Sequence[Any], types: set[type], none: bool, dtype: str) -> Array | None:
     """Return Python numbers as int64, uint64 or float64, whichever holds all of them exactly."""
     if types <= _INTS and types:
         filled = [0 if value is None else value for value in values] if none else values
-        for dtype in (np.int64, np.uint64):
+        for integer in (np.int64, np.uint64):
             try:
-                return np.array(filled, dtype=dtype)
+                return np.array(filled, dtype=integer)
             except OverflowError:
                 continue
         return None
@@ -124,13 +124,13 @@ def _numeric(values: Sequence[Any], types: set[type], none: bool) -> Array | Non
         array = np.array(values, dtype=np.float64)
     except OverflowError:
         return None
-    return None if int in types and not _small(array) else array
+    return None if int in types and not _small(array, dtype) else array
 
 
-def _small(array: Array) -> bool:
-    """Say whether no integer among the values can have been rounded."""
+def _small(array: Array, dtype: str) -> bool:
+    """Say whether integers among the values are exact, in float64 and in the type they are meant for."""
     with np.errstate(invalid="ignore"):
-        return not bool((np.abs(array) >= _SAFE).any())
+        return not bool((np.abs(array) >= 2.0 ** EXACT_BITS.get(dtype, 53)).any())
 
 
 def numbers(rows: Sequence[Sequence[Any]], types: set[type]) -> Array | None:
@@ -141,24 +141,25 @@ def numbers(rows: Sequence[Sequence[Any]], types: set[type]) -> Array | None:
         array = np.array(rows, dtype=np.float64)
     except OverflowError:
         return None
-    return None if int in types and not _small(array) else array
+    return None if int in types and not _small(array, "float64") else array
 
 
-def _parsed(values: Sequence[Any], types: set[type]) -> Array | None:
+def _parsed(values: Sequence[Any], types: set[type], dtype: str) -> Array | None:
     """Return the numbers that CSV cells hold, if they are plain decimal numbers without surprises."""
     if not types <= {str}:
         return None
     text = "".join([value for value in values if value is not None])
-    # Python's float() also takes underscores and other alphabets' digits.
-    if not text.isascii() or "_" in text:
+    # Python's float() also takes underscores and other alphabets' digits; and it would round 1.00000000000000000001.
+    if not text.isascii() or "_" in text or (dtype not in EXACT_BITS and not _DIGITS.issuperset(text)):
         return None
     try:
-        array = np.array([value or "nan" for value in values], dtype=object).astype(np.float64)
+        array = np.array([float(value) if value else np.nan for value in values])
     except ValueError:
         return None
     empty = np.array([not value for value in values], dtype=bool)
-    # Large integers must be exact, and words such as "inf" have rules of their own.
-    return array if _small(array) and not (~np.isfinite(array) & ~empty).any() else None
+    # Large integers must be exact; words such as "inf" and tiny numbers have rules of their own.
+    odd = (~np.isfinite(array) & ~empty) | ((array == 0) if "e" in text.lower() else False)
+    return array if _small(array, dtype) and not odd.any() else None
 
 
 def _array(data: Array, missing: Array | None, aware: bool, dtype: Item) -> tuple[Array, Array | None] | None:
@@ -212,7 +213,8 @@ def _int_to_float(data: Array, missing: Array | None, dtype: str) -> tuple[Array
     bound = 2 ** EXACT_BITS[dtype]
     if len(present) and not (-bound <= int(present.min()) and int(present.max()) <= bound):
         return None
-    return data.astype(dtype), missing
+    with np.errstate(over="ignore"):  # what lies under a missing mark may be anything
+        return data.astype(dtype), missing
 
 
 def _float_to_float(data: Array, missing: Array | None, dtype: str) -> tuple[Array, Array | None] | None:
@@ -243,17 +245,16 @@ def _times(data: Array, missing: Array | None, aware: bool, dtype: Item) -> tupl
 
 def _ticks(data: Array, missing: Array | None, dtype: str) -> tuple[Array, Array | None] | None:
     missing = _either(missing, np.isnat(data))
-    if data.dtype == dtype:
-        return data, missing
-    if missing is not None:
-        data = np.where(missing, np.zeros(1, data.dtype), data)
-    try:
+    out = data
+    if data.dtype != dtype:
+        if missing is not None:
+            data = np.where(missing, np.zeros(1, data.dtype), data)
         out = data.astype(dtype)
         # An overflow or a lost digit does not come back the same; a NaT was an overflow.
-        same = bool((out.astype(data.dtype) == data).all()) and not np.isnat(out).any()
-    except OverflowError:
-        return None
-    if dtype == "M8[D]" and same and len(out):
-        counts = out.astype(np.int64)
-        same = bool(counts.min() >= -(2**31) and counts.max() < 2**31)
-    return (out, missing) if same else None
+        if (out.astype(data.dtype) != data).any() or np.isnat(out).any():
+            return None
+    if dtype == "M8[D]":
+        days = _present(out, missing).astype(np.int64)
+        if len(days) and not (days.min() >= -(2**31) and days.max() < 2**31):
+            return None
+    return out, missing

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from modelpack.coerce import times
+from modelpack.coerce.cells import is_missing
+from modelpack.coerce.faults import Misfit
 from modelpack.coerce.scalars import plain_scalar
 from modelpack.dtypes import DictionaryType, DurationType, Item, ListType, MapType, StructType, TimestampType
 
 __all__ = ["json_value", "loose"]
 
 
-def json_value(value: Any, dtype: Item) -> Any:
+def json_value(value: Any, dtype: Item, *, lenient: bool = False) -> Any:
     """Return the JSON form of a canonical value of the type, None for a missing one.
+
+    ``lenient``: write what JSON does not have as :func:`loose` does.
 
     Raises:
         ValueError: it has none (an infinity, or an object in a column of type ``any``).
@@ -27,22 +31,23 @@ def json_value(value: Any, dtype: Item) -> Any:
     if value is None:
         return None
     if isinstance(dtype, str):
+        if lenient and dtype != "binary" and dtype != "date32":
+            return loose(value)
         return _ELEMENTS.get(dtype, plain_scalar)(value)
     match dtype:
         case TimestampType():
-            if np.isnat(value):
-                return None
             return times.timestamp_text(int(value.astype(np.int64)), dtype.unit, dtype.tz)
         case DurationType():
-            return None if np.isnat(value) else times.duration_text(int(value.astype(np.int64)), dtype.unit)
+            return times.duration_text(int(value.astype(np.int64)), dtype.unit)
         case DictionaryType():
-            return json_value(value, dtype.values)
+            return json_value(value, dtype.values, lenient=lenient)
         case ListType():
-            return [json_value(part, dtype.items.type) for part in value]
+            return [json_value(part, dtype.items.type, lenient=lenient) for part in value]
         case StructType():
-            return {part.name: json_value(value[part.name], part.type) for part in dtype.fields if part.name in value}
+            present = [part for part in dtype.fields if part.name in value]
+            return {part.name: json_value(value[part.name], part.type, lenient=lenient) for part in present}
         case MapType():
-            return {key: json_value(part, dtype.values.type) for key, part in value.items()}
+            return {key: json_value(part, dtype.values.type, lenient=lenient) for key, part in value.items()}
     return format(value, "f")  # a decimal, all its places
 
 
@@ -53,8 +58,8 @@ def _float(value: Any) -> float | None:
     return None if number != number else number
 
 
-def _date(value: Any) -> str | None:
-    return None if np.isnat(value) else times.date_text(int(value.astype(np.int64)))
+def _date(value: Any) -> str:
+    return times.date_text(int(value.astype(np.int64)))
 
 
 def _base64(value: bytes) -> str:
@@ -90,12 +95,12 @@ _ELEMENTS: dict[str, Callable[[Any], Any]] = {
 def loose(value: Any) -> Any:
     """Return the best JSON for any Python value, for answers: NaN is null, an infinity its name as text."""
     value = plain_scalar(value)
-    if value is None or isinstance(value, bool | int | str):
+    if is_missing(value, "any", "python"):
+        return None
+    if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        if math.isinf(value):
-            return "Infinity" if value > 0 else "-Infinity"
-        return None if value != value else value
+        return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, bytes | bytearray | memoryview):
         return _base64(bytes(value))
     if isinstance(value, Mapping):
@@ -106,20 +111,23 @@ def loose(value: Any) -> Any:
 
 
 def _loose_object(value: Any) -> Any:
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return None if np.isnat(value) else str(value) if isinstance(value, np.datetime64) else _duration(value)
-    if isinstance(value, dt.timedelta):
-        return times.duration_text(times.duration_count(value, "us"), "us") if value == value else None
+    if isinstance(value, dt.timedelta | np.timedelta64):
+        return _loose_duration(value)
     if isinstance(value, dt.date):  # and datetime
-        return value.isoformat() if value == value else None
+        return value.isoformat()
     if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else None
-    for name in ("to_dict", "model_dump", "tolist"):
+        return format(value, "f") if value.is_finite() else str(value)
+    for name in ("model_dump", "to_dict", "tolist"):
         convert = getattr(value, name, None)
         if callable(convert):
             return loose(convert())
     return str(value)
 
 
-def _duration(value: np.timedelta64) -> str:
-    return times.duration_text(times.duration_count(value, "ns"), "ns")
+def _loose_duration(value: Any) -> str:
+    for unit in ("ns", "s"):
+        try:
+            return times.duration_text(times.duration_count(value, unit), unit)
+        except Misfit:
+            continue
+    return str(value)

@@ -20,6 +20,7 @@ from modelpack.dtypes import (
 )
 from modelpack.frame import Frame, Vector
 from modelpack.optional import require
+from modelpack.render.inside import Converter, each, every, fields
 
 __all__ = ["arrow_type", "to_arrow"]
 
@@ -28,28 +29,35 @@ def _pyarrow() -> Any:
     return require("pyarrow", what="Arrow data")
 
 
-def arrow_type(dtype: Item) -> Any:
-    """Return the Arrow type of an element or composite type; ``any`` is JSON text."""
+def arrow_type(dtype: Item, *, counts: bool = False) -> Any:
+    """Return the Arrow type of an element or composite type; ``any`` is JSON text.
+
+    ``counts``: with integers in the place of dates, timestamps and durations, as which they are built.
+    """
     pa = _pyarrow()
     match dtype:
         case "any" | "json":
             return pa.string()
+        case "date32":
+            return pa.int32() if counts else pa.date32()
         case str():
-            return pa.type_for_alias({"utf8": "string", "date32": "date32"}.get(dtype, dtype))
+            return pa.type_for_alias("string" if dtype == "utf8" else dtype)
         case TimestampType():
-            return pa.timestamp(dtype.unit, dtype.tz)
+            return pa.int64() if counts else pa.timestamp(dtype.unit, dtype.tz)
         case DurationType():
-            return pa.duration(dtype.unit)
+            return pa.int64() if counts else pa.duration(dtype.unit)
         case DecimalType():
             make = pa.decimal128 if dtype.precision <= 38 else pa.decimal256
             return make(dtype.precision, dtype.scale)
         case ListType():
-            items = pa.field("item", arrow_type(dtype.items.type), dtype.items.nullable)
+            items = pa.field("item", arrow_type(dtype.items.type, counts=counts), dtype.items.nullable)
             return pa.list_(items) if dtype.length is None else pa.list_(items, dtype.length)
         case StructType():
-            return pa.struct([pa.field(f.name, arrow_type(f.type), f.nullable or f.optional) for f in dtype.fields])
+            fields = [(part, arrow_type(part.type, counts=counts)) for part in dtype.fields]
+            return pa.struct([pa.field(part.name, kind, part.nullable or part.optional) for part, kind in fields])
         case MapType():
-            return pa.map_(pa.string(), pa.field("value", arrow_type(dtype.values.type), dtype.values.nullable))
+            values = pa.field("value", arrow_type(dtype.values.type, counts=counts), dtype.values.nullable)
+            return pa.map_(pa.string(), values)
         case DictionaryType():
             return pa.dictionary(pa.int32(), arrow_type(dtype.values), dtype.ordered)
 
@@ -72,43 +80,45 @@ def to_arrow(frame: Frame) -> Any:
 
 def _array(vector: Vector, pa: Any) -> Any:
     dtype = vector.type
-    if dtype in ("any", "json"):
-        texts = [None if value is None else json.dumps(loose(value), ensure_ascii=False) for value in vector.data]
-        return pa.array(texts, pa.string())
     if isinstance(dtype, DictionaryType):
         return _dictionary(vector, dtype, pa)
     kind = arrow_type(dtype)
     if vector.data.dtype.kind in "mM":
-        counts = vector.data.astype(np.int64)
-        if dtype == "date32":
-            return pa.array(counts.astype(np.int32), pa.int32(), mask=vector.missing).view(kind)
-        return pa.array(counts, pa.int64(), mask=vector.missing).view(kind)
-    if vector.data.dtype.kind == "O":
-        return pa.array(_for_arrow(vector.data.tolist(), dtype), kind)
-    return pa.array(vector.data, kind, mask=vector.missing)
+        width = "i4" if dtype == "date32" else "i8"
+        counts = vector.data.astype(np.int64).astype(width)
+        return pa.array(counts, mask=vector.missing).view(kind)
+    if vector.data.dtype.kind != "O":
+        return pa.array(vector.data, kind, mask=vector.missing)
+    convert = _converter(dtype)
+    values = vector.data.tolist()
+    if convert is not None:
+        values = [None if value is None else convert(value) for value in values]
+    built = pa.array(values, arrow_type(dtype, counts=True))
+    return built if built.type == kind else built.cast(kind)
 
 
-def _for_arrow(values: list[Any], dtype: Item) -> list[Any]:
-    """Put ``any`` inside composite values into JSON text."""
-    convert = _any_inside(dtype)
-    return values if convert is None else [None if value is None else convert(value) for value in values]
-
-
-def _any_inside(dtype: Item) -> Any:
+def _converter(dtype: Item) -> Converter | None:
+    """Return what makes the value Arrow builds of a canonical one; None where it is that already."""
     match dtype:
-        case "any":
-            return lambda value: json.dumps(loose(value), ensure_ascii=False)
+        case "any" | "json":
+            return _json_text
+        case "date32" | TimestampType() | DurationType():
+            return _count
         case ListType():
-            inner = _any_inside(dtype.items.type)
-            return inner and (lambda value: [v if v is None else inner(v) for v in value])
+            return each(_converter(dtype.items.type))
         case MapType():
-            inner = _any_inside(dtype.values.type)
-            return inner and (lambda value: {k: v if v is None else inner(v) for k, v in value.items()})
+            return every(_converter(dtype.values.type))
         case StructType():
-            parts = {part.name: convert for part in dtype.fields if (convert := _any_inside(part.type))}
-            if parts:
-                return lambda value: {k: parts[k](v) if k in parts and v is not None else v for k, v in value.items()}
+            return fields({part.name: _converter(part.type) for part in dtype.fields})
     return None
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(loose(value), ensure_ascii=False)
+
+
+def _count(value: np.datetime64 | np.timedelta64) -> int:
+    return int(value.astype(np.int64))
 
 
 def _dictionary(vector: Vector, dtype: DictionaryType, pa: Any) -> Any:

@@ -88,7 +88,7 @@ def _tensor_frame(tensors: Mapping[str, np.ndarray[Any, Any]], pandas: Any) -> A
 def _series(vector: Vector, pandas: Any) -> Any:
     match vector.type:
         case "utf8":
-            return pandas.Series(vector.data, dtype=_text(pandas))
+            return _text(vector, pandas)
         case "date32" | "binary" | "any":
             return pandas.Series(_objects(python_values(vector)), dtype=object)
         case TimestampType() as kind if kind.tz is not None:
@@ -102,9 +102,13 @@ def _series(vector: Vector, pandas: Any) -> Any:
     return pandas.Series(vector.data, copy=False)
 
 
-def _text(pandas: Any) -> Any:
-    """Return the dtype that pandas itself would give to text: str from version 3, objects before."""
-    return pandas.Series(["a"]).dtype
+def _text(vector: Vector, pandas: Any) -> Any:
+    """Return text as pandas itself would hold it: as str from version 3, as objects with NaN before."""
+    dtype = pandas.Series(["a"]).dtype
+    data = vector.data
+    if vector.missing is not None and dtype == np.dtype(object):
+        data = np.where(vector.missing, np.nan, data)
+    return pandas.Series(data, dtype=dtype)
 
 
 def _objects(values: list[Any]) -> np.ndarray[Any, Any]:

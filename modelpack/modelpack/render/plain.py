@@ -10,7 +10,7 @@ import numpy as np
 
 from modelpack.coerce import times
 from modelpack.coerce.calls import JSON
-from modelpack.coerce.written import loose
+from modelpack.coerce.written import json_value, loose
 from modelpack.dtypes import DurationType, Item, TimestampType
 from modelpack.frame import Frame, Vector
 
@@ -71,7 +71,7 @@ def _values(vector: Vector) -> list[Any]:
     if kind == "f" and not np.isfinite(vector.data).all():
         return [_number(value) for value in vector.data.tolist()]
     if kind == "O" and vector.type != "utf8":
-        return [loose(value) for value in vector.data.tolist()]
+        return [json_value(value, vector.type, lenient=True) for value in vector.data.tolist()]
     values: list[Any] = vector.data.tolist()
     return values
 

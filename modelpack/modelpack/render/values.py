@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from modelpack.coerce.columns import objects
 from modelpack.dtypes import DurationType, Item, ListType, MapType, StructType, TimestampType
 from modelpack.frame import Frame, Vector
+from modelpack.render.inside import Converter, each, every, fields
 
 __all__ = ["array", "columns", "matrix", "python_values", "records"]
 
@@ -85,7 +85,7 @@ def python_values(vector: Vector) -> list[Any]:
     return values
 
 
-def _converter(dtype: Item) -> Callable[[Any], Any] | None:
+def _converter(dtype: Item) -> Converter | None:
     """Return what makes Python's own value of a canonical one; None where it is that already."""
     match dtype:
         case "date32":
@@ -95,33 +95,12 @@ def _converter(dtype: Item) -> Callable[[Any], Any] | None:
         case DurationType(unit="s" | "ms" | "us"):
             return _timedelta
         case ListType():
-            return _each(_converter(dtype.items.type))
+            return each(_converter(dtype.items.type))
         case MapType():
-            return _every(_converter(dtype.values.type))
+            return every(_converter(dtype.values.type))
         case StructType():
-            found = {part.name: _converter(part.type) for part in dtype.fields}
-            parts = {name: convert for name, convert in found.items() if convert is not None}
-            return (lambda value: _struct(value, parts)) if parts else None
+            return fields({part.name: _converter(part.type) for part in dtype.fields})
     return None
-
-
-Converter = Callable[[Any], Any]
-
-
-def _each(inner: Converter | None) -> Converter | None:
-    if inner is None:
-        return None
-    return lambda value: [part if part is None else inner(part) for part in value]
-
-
-def _every(inner: Converter | None) -> Converter | None:
-    if inner is None:
-        return None
-    return lambda value: {key: part if part is None else inner(part) for key, part in value.items()}
-
-
-def _struct(value: dict[str, Any], parts: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    return {k: parts[k](v) if k in parts and v is not None else v for k, v in value.items()}
 
 
 def _date(value: np.datetime64) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from modelpack import coerce, render
-from modelpack.errors import ModelpackError, OutputError
+from modelpack.errors import OutputError
 from modelpack.frame import Frame
 from modelpack.signature import IO, Tensors
 from modelpack_server.batch import cells
 
-__all__ = ["empty", "rename", "to_table"]
+__all__ = ["empty", "rename", "to_arrow", "to_table"]
 
 SINGLE = "prediction"
 
@@ -30,11 +30,19 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
     """
     if frame.columns is not None and [vector.type for vector in frame.columns.values()] == [coerce.JSON]:
         return _json(render.plain(frame), rows)
-    if frame.rows != rows:
-        raise _wrong(f"{frame.rows} answers", rows)
     if frame.columns is not None:
-        return render.to_arrow(frame)
+        return to_arrow(frame)
     return _tensors(frame.tensors or {}, frozenset())
+
+
+def to_arrow(frame: Frame) -> pa.Table:
+    """Return the columns of a frame; those of any type are JSON text, and say so."""
+    table = render.to_arrow(frame)
+    for place, (name, vector) in enumerate((frame.columns or {}).items()):
+        if vector.type == "any":
+            field = pa.field(name, pa.string(), metadata=cells.JSON)
+            table = table.set_column(place, field, table.column(place))
+    return table
 
 
 def _tensors(tensors: Mapping[str, np.ndarray[Any, Any]], binary: frozenset[str]) -> pa.Table:
@@ -81,10 +89,7 @@ def empty(outputs: IO | None) -> pa.Table:
             tensors = {t.name: np.empty(shapes[t.name], _physical(t.dtype)) for t in outputs.tensors}
             return _tensors(tensors, frozenset(t.name for t in outputs.tensors if t.dtype == "binary"))
     elif outputs is not None and outputs.kind == "table":
-        try:
-            return to_table(coerce.outputs({column.name: [] for column in outputs.columns}, outputs, rows=0), 0)
-        except ModelpackError:
-            pass
+        return to_arrow(coerce.outputs({column.name: [] for column in outputs.columns}, outputs, rows=0))
     return pa.table({})
 
 

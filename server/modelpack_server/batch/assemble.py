@@ -37,6 +37,8 @@ class Assembler:
         self._names: list[str] | None = None
         self._schema: pa.Schema | None = None
         self._answers: list[str] = []
+        self._json = False
+        self._unseen = set(wanted.keep or ())
 
     def add(self, chunk: Chunk, frame: Frame | None, scored: pa.Table, rows: np.ndarray[Any, Any] | None) -> Rows:
         """Return what is written for the rows of ``chunk`` with the numbers ``rows`` (None: all).
@@ -46,6 +48,7 @@ class Assembler:
         if self._names is None:
             self._names = self._kept_names(chunk)
             self._first = chunk.source.name
+            self._json = isinstance(chunk.data, list) and bool(chunk.data)
             self._answers = answers.rename(scored, self._names).column_names
         elif len(self._answers) != scored.num_columns:
             raise OutputError(
@@ -54,12 +57,20 @@ class Assembler:
                 path=chunk.source.name,
             )
         scored = scored.rename_columns(self._answers)
+        if isinstance(chunk.data, list) and self._unseen:
+            self._unseen.difference_update(*chunk.data)
         if self._output == "jsonl":
             return self._records(chunk, self._kept_records(chunk, frame, rows), scored)
         self._refuse_new(chunk)
         columns = {name: self._column(chunk, frame, name, rows) for name in self._names}
         columns.update(zip(scored.column_names, scored.columns, strict=True))
         return self._table(chunk, columns)
+
+    def finish(self) -> None:
+        """Check what only the whole tells: a member to keep that no record had is a slip of the pen."""
+        if self._unseen and self._json:
+            name = min(self._unseen)
+            raise InputError(f"no row has a member {name!r} to keep", code="keep-missing", path=self._first)
 
     def _kept_names(self, chunk: Chunk) -> list[str]:
         if not isinstance(chunk.data, list):
@@ -105,13 +116,21 @@ class Assembler:
         return self._inferred(chunk, name, values)
 
     def _inferred(self, chunk: Chunk, name: str, values: Sequence[Any]) -> pa.ChunkedArray:
+        """Return JSON values as a column of the type that the first rows gave it."""
         known = self._schema.field(name).type if self._schema is not None else None
         try:
-            column = pa.array(values, type=known)
+            column = pa.array(values)
+            if known is not None and pa.types.is_nested(known) and column.type != known:
+                column = pa.array(values, type=known)
+                if repr(column.to_pylist()) != repr(values):
+                    # Arrow leaves out members of a struct that its type does not have, and cuts fractions off.
+                    raise _differs(chunk, name, f"not all {known}")
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as exc:
             raise _differs(chunk, name, "values of several types" if known is None else f"not all {known}") from exc
-        # A column without a value yet: text is what most of them turn out to be.
-        return pa.chunked_array([column.cast(pa.string()) if pa.types.is_null(column.type) else column])
+        if pa.types.is_null(column.type):
+            # No value yet: text is what most of such columns turn out to be.
+            column = pa.nulls(len(values), known or pa.string())
+        return pa.chunked_array([column])
 
     def _table(self, chunk: Chunk, columns: dict[str, Any]) -> pa.Table:
         count = max((len(column) for column in columns.values() if column is not None), default=0)
@@ -133,10 +152,16 @@ class Assembler:
         if isinstance(chunk.data, list):
             kept = chunk.data if rows is None else [chunk.data[row] for row in rows]
             return kept if keep is None else [{name: record.get(name) for name in keep} for record in kept]
-        columns = {name: self._column(chunk, frame, name, rows) for name in self._kept_names(chunk)}
-        if not columns:
-            return [{}] * (len(chunk) if rows is None else len(rows))
-        return to_records(pa.table(columns))
+        names = self._kept_names(chunk)
+        if not names:
+            return [{} for _ in range(len(chunk) if rows is None else len(rows))]
+        columns = [self._column(chunk, frame, name, rows) for name in names]
+        seen = {} if frame is None or chunk.wire == "python" else frame.columns or {}
+        fields = [
+            pa.field(name, column.type, metadata=cells.JSON if name in seen and seen[name].type == "any" else None)
+            for name, column in zip(names, columns, strict=True)
+        ]
+        return to_records(pa.table(columns, schema=pa.schema(fields)))
 
     def _records(self, chunk: Chunk, kept: list[Any], scored: pa.Table) -> list[dict[str, Any]]:
         found = to_records(scored)
@@ -147,7 +172,10 @@ class Assembler:
                     code="keep-clash",
                     path=chunk.source.name,
                 )
-        return [{**record, **answer} for record, answer in zip(kept, found, strict=True)]
+            # The records are ours: they came from the reader and go to the writer.
+        for record, answer in zip(kept, found, strict=True):
+            record.update(answer)
+        return kept
 
 
 def to_records(table: pa.Table) -> list[dict[str, Any]]:
@@ -196,8 +224,13 @@ def _alike(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_dictionary(found) or pa.types.is_dictionary(wanted):
         inner = [t.value_type if pa.types.is_dictionary(t) else t for t in (found, wanted)]
         return bool(inner[0] == inner[1])
-    tests = (_is_number, _is_text, pa.types.is_timestamp, pa.types.is_decimal, pa.types.is_duration)
-    return any(test(found) and test(wanted) for test in tests)
+    if pa.types.is_timestamp(found) and pa.types.is_timestamp(wanted):
+        return (found.tz is None) == (wanted.tz is None)
+    if pa.types.is_floating(found) and pa.types.is_floating(wanted):
+        return bool(found.bit_width <= wanted.bit_width)  # rounding passes for safe
+    return any(
+        test(found) and test(wanted) for test in (_is_number, _is_text, pa.types.is_decimal, pa.types.is_duration)
+    )
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -210,7 +243,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _differs(chunk: Chunk, name: str, how: str) -> InputError:
     return InputError(
-        f"the kept column {name!r} has {how}; one output file has one type for a column",
+        f"the column {name!r} has {how}; one output file has one type for a column",
         code="columns-differ",
         path=chunk.source.name,
         hint="Leave it out (--keep), write JSON Lines, or write each file to its own (-o DIRECTORY/).",

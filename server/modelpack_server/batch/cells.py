@@ -26,17 +26,17 @@ JSON = {b"modelpack": b"json"}
 
 def dump(value: Any) -> bytes:
     """Return a value as one line of JSON, exactly: integers of any size, NaN as null, infinity as its name in text."""
-    if _has_infinity(value):
-        value = _spelled(value)
     try:
-        return orjson.dumps(value, default=_default)
+        text = orjson.dumps(value, default=_default)
+        # orjson makes null of an infinity too, which would mean that it is missing.
+        return orjson.dumps(_spelled(value), default=_default) if b"null" in text and _has_infinity(value) else text
     except TypeError:
         # Integers beyond 64 bits and lone surrogates, which only the standard library writes.
         return json.dumps(_spelled(value), default=_default, separators=(",", ":")).encode()
 
 
 def _has_infinity(value: Any) -> bool:
-    """Say whether there is an infinite number in a value; orjson would make null of it, which means missing."""
+    """Say whether there is an infinite number in a value."""
     kind = type(value)
     if kind is float:
         return math.isinf(value)
@@ -65,8 +65,6 @@ def _default(value: Any) -> Any:
         return times.duration_text((value.days * 86400 + value.seconds) * 10**6 + value.microseconds, "us")
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
-    if isinstance(value, tuple):
-        return list(value)
     return str(value)
 
 
@@ -97,7 +95,11 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _each(counts, lambda count: times.duration_text(count, kind.unit))
     if _is_binary(kind) or pa.types.is_decimal(kind):
         return _each(column.to_pylist(), _default)
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        # Types that Arrow cannot write itself, such as intervals.
+        return _each(column.to_pylist(), str)
 
 
 def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:

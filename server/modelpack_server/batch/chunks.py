@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from modelpack_server.batch import cells
 from modelpack_server.batch.inputs import Source
 
 __all__ = ["Broken", "Chunk", "Wanted", "Wire"]
@@ -71,9 +72,8 @@ class Chunk:
         return len(self.numbers)
 
     def record(self, row: int) -> Any:
-        """Return the row with this 0-based number as it was read."""
+        """Return the row with this 0-based number as it was read, in JSON."""
         if isinstance(self.data, list):
             return self.data[row]
-        return {
-            name: column[row].as_py() for name, column in zip(self.data.column_names, self.data.columns, strict=True)
-        }
+        cut = self.data.slice(row, 1)
+        return {name: cells.plain(column)[0] for name, column in zip(cut.column_names, cut.columns, strict=True)}

@@ -87,10 +87,9 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
         # File names are at most 255 bytes long, and this one is longer than the target's.
         prefix = f".modelpack-{path.name[:60]}-"
         _sweep(path.parent, prefix)
-        hidden = path.parent / f"{prefix}{secrets.token_hex(6)}"
-        with hidden.open("xb") as opened:
+        with _locked(path.parent / prefix) as opened:
+            hidden = Path(opened.name)
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX)
                 yield opened
                 opened.flush()
                 os.fsync(opened.fileno())
@@ -98,6 +97,17 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
             finally:
                 hidden.unlink(missing_ok=True)
         _flush_directory(path.parent)
+
+
+def _locked(prefix: Path) -> IO[bytes]:
+    """Open a new file and lock it, so that no other run takes it for a leftover."""
+    while True:
+        opened = Path(f"{prefix}{secrets.token_hex(6)}").open("xb")  # noqa: SIM115 - the caller closes it
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        # Another run may have swept it between the two calls above.
+        if Path(opened.name).exists():
+            return opened
+        opened.close()
 
 
 @contextmanager

@@ -112,6 +112,7 @@ class _Job:
             if not written and head is not None:
                 # No row at all: the output still gets its columns, as far as they are known.
                 out.write(assembler.add(head.chunk, head.frame, head.answers, np.arange(0)))
+            assembler.finish()
 
     def _chunks(self, part: Part) -> Iterator[Chunk]:
         for source in part.sources:

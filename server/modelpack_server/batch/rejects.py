@@ -118,7 +118,7 @@ class Stop:
                 Fault(refusal.code, refusal.path, refusal.message, row=refusal.row, column=refusal.column)
                 for refusal in map(lines.add, found[:MAX_FAULTS])
             ],
-            hint="Nothing was written; --on-error FILE writes such rows aside and goes on.",
+            hint="With --on-error FILE such rows are written aside, and the others scored.",
         )
 
 
@@ -142,7 +142,7 @@ class Aside:
                     f"{refusal.message} (more than {self._limit} rows refused)",
                     code="too-many-rejects",
                     path=refusal.path,
-                    hint="Nothing was written.",
+                    hint="Allow more, or mend the input.",
                 )
             self._file.write(cells.dump(refusal.to_json()) + b"\n")
 

@@ -2,8 +2,10 @@
 
 orjson is strict and fast, and right for all but three things, for which the standard library's parser takes over:
 
-* ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them;
-* integers beyond 64 bits: orjson turns them into floats;
+* ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them, ``NaN`` for every missing value, of text too:
+  it is read as null;
+* integers beyond 64 bits, and whole numbers such as ``9007199254740993.0`` beyond the integers that a float can hold:
+  orjson turns them into the nearest float;
 * an object with the same key twice: every parser keeps the last one and says nothing.
 """
 
@@ -29,8 +31,11 @@ __all__ = ["MAX_DEPTH", "decode", "encode", "parse"]
 # Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
 MAX_DEPTH = 64
 
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONSTANT = re.compile(rb"NaN|Infinity")
-_LONG_INTEGER = re.compile(rb"\d{19}")
+# All digits alike: a run of them is then found by plain search, many times faster than by a pattern.
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_INTEGER, _LONG_WHOLE = b"0" * 19, b"0" * 16 + b"."
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -71,7 +76,8 @@ def parse(body: bytes) -> Any:
         InputError: not JSON, not UTF-8, nested too deeply, a key twice in one object, a number too large for a float.
     """
     _check_depth(body)
-    if _LONG_INTEGER.search(body):
+    digits = body.translate(_DIGITS)
+    if _LONG_INTEGER in digits or _LONG_WHOLE in digits:
         return _parse_slowly(body)
     try:
         value = orjson.loads(body)
@@ -94,7 +100,13 @@ def _not_json(line: int, column: int) -> InputError:
 
 def _parse_slowly(body: bytes) -> Any:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_float=_finite, parse_int=_integer)
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_distinct,
+            parse_float=_fraction,
+            parse_int=_integer,
+            parse_constant=_CONSTANTS.__getitem__,
+        )
         if _SURROGATE.search(body):
             # The standard library lets a lone half of a surrogate pair through; it cannot be written as UTF-8.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -116,10 +128,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _finite(text: str) -> float:
+def _fraction(text: str) -> float | int:
+    """Return a number written with a point or an exponent; a whole one that no float holds stays whole."""
     value = float(text)
     if math.isinf(value):
         raise _too_large()
+    whole, point, rest = text.partition(".")
+    if point and len(whole) >= 16 and not rest.strip("0") and value != (exact := _integer(whole)):
+        return exact
     return value
 
 

@@ -20,9 +20,9 @@ from modelpack_server.batch.chunks import Broken, Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import csv_body
 
-__all__ = ["LineFinder", "read"]
+__all__ = ["BLOCK", "LineFinder", "read"]
 
-_BLOCK = 2 * 1024 * 1024
+BLOCK = 2 * 1024 * 1024
 MAX_FIELD = 64 * 1024 * 1024
 
 
@@ -67,7 +67,7 @@ class _Rows:
                 stream,
                 # Only a single thread can tell the number of a row that is refused; conversion to text is no work.
                 read_options=pyarrow.csv.ReadOptions(
-                    column_names=self.header, use_threads=False, block_size=_BLOCK, encoding="utf8"
+                    column_names=self.header, use_threads=False, block_size=BLOCK, encoding="utf8"
                 ),
                 parse_options=pyarrow.csv.ParseOptions(
                     newlines_in_values=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -23,65 +23,93 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     with source.open_raw() as raw, source.unpacked(raw) as stream:
         page = _Page(source)
         for number, line in enumerate(_lines(source, stream), start=1):
-            if not line.isspace():
+            if line.strip():
                 page.add(line, number)
-            if page.seen == size:
+            if len(page.lines) == size:
                 yield page.chunk(raw.tell() if raw.seekable() else 0)
                 page = _Page(source, page.row)
-        if page.seen or page.row == 0:
+        if page.lines or page.row == 0:
             yield page.chunk(raw.tell() if raw.seekable() else 0)
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
-    first = stream.readline(MAX_LINE).removeprefix(_BOM)
-    if first:
-        yield first
+    mark = _BOM
     while line := stream.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise InputError(f"has a line longer than {MAX_LINE} bytes", code="line-too-long", path=source.name)
-        yield line
+        yield line.removeprefix(mark)
+        mark = b""
 
 
 class _Page:
-    """The rows read since the last chunk."""
+    """The lines read since the last chunk, and what they hold."""
 
     def __init__(self, source: Source, row: int = 0) -> None:
         self.source = source
         self.row = row
-        self.seen = 0
-        self.records: list[Any] = []
-        self.numbers: list[int] = []
-        self.lines: list[int] = []
-        self.broken: list[Broken] = []
+        self.first = row
+        self.lines: list[bytes] = []
+        self.places: list[int] = []
 
     def add(self, line: bytes, number: int) -> None:
         """Take in one line, which is not blank."""
         self.row += 1
-        self.seen += 1
-        try:
-            value = json_body.parse(line)
-        except InputError as exc:
-            self._refuse(line, number, exc.code, exc.message.replace("the body", "the line"))
-            return
-        if not isinstance(value, dict):
-            self._refuse(line, number, "json-not-object", "the line is not a JSON object")
-            return
-        self.records.append(value)
-        self.numbers.append(self.row)
-        self.lines.append(number)
-
-    def _refuse(self, line: bytes, number: int, code: str, message: str) -> None:
-        record = line.decode("utf-8", "replace").rstrip("\r\n")
-        self.broken.append(Broken(row=self.row, line=number, code=code, message=message, record=record))
+        self.lines.append(line)
+        self.places.append(number)
 
     def chunk(self, position: int) -> Chunk:
         """Return the rows as a chunk."""
+        numbers = np.arange(self.first + 1, self.row + 1)
+        places = np.array(self.places, dtype=np.int64)
+        broken: list[Broken] = []
+        records = _together(self.lines)
+        if records is None:
+            records, good = [], []
+            for index, line in enumerate(self.lines):
+                value = self._alone(line, index, broken)
+                if value is not None:
+                    records.append(value)
+                    good.append(index)
+            numbers, places = numbers[good], places[good]
         return Chunk(
             source=self.source,
             wire="json",
-            data=self.records,
-            numbers=np.array(self.numbers, dtype=np.int64),
-            lines=np.array(self.lines, dtype=np.int64),
-            broken=self.broken,
+            data=records,
+            numbers=numbers,
+            lines=places,
+            broken=broken,
             position=position,
         )
+
+    def _alone(self, line: bytes, index: int, broken: list[Broken]) -> dict[str, Any] | None:
+        """Return the record in one line, or note why there is none."""
+        try:
+            value = json_body.parse(line)
+        except InputError as exc:
+            code, message = exc.code, exc.message.replace("the body", "the line")
+        else:
+            if isinstance(value, dict):
+                return value
+            code, message = "json-not-object", "the line is not a JSON object"
+        record = line.decode("utf-8", "replace").rstrip("\r\n")
+        row, place = self.first + index + 1, self.places[index]
+        broken.append(Broken(row=row, line=place, code=code, message=message, record=record))
+        return None
+
+
+def _together(lines: Sequence[bytes]) -> list[Any] | None:
+    """Return the records of all lines parsed at once, which is faster, or None if they must be looked at singly.
+
+    Each line stands in brackets of its own. If none has a bracket itself, then those match only if each line is
+    balanced; and a string cannot run on into the next line, for a line end in a string is not JSON. So a line of text
+    that is valid here is valid alone, and the other way round.
+    """
+    body = b"[[" + b"],\n[".join(lines) + b"]]"
+    if body.count(b"[") != len(lines) + 1 or body.count(b"]") != len(lines) + 1:
+        return None
+    try:
+        values = json_body.parse(body)
+    except InputError:
+        return None
+    records = [value[0] for value in values if len(value) == 1 and type(value[0]) is dict]
+    return records if len(records) == len(lines) else None

@@ -89,7 +89,9 @@ class ParquetWriter(_TableWriter):
     def _open(self, schema: pa.Schema) -> Any:
         self._held: list[pa.RecordBatch] = []
         self._schema = schema
-        return pq.ParquetWriter(self._file, schema)
+        # A dictionary of floats, hardly two of which are the same, takes most of the time and makes the file larger.
+        repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
+        return pq.ParquetWriter(self._file, schema, use_dictionary=repeating)
 
     def _append(self, batch: pa.RecordBatch) -> None:
         self._held.append(batch)

@@ -1,0 +1,2 @@
+def greet(data, params):
+    return len(data)

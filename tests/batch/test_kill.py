@@ -1,0 +1,19 @@
+"""A sample of scripts/soak-kill: SIGKILL at random moments never leaves half a package or half an output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).parents[2] / "scripts" / "soak_kill.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["save", "batch"])
+def test_killed_processes_leave_nothing_half(what: str) -> None:
+    done = subprocess.run([sys.executable, SOAK, "--kills", "10", "--only", what], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed in time" in done.stdout

@@ -1,0 +1,75 @@
+"""Memory does not grow with the input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+# VmHWM of a fresh process: getrusage would count the parent's pages of before exec.
+SCRIPT = """
+import sys, modelpack
+from pathlib import Path
+from modelpack_server.batch import Options, predict_files
+model = modelpack.load(sys.argv[1])
+summary = predict_files(model, [sys.argv[2]], sys.argv[3], Options(overwrite=True))
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(summary.rows, peak.split()[1])
+"""
+WIDTH = 20
+# Allocators breathe by some tens of megabytes. The large inputs would take more than twice this if they were held:
+# 1,200,000 rows of 20 numbers are 192 MB as Arrow, 400,000 records of JSON 200 MB as Python objects.
+LIMIT = 90 * 1024**2
+
+
+def peak(package: Path, source: Path, target: Path) -> tuple[int, int]:
+    """Return the rows scored, and the peak of resident memory in bytes."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT, package, source, target], capture_output=True, check=True)
+    rows, kilobytes = map(int, done.stdout.split())
+    return rows, kilobytes * 1024
+
+
+def fill(path: Path, rows: int) -> Path:
+    """Write a file of WIDTH columns without ever holding it."""
+    batch = pa.table(
+        {"x": pa.array(range(10_000), pa.float64())}
+        | {f"c{i}": pa.array(range(10_000), pa.float64()) for i in range(WIDTH - 1)}
+    )
+    with path.open("wb") as file:
+        if path.suffix == ".csv":
+            import pyarrow.csv
+
+            with pyarrow.csv.CSVWriter(file, batch.schema) as out:
+                for _ in range(rows // len(batch)):
+                    out.write_table(batch)
+        elif path.suffix == ".jsonl":
+            import orjson
+
+            lines = b"".join(orjson.dumps(row) + b"\n" for row in batch.select(["x", "c0"]).to_pylist())
+            for _ in range(rows // len(batch)):
+                file.write(lines)
+        else:
+            opener: Any = pq.ParquetWriter if path.suffix == ".parquet" else pa.ipc.new_file
+            with opener(file, batch.schema) as out:
+                for _ in range(rows // len(batch)):
+                    out.write_table(batch)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suffix", "large"), [("csv", 1_200_000), ("jsonl", 400_000), ("parquet", 1_200_000), ("arrow", 1_200_000)]
+)
+def test_ten_times_the_rows_need_no_more_memory(package: Path, tmp_path: Path, suffix: str, large: int) -> None:
+    peaks = []
+    for name, rows in (("small", large // 10), ("large", large)):
+        source = fill(tmp_path / f"{name}.{suffix}", rows)
+        scored, used = peak(package, source, tmp_path / f"out.{suffix}")
+        assert scored == rows
+        peaks.append(used)
+    assert peaks[1] - peaks[0] < LIMIT, [p // 1024**2 for p in peaks]

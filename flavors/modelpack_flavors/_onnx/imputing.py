@@ -68,7 +68,7 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
     parts = names if text else [graph.node("Cast", name, to=11) for name in names]
     whole = parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
     if text:
-        keys = {"keys_strings": [ABSENT], "values_int64s": [1], "default_int64": 0}
+        keys: dict[str, Any] = {"keys_strings": [ABSENT], "values_int64s": [1], "default_int64": 0}
         marks = graph.node("LabelEncoder", whole, op_domain="ai.onnx.ml", op_version=2, **keys)
         gone = graph.node("Cast", marks, to=9)
     else:

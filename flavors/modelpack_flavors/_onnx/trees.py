@@ -1,7 +1,7 @@
 """scikit-learn's trees as ONNX operators over float64 that take each branch exactly as scikit-learn does.
 
 Trees, forests and gradient boosting compare the feature as float32 with a float64 threshold; histogram boosting
-compares in float64. TreeEnsemble (ai.onnx.ml 5) has thresholds and leaves in float64: no split flips, no leaf is rounded.
+compares in float64. TreeEnsemble (ai.onnx.ml 5) has float64 thresholds and leaves: no split flips, no leaf is rounded.
 """
 
 from __future__ import annotations

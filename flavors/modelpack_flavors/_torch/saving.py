@@ -41,6 +41,20 @@ class _Seen:
     answer: Sequence[tuple[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A module to be saved, and what has been found out about it."""
+
+    model: Any
+    context: SaveContext
+    seen: _Seen | None
+    feed: Feed
+    names: Sequence[str | None] | None
+
+    def path(self, format_id: str) -> Path:
+        return self.context.directory / _ENTRIES[format_id]
+
+
 def save(model: Any, context: SaveContext) -> Saved:
     """Write the model into the context's directory and return what was written."""
     if hasattr(model, "graph_signature"):
@@ -49,22 +63,22 @@ def save(model: Any, context: SaveContext) -> Saved:
     parameters = modules.parameters_of(model)
     seen = _look(model, context.example, parameters) if context.example is not None else None
     feed = seen.feed if seen is not None else feeding.blank(parameters)
+    job = _Job(model=model, context=context, seen=seen, feed=feed, names=_names(seen, context))
     entrypoint = modules.entrypoint_of(model, context.code, context.options.get("entrypoint"))
     if wanted in ("torchscript", "torch-pickle"):
-        path = context.directory / _ENTRIES[wanted]
-        (modules.write_script if wanted == "torchscript" else modules.write_pickle)(model, path)
-        return _saved(model, context, seen, feed, wanted)
+        (modules.write_script if wanted == "torchscript" else modules.write_pickle)(model, job.path(wanted))
+        return _saved(job, wanted)
     if wanted == "safetensors" or (seen is None and wanted is None):
-        return _save_weights(model, context, seen, feed, entrypoint)
+        return _save_weights(job, entrypoint)
     if seen is None:
         raise _needs_example()
     try:
-        return _save_graph(model, context, seen)
-    except SaveError:
-        if wanted == "pt2" or entrypoint is None:
+        return _save_graph(job, seen)
+    except SaveError as exc:
+        if wanted == "pt2" or entrypoint is None or exc.code != "model-unsupported":
             raise
-        (context.directory / exporting.ENTRY).unlink(missing_ok=True)
-    return _save_weights(model, context, seen, feed, entrypoint)
+        job.path("pt2").unlink(missing_ok=True)
+    return _save_weights(job, entrypoint)
 
 
 def _needs_example() -> SaveError:
@@ -118,27 +132,31 @@ def _own(tensor: Any) -> Any:
         return torch.empty_like(tensor, memory_format=torch.contiguous_format).copy_(tensor)
 
 
-def _names(answer: Sequence[tuple[str, Any]], context: SaveContext) -> list[str | None] | None:
-    """Return the names of the answer's tensors; None for one bare tensor."""
-    asked = context.options.get("outputs")
-    if asked is not None:
-        if len(asked) != len(answer):
-            raise UsageError(
-                f"the model gives {len(answer)} tensors where {len(asked)} are named",
-                code="option-invalid",
-                path="options.outputs",
-            )
-        return list(asked)
-    return None if [name for name, _ in answer] == [""] else [name for name, _ in answer]
+def _names(seen: _Seen | None, context: SaveContext) -> list[str | None] | None:
+    """Return the names of the answer's tensors; None for one bare tensor, or if nobody says."""
+    asked: Sequence[str | None] | None = context.options.get("outputs")
+    if seen is None:
+        return list(asked) if asked else None
+    if asked is not None and len(asked) != len(seen.answer):
+        raise UsageError(
+            f"the model gives {len(seen.answer)} tensors where {len(asked)} are named",
+            code="option-invalid",
+            path="options.outputs",
+        )
+    names: list[str | None] = [*asked] if asked is not None else [name for name, _ in seen.answer]
+    if names == [""]:
+        return None
+    _check_rows(seen, names)
+    return names
 
 
-def _check_rows(seen: _Seen, names: Sequence[str | None] | None) -> None:
+def _check_rows(seen: _Seen, names: Sequence[str | None]) -> None:
     """Refuse an answer of several tensors that are not all rows of the batch.
 
     Raises:
         SaveError: there is one that is not (``model-unsupported``).
     """
-    kept = [(name, tensor) for name, (_, tensor) in zip(names or (), seen.answer, strict=bool(names)) if name]
+    kept = [(name, tensor) for name, (_, tensor) in zip(names, seen.answer, strict=True) if name]
     for name, tensor in kept if len(kept) > 1 else ():
         if tensor.shape[:1] != (seen.frame.rows,):
             raise SaveError(
@@ -149,20 +167,19 @@ def _check_rows(seen: _Seen, names: Sequence[str | None] | None) -> None:
             )
 
 
-def _save_graph(model: Any, context: SaveContext, seen: _Seen) -> Saved:
-    free = context.options.get("batch", "free") == "free"
-    dynamic = context.options.get("dynamic", {})
-    with scoring.evaluating(model):
-        program = exporting.export(model, seen.feed, seen.tensors, dynamic, free=free)
-    path = context.directory / exporting.ENTRY
+def _save_graph(job: _Job, seen: _Seen) -> Saved:
+    free = job.context.options.get("batch", "free") == "free"
+    dynamic = job.context.options.get("dynamic", {})
+    with scoring.evaluating(job.model):
+        program = exporting.export(job.model, seen.feed, seen.tensors, dynamic, free=free)
+    path = job.path("pt2")
     exporting.write(program, path)
     contents = pt2.inspect(path.read_bytes(), path.name)
-    _compare(model, contents, seen, free=free)
+    _compare(job.model, contents, seen, free=free)
     shapes = exporting.shapes(seen.feed, seen.tensors, dynamic, free=free)
-    saved = _saved(model, context, seen, seen.feed, "pt2", shapes)
     return replace(
-        saved,
-        outputs=programs.outputs_of(contents, programs.named(seen.feed, shapes), saved.config.get("outputs")),
+        _saved(job, "pt2", shapes),
+        outputs=programs.outputs_of(contents, programs.named(seen.feed, shapes), job.names),
         declares={"torch": contents.torch_version, "operators": list(contents.program.targets)},
         needs_code=False,
     )
@@ -208,15 +225,15 @@ def _differs(message: str) -> SaveError:
     )
 
 
-def _save_weights(model: Any, context: SaveContext, seen: _Seen | None, feed: Feed, entrypoint: str | None) -> Saved:
+def _save_weights(job: _Job, entrypoint: str | None) -> Saved:
     if entrypoint is None:
         raise _needs_example()
-    path = context.directory / _ENTRIES["safetensors"]
-    modules.write_weights(model, path)
-    kwargs = context.options.get("kwargs", {})
-    if "entrypoint" not in context.options:
-        _check_class(type(model), kwargs, path)
-    saved = _saved(model, context, seen, feed, "safetensors")
+    path = job.path("safetensors")
+    modules.write_weights(job.model, path)
+    kwargs = job.context.options.get("kwargs", {})
+    if "entrypoint" not in job.context.options:
+        _check_class(type(job.model), kwargs, path)
+    saved = _saved(job, "safetensors")
     config = {**saved.config, **({"kwargs": dict(kwargs)} if kwargs else {})}
     return replace(saved, entrypoint=entrypoint, config=config)
 
@@ -238,41 +255,33 @@ def _check_class(kind: Any, kwargs: Mapping[str, Any], path: Path) -> None:
         ) from exc
 
 
-def _saved(
-    model: Any,
-    context: SaveContext,
-    seen: _Seen | None,
-    feed: Feed,
-    format_id: str,
-    shapes: Sequence[Sequence[Any]] | None = None,
-) -> Saved:
-    names = _names(seen.answer, context) if seen is not None else context.options.get("outputs")
-    if seen is not None:
-        _check_rows(seen, names)
+def _saved(job: _Job, format_id: str, shapes: Sequence[Sequence[Any]] | None = None) -> Saved:
+    seen = job.seen
     if seen is not None and shapes is None:
-        shapes = exporting.shapes(feed, seen.tensors, {}, free=True)
+        shapes = exporting.shapes(job.feed, seen.tensors, {}, free=True)
+    kind = type(job.model)
     return Saved(
         format=format_id,
         entry=_ENTRIES[format_id],
-        predictor=_live(model, feed, names),
-        config=_config(feed if seen is not None else None, names, context),
+        predictor=_live(job),
+        config=_config(job.feed if seen is not None else None, job.names, job.context),
         packages=("torch",) if format_id in ("torchscript", "torch-pickle") else (),
         requires=REQUIRES,
-        declares={"module": f"{type(model).__module__}.{type(model).__qualname__}"},
-        inputs=feeding.inputs_of(seen.io, feed, shapes or ()) if seen is not None else None,
+        declares={"module": f"{kind.__module__}.{kind.__qualname__}"},
+        inputs=feeding.inputs_of(seen.io, job.feed, shapes or ()) if seen is not None else None,
     )
 
 
-def _live(model: Any, feed: Feed, names: Sequence[str | None] | None) -> Predictor:
+def _live(job: _Job) -> Predictor:
     import torch
 
-    state = modules.state_of(model)
+    state = modules.state_of(job.model)
     return scoring.Scorer(
-        run=scoring.live_run(model, feed),
-        feed=feed,
+        run=scoring.live_run(job.model, job.feed),
+        feed=job.feed,
         floats=scoring.floats_of(state),
         device=state[0].device if state else torch.device("cpu"),
-        names=names,
+        names=job.names,
     )
 
 

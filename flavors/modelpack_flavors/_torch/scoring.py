@@ -43,7 +43,8 @@ def module_run(model: Any, feed: Feed) -> Callable[[Sequence[Any]], Sequence[tup
     """Return the function that calls a module."""
 
     def run(tensors: Sequence[Any]) -> Sequence[tuple[str, Any]]:
-        args, kwargs = feed.arguments(tensors)
+        # A module may work in place, and the tensors may share the caller's memory.
+        args, kwargs = feed.arguments([tensor.clone() for tensor in tensors])
         return list(feeding.flattened(model(*args, **kwargs)))
 
     return run
@@ -113,7 +114,7 @@ def device_of(config: Mapping[str, Any]) -> Any:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as exc:
+    except Exception as exc:
         raise FlavorError(
             f"torch has no device {str(name)[:40]!r} here",
             code="device-unavailable",

@@ -318,7 +318,7 @@ def long(number: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"{" + long(1) + b"aTi\1a", "a length is not 64 bits"),
+        (b"{" + long(1) + b"aT" + b"i" * 9, "a length is not 64 bits"),
         (b"{L\0\0", "ends too early"),
         (b"{" + long(-1) + b"a", "beyond the end"),
         (b"{" + long(2**62) + b"a", "beyond the end"),

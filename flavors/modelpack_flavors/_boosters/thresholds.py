@@ -37,9 +37,9 @@ def of_lightgbm(text: bytes, names: Sequence[str]) -> Thresholds:
             key, _, value = line.partition(b"=")
             lines[key] = value
             if key == b"decision_type":
-                numeric = np.array(value.split(), dtype=np.int64) & 1 == 0
-                features = np.array(lines[b"split_feature"].split(), dtype=np.int64)
-                yield features[numeric], np.array(lines[b"threshold"].split(), dtype=np.float64)[numeric]
+                numeric = np.fromstring(value, dtype=np.int64, sep=" ") & 1 == 0
+                features = np.fromstring(lines[b"split_feature"], dtype=np.int64, sep=" ")
+                yield features[numeric], np.fromstring(lines[b"threshold"], dtype=np.float64, sep=" ")[numeric]
 
     return _gathered(splits(), names)
 

@@ -77,20 +77,22 @@ def audit(files: VerifiedFiles, entry: str | None) -> Audit:
     return Audit(trust="graph")
 
 
-def check(data: bytes, entry: str) -> Facts:
+def check(data: bytes, entry: str, *, trees: bool = True) -> Facts:
     """Check the bytes of a model; return what it says of itself.
+
+    ``trees``: False for bytes that have passed before, to learn what they say.
 
     Raises:
         PackageError: it is malformed, or one of its indices points nowhere (``payload-invalid``).
     """
-    return _Model(data, entry).check()
+    return _Model(data, entry, trees).check()
 
 
 class _Model:
     """A cursor over the bytes of one model."""
 
-    def __init__(self, data: bytes, entry: str) -> None:
-        self.data, self.entry, self.at = data, entry, 0
+    def __init__(self, data: bytes, entry: str, trees: bool) -> None:
+        self.data, self.entry, self.at, self.trees = data, entry, 0, trees
 
     def refuse(self, message: str) -> NoReturn:
         malformed(f"not a LightGBM model that can be used: {message}", self.entry)
@@ -198,7 +200,8 @@ class _Model:
             end = self.at + length
             if end > len(self.data):
                 self.refuse("a tree ends after the model")
-            reader.check(self.data[self.at : end], place)
+            if self.trees:
+                reader.check(self.data[self.at : end], place)
             self.at = end
         self.expect(b"end of trees", b"")
         return len(lengths)

@@ -17,10 +17,10 @@ Array = np.ndarray[Any, Any]
 # LightGBM walks down a tree by recursion when it loads one.
 MAX_DEPTH = 4096
 
-_INNER = ("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child")
+_INNER = ("split_feature", "decision_type", "left_child", "right_child")
 _LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
-_STATISTICS = ("internal_value", "internal_weight", "internal_count")
-_ALWAYS = ("num_leaves", "num_cat", *_INNER, *_LEAVES, *_STATISTICS, "is_linear", "shrinkage")
+_STATISTICS = ("split_gain", "internal_value", "internal_weight", "internal_count")
+_ALWAYS = ("num_leaves", "num_cat", "threshold", *_INNER, *_LEAVES, *_STATISTICS, "is_linear", "shrinkage")
 _CATEGORIES = ("cat_boundaries", "cat_threshold")
 _LINEAR = ("leaf_const", "num_features", "leaf_features", "leaf_coeff")
 
@@ -28,6 +28,7 @@ _NUMBER = rb"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|inf|nan)"
 _INTEGERS = re.compile(rb"-?[0-9]{1,10}(?: -?[0-9]{1,10})*\Z")
 _NUMBERS = re.compile(rb"%b(?: %b)*\Z" % (_NUMBER, _NUMBER))
 _CATEGORICAL, _MISSING, _KNOWN = 1, 12, 15
+_NONE = np.empty(0)
 
 
 class Trees:
@@ -43,15 +44,15 @@ class Trees:
         categories = self._count(lines["num_cat"])
         if leaves < 1:
             self.refuse("a tree has no leaves")
-        inner = {name: self._array(lines[name], leaves - 1, whole=name not in _REAL) for name in _INNER}
+        inner = {name: self._integers(lines[name], leaves - 1) for name in _INNER}
         for name in _STATISTICS:
-            self._array(lines[name], leaves - 1)
-        self._array(lines["leaf_value"], leaves)
+            self._numbers(lines[name], leaves - 1)
+        self._numbers(lines["leaf_value"], leaves)
         for name in ("leaf_weight", "leaf_count"):
             # A tree that is one leaf has them or not, by version.
             if lines[name] or leaves > 1:
-                self._array(lines[name], leaves)
-        self._array(lines["shrinkage"], 1)
+                self._numbers(lines[name], leaves)
+        self._numbers(lines["shrinkage"], 1)
         self._shape(inner["left_child"], inner["right_child"], leaves)
         self._splits(inner)
         self._categories(lines, inner, categories)
@@ -79,18 +80,27 @@ class Trees:
             self.refuse("a tree's size is not a number")
         return int(text)
 
-    def _array(self, text: bytes, length: int, *, whole: bool = False) -> Array:
-        """Return the numbers in a line, exactly so many."""
-        if text and not (_INTEGERS if whole else _NUMBERS).match(text):
+    def _numbers(self, text: bytes, length: int) -> None:
+        """Check that a line holds exactly so many numbers."""
+        if text and not _NUMBERS.match(text):
             self.refuse("a tree has a line that is not of numbers")
-        found = np.array(text.split(), dtype=np.float64)
+        if (text.count(b" ") + 1 if text else 0) != length:
+            self.refuse("a tree has another number of values than of leaves")
+
+    def _integers(self, text: bytes, length: int) -> Array:
+        """Return the integers in a line, exactly so many."""
+        if text and not _INTEGERS.match(text):
+            self.refuse("a tree has a line that is not of numbers")
+        found = np.fromstring(text, dtype=np.int64, sep=" ")
         if len(found) != length:
             self.refuse("a tree has another number of values than of leaves")
-        return found.astype(np.int64) if whole else found
+        return found
 
     def _normal(self, text: bytes, length: int) -> None:
         """Check numbers that are to be normal doubles, as written: zero, or within the range of full precision."""
-        for word, value in zip(text.split(), self._array(text, length).tolist(), strict=True):
+        self._numbers(text, length)
+        for word in text.split():
+            value = float(word)
             if math.isinf(value) and not word.endswith(b"inf"):
                 self.refuse("a leaf computes with a number that is too large")
             if abs(value) < sys.float_info.min and word.strip(b"+-0."):
@@ -130,15 +140,16 @@ class Trees:
 
     def _categories(self, lines: Mapping[str, bytes], inner: Mapping[str, Array], count: int) -> None:
         by_category = (inner["decision_type"] & _CATEGORICAL) != 0
-        places = inner["threshold"][by_category]
+        self._numbers(lines["threshold"], len(by_category))
+        places = np.fromstring(lines["threshold"], sep=" ")[by_category] if by_category.any() else _NONE
         if not np.array_equal(np.sort(places), np.arange(count)):
             self.refuse("a tree has other sets of categories than nodes that split by category")
         if not count:
             return
-        starts = self._array(lines["cat_boundaries"], count + 1, whole=True)
+        starts = self._integers(lines["cat_boundaries"], count + 1)
         if starts[0] != 0 or (starts[1:] <= starts[:-1]).any() or starts[-1] > len(lines["cat_threshold"]):
             self.refuse("a tree's sets of categories do not follow each other")
-        words = self._array(lines["cat_threshold"], int(starts[-1]), whole=True)
+        words = self._integers(lines["cat_threshold"], int(starts[-1]))
         if words.min() < 0 or words.max() >= 2**32:
             self.refuse("a tree's set of categories is not one of bits")
 
@@ -146,11 +157,11 @@ class Trees:
         if lines["is_linear"] == b"0":
             return
         self._normal(lines["leaf_const"], leaves)
-        counts = self._array(lines["num_features"], leaves, whole=True)
+        counts = self._integers(lines["num_features"], leaves)
         if counts.min() < 0 or counts.sum() > len(lines["leaf_features"]):
             self.refuse("a leaf has more features than there are")
         total = int(counts.sum())
-        features = self._array(_joined(lines["leaf_features"]), total, whole=True)
+        features = self._integers(_joined(lines["leaf_features"]), total)
         self._normal(_joined(lines["leaf_coeff"]), total)
         if total and not (features.min() >= 0 and features.max() < self.features):
             self.refuse("a leaf computes with a feature that does not exist")
@@ -159,6 +170,3 @@ class Trees:
 def _joined(text: bytes) -> bytes:
     """Return the numbers of all leaves with one space between them; a leaf without any leaves more."""
     return b" ".join(part for part in text.split(b" ") if part)
-
-
-_REAL = frozenset({"split_gain", "threshold"})

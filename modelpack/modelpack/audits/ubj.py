@@ -26,6 +26,7 @@ _SCALARS = {
     b"D": struct.Struct(">d"),
 }
 _ARRAYS = {b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
+_LONG = ord("L")
 _CONSTANTS = {b"T": True, b"F": False, b"Z": None}
 
 
@@ -58,9 +59,13 @@ class _Reader:
         return taken
 
     def length(self) -> int:
-        if self.take(1) != b"L":
+        head = self.data[self.at : self.at + 9]
+        if len(head) < 9:
+            self.refuse("it ends too early")
+        if head[0] != _LONG:
             self.refuse("a length is not 64 bits wide")
-        found = int.from_bytes(self.take(8), "big", signed=True)
+        self.at += 9
+        found = int.from_bytes(head[1:], "big", signed=True)
         if not 0 <= found <= len(self.data) - self.at:
             self.refuse("a length is beyond the end")
         return found

@@ -70,13 +70,15 @@ def audit(files: VerifiedFiles, entry: str | None) -> Audit:
     return Audit(trust="graph")
 
 
-def check(data: bytes, entry: str) -> Facts:
+def check(data: bytes, entry: str, *, trees: bool = True) -> Facts:
     """Check the bytes of a model; return what it says of itself.
+
+    ``trees``: False for bytes that have passed before, to learn what they say.
 
     Raises:
         PackageError: it is malformed, or one of its indices points nowhere (``payload-invalid``).
     """
-    return _Model(_parsed(data, entry), entry).check()
+    return _Model(_parsed(data, entry), entry, trees).check()
 
 
 def _parsed(data: bytes, entry: str) -> Any:
@@ -101,9 +103,9 @@ def _parsed(data: bytes, entry: str) -> Any:
 class _Model(Reader):
     """One parsed model."""
 
-    def __init__(self, root: Any, entry: str) -> None:
+    def __init__(self, root: Any, entry: str, trees: bool) -> None:
         super().__init__(entry)
-        self.root = root
+        self.root, self.trees = root, trees
         self._categories: Mapping[int, tuple[Any, ...]] = {}
 
     def check(self) -> Facts:
@@ -238,12 +240,12 @@ class _Model(Reader):
         info = self.integers(model["tree_info"], "tree_info", number)
         if number and not (info.min() >= 0 and info.max() < groups):
             self.refuse("a tree belongs to an output that does not exist")
-        vector = trees(self, model["trees"], shape["num_feature"], shape["num_target"])
+        vector = self.trees and trees(self, model["trees"], shape["num_feature"], shape["num_target"])
         if "iteration_indptr" in model:
             layers = self.integers(model["iteration_indptr"], "iteration_indptr")
             if not len(layers) or layers[0] != 0 or layers[-1] != number or (layers[1:] < layers[:-1]).any():
                 self.refuse("its iterations are not a division of its trees")
-        elif number % max(parallel * (1 if vector else groups), 1):
+        elif self.trees and number % max(parallel * (1 if vector else groups), 1):
             self.refuse("its number of trees is no multiple of those of one iteration")
         if parallel < 1:
             self.refuse("an iteration has no trees")

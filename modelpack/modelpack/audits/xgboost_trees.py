@@ -151,7 +151,7 @@ def _splits(reader: Reader, arrays: Mapping[str, Array], leaf: Array, features: 
     split = arrays["split_indices"][~leaf]
     if len(split) and not (split.min() >= 0 and split.max() < features):
         reader.refuse("a node splits on a feature that does not exist")
-    if not np.isin(arrays["split_type"], (0, 1)).all() or not np.isin(arrays["default_left"], (0, 1)).all():
+    if ((arrays["split_type"] | arrays["default_left"]) & ~1).any():
         reader.refuse("a node splits in an unknown way")
 
 

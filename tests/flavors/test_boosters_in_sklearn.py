@@ -95,6 +95,16 @@ def test_they_load_without_a_grant_and_answer_the_same(name: str, tmp_path: Path
             assert answer.dtype == live.dtype
 
 
+@pytest.mark.parametrize("name", ["stacking", "ranker", "xgboost_ranker"])
+def test_skops_itself_reads_the_file(name: str, tmp_path: Path) -> None:
+    import skops.io
+
+    model, rows = made(name)
+    data = archive(name, tmp_path)
+    again = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    np.testing.assert_array_equal(again.predict(rows), model.predict(rows))
+
+
 def test_the_library_is_part_of_the_environment(tmp_path: Path) -> None:
     model, rows = made("stacking")
     package = modelpack.save(model, tmp_path / "pkg", example=rows[:5])

@@ -315,6 +315,93 @@ def test_an_attribute_is_of_the_type_it_says() -> None:
     refused(model_of(node), "two attributes")
 
 
+def typed(kind: Any) -> Any:
+    model = model_of()
+    model.graph.value_info.add(name="v").type.CopyFrom(kind)
+    return model
+
+
+def kinds(depth: int) -> Any:
+    kind = helper.make_tensor_type_proto(TensorProto.FLOAT, [None])
+    for _ in range(depth):
+        kind = helper.make_sequence_type_proto(kind)
+    return kind
+
+
+def test_values_of_every_known_type_pass() -> None:
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [-1, "n"])
+    for kind in (tensor, helper.make_optional_type_proto(tensor), helper.make_map_type_proto(7, tensor), kinds(3)):
+        inspect(typed(kind))
+    inspect(typed(onnx.TypeProto()))
+    model = model_of()
+    model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(helper.make_map_type_proto(8, tensor)))
+    model.graph.input.add(name="bare")
+    found = inspect(model)
+    assert (found.outputs[0].kind, found.outputs[0].element) == ("sequence of map", TensorProto.FLOAT)
+    assert found.inputs[1] == onnx_graph.Value(name="bare", kind="unknown", element=0, shape=None)
+
+
+def test_values_of_other_types_are_refused() -> None:
+    opaque = onnx.TypeProto()
+    opaque.opaque_type.domain = "mine"
+    refused(typed(opaque), "type that is not taken")
+    refused(typed(kinds(12)), "nested too deeply")
+
+
+@pytest.mark.parametrize(
+    ("fields", "more", "match"),
+    [("TYPE", b"\x0a\x02\x08\x01\x22\x00", "two kinds"), ("DIMENSION", b"\x08\x01\x12\x01n", "a size and a name")],
+)
+def test_what_is_one_of_two_is_not_both(fields: str, more: bytes, match: str) -> None:
+    walk = onnx_graph._Walk("m", {})
+    with pytest.raises(PackageError, match=match):
+        if fields == "TYPE":
+            walk._type(memoryview(more), 0)
+        else:
+            walk._shape(memoryview(b"\x0a" + bytes([len(more)]) + more))
+
+
+def test_everything_that_an_attribute_holds_is_checked() -> None:
+    bad, inner = weights(dims=[9]), helper.make_graph([], "g", [], [], [weights(dims=[9])])
+    opaque = onnx.TypeProto()
+    opaque.opaque_type.domain = "mine"
+    for name, held, match in (
+        ("tensors", [bad], "more or less data"),
+        ("graphs", [inner], "more or less data"),
+        ("type_protos", [opaque], "not taken"),
+    ):
+        node = helper.make_node("Identity", ["x"], ["y"])
+        attribute = node.attribute.add(name="a", type={"tensors": 9, "graphs": 10, "type_protos": 14}[name])
+        getattr(attribute, name).extend(held)
+        refused(model_of(node), match)
+    node = helper.make_node("Identity", ["x"], ["y"])
+    node.attribute.add(name="a", type=13).tp.CopyFrom(opaque)
+    refused(model_of(node), "not taken")
+    sparse = helper.make_node("Identity", ["x"], ["y"])
+    sparse.attribute.add(name="a", type=11).sparse_tensor.dims.append(1)
+    refused(model_of(sparse), "sparse")
+
+
+def test_a_function_takes_the_attributes_of_its_call() -> None:
+    node = helper.make_node("LeakyRelu", ["a"], ["b"])
+    node.attribute.add(name="alpha", type=1, ref_attr_name="slope")
+    made = helper.make_function("mine", "f", ["a"], ["b"], [node], [helper.make_opsetid("", 18)], ["slope"])
+    made.attribute_proto.append(helper.make_attribute("slope", 0.5))
+    made.value_info.append(VALUE("a", TensorProto.FLOAT, None))
+    made.metadata_props.add(key="k", value="v")
+    assert inspect(model_of(helper.make_node("f", ["x"], ["y"], domain="mine"), functions=[made])).operators
+    refused(model_of(node), "not there")
+
+
+def test_a_tensor_in_parts_or_nowhere_is_refused() -> None:
+    tensor = weights()
+    tensor.segment.begin = 1
+    refused(model_of(tensors=[tensor]), "no proper shape")
+    elsewhere = weights().SerializeToString() + b"\x70\x02"
+    with pytest.raises(PackageError, match="two places"):
+        onnx_graph._Walk("m", {})._tensor(memoryview(elsewhere))
+
+
 # Trees.
 
 
@@ -414,6 +501,19 @@ def test_new_trees_end_in_leaves(changes: dict[str, Any], match: str) -> None:
     refused(new(**changes), match)
 
 
+def test_trees_are_in_the_models_own_file() -> None:
+    model = new()
+    (tensor,) = [a.t for a in model.graph.node[0].attribute if a.name == "nodes_splits"]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    refused(model, "readable", {"w.bin": 100})
+
+
+def test_trees_over_sets_have_one_for_each_branch() -> None:
+    inspect(new(nodes_modes=np.array([6, 0, 0], np.uint8), membership_values=np.array([1.0, 2.0, np.nan])))
+
+
 def chain(depth: int) -> Any:
     steps, zero = np.arange(depth), np.zeros(depth, np.int64)
     return new(
@@ -476,6 +576,28 @@ def test_parts_of_operators_fit_each_other(kind: str, attributes: dict[str, Any]
 )
 def test_bytes_that_parsers_read_differently_are_refused(more: bytes, match: str) -> None:
     refused(model_of().SerializeToString() + more, match)
+
+
+@pytest.mark.parametrize(
+    ("raw", "match"),
+    [
+        (b"\x0a\x01\x80", "cut off"),  # packed, the last number without its end
+        (b"\x22\x03abc", "cut off"),  # packed floats of three bytes
+        (b"\x25ab", "cut off"),  # a float of two bytes
+        (b"\x08\x80", "cut off"),  # one number without its end
+        (b"\x0a\x0b" + b"\xff" * 10 + b"\x01", "too long"),
+        (b"\x0a\x0a" + b"\xff" * 9 + b"\x02", "too long"),
+        (b"\x0d\x00\x00\x00\x00", "another type"),
+        (b"\x88\x00\x01", "longer than it should be"),
+    ],
+)
+def test_damaged_numbers_are_refused(raw: bytes, match: str) -> None:
+    with pytest.raises(PackageError, match=match):
+        onnx_wire.parse(memoryview(raw), onnx_schema.TENSOR, "m")
+
+
+def test_empty_numbers_are_no_numbers() -> None:
+    assert onnx_wire.parse(memoryview(b"\x0a\x00"), onnx_schema.TENSOR, "m").array("dims").tolist() == []
 
 
 INTS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40)

@@ -212,9 +212,9 @@ def changed(package: modelpack.Package, **versions: str) -> Path:
 
 
 def test_where_only_the_twin_can_be_loaded_it_is(tree: Any, tmp_path: Path) -> None:
-    path = changed(save(tree, tmp_path / "pkg"), scipy="0.0.1")
+    path = changed(save(tree, tmp_path / "pkg"), **{"scikit-learn": "0.0.1"})
     assert modelpack.load(path).candidate.name == "onnx"
-    with pytest.raises(EnvironmentMismatch, match="scipy"):
+    with pytest.raises(EnvironmentMismatch, match="scikit-learn"):
         modelpack.load(path, flavor="sklearn")
     assert modelpack.load(path, environment_policy="ignore").candidate.name == "sklearn"
 

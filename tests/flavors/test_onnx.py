@@ -29,6 +29,7 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
+    VotingClassifier,
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -44,6 +45,7 @@ from modelpack import flavor
 from modelpack.audits.onnx_graph import Facts
 from modelpack.errors import FlavorError, InputError, PackageError, SaveError, UsageError
 from modelpack.flavor import SaveContext
+from modelpack.frame import Frame, Vector
 from modelpack.signature import Table, Tensors
 from modelpack_flavors._onnx import casting, sessions
 
@@ -135,6 +137,65 @@ def test_a_missing_value_is_nan_in_floats_and_refused_elsewhere(tmp_path: Path) 
     with pytest.raises(modelpack.InputError) as info:
         save(whole, tmp_path / "whole", example=frame)
     assert info.value.code == "null-not-allowed"
+
+
+def test_columns_of_any_type_are_taken_by_their_values() -> None:
+    def column(values: list[Any], kind: Any, dtype: str, missing: Any = None, absent: str | None = None) -> Any:
+        data = np.array(values, object if kind in ("any", "utf8") else kind)
+        gone = None if missing is None else np.array(missing)
+        return casting.column(Vector(type=kind, data=data, missing=gone), dtype, "c", absent).tolist()
+
+    assert column([1, 2.5], "any", "float64") == [1.0, 2.5]
+    assert column(["a"], "any", "utf8") == ["a"]
+    assert column([None, 3], "any", "float64", [True, False])[1] == 3.0
+    assert column([None, "a"], "utf8", "utf8", [True, False], "none") == ["none", "a"]
+    for values, kind, dtype, missing, code in (
+        ([1, "a"], "any", "float64", None, "type-mismatch"),
+        ([0, 2**53 + 1], "int64", "float64", [True, False], "not-exact"),
+        (["none"], "utf8", "utf8", None, "text-invalid"),
+        ([0], "int64", "int64", [True], "null-not-allowed"),
+    ):
+        with pytest.raises(InputError) as info:
+            column(values, kind, dtype, missing, "none")
+        assert info.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (Frame(rows=1, tensors={"a": np.ones((1, 1)), "z": np.ones((1, 1))}), "tensor-missing"),
+        (Frame(rows=1, columns={"a": Vector(type="float64", data=np.ones(1))}), "column-missing"),
+    ],
+)
+def test_a_frame_without_an_input_is_refused(frame: Frame, code: str, tmp_path: Path) -> None:
+    inputs = [("a", F64, ("n", 1)), ("b", F64, ("n", 1))]
+    made = graph(inputs, [("y", F64, ("n", 1))], helper.make_node("Add", ["a", "b"], ["y"]))
+    model = save(made, tmp_path, options={"columns": {"a": ["a"], "b": ["b"]}})
+    plain = save(made, tmp_path / "plain")
+    for one in (model, plain):
+        with pytest.raises(InputError) as info:
+            one.score(frame, {})
+        assert info.value.code == code
+
+
+def test_a_table_of_another_width_is_refused(tmp_path: Path) -> None:
+    model = save(identity(F64), tmp_path)
+    columns = {name: Vector(type="float64", data=np.ones(1)) for name in "abc"}
+    with pytest.raises(InputError) as info:
+        model.score(Frame(rows=1, columns=columns), {})
+    assert info.value.code == "shape-mismatch"
+
+
+def test_maps_without_a_fixed_set_of_keys_stay_maps(tmp_path: Path) -> None:
+    from modelpack.audits.onnx_graph import Value
+    from modelpack_flavors._onnx.ports import Inputs
+    from modelpack_flavors._onnx.scoring import Scorer
+
+    value = Value(name="y", kind="sequence of map", element=1, shape=None)
+    scorer = Scorer(session=None, inputs=Inputs(values=[], columns={}), outputs=[value])
+    assert scorer._answer(value, [{1: 0.5}, {2: 0.5}]) == [{"1": 0.5}, {"2": 0.5}]
+    assert scorer._answer(value, [{2: 0.5, 1: 0.25}]).tolist() == [[0.25, 0.5]]
+    assert scorer._answer(value, []).shape == (0, 0)
 
 
 @pytest.mark.parametrize(("rows", "good"), [(2, True), (4, True), (0, True), (3, False)])
@@ -449,12 +510,17 @@ def test_a_float32_twin_that_flips_a_split_is_refused(tmp_path: Path, monkeypatc
             "conversion-unsupported",
         ),
         (lambda: GradientBoostingClassifier(n_estimators=2, init=GaussianNB()).fit(X, Y), "conversion-unsupported"),
+        (lambda: VotingClassifier([("a", GaussianNB())], voting="soft").fit(X, Y), "conversion-unsupported"),
+        (lambda: OneHotEncoder().fit(X), "conversion-unsupported"),
+        (lambda: SimpleImputer(strategy="constant", fill_value=0, missing_values=-1).fit(X), "conversion-unsupported"),
         (lambda: SimpleImputer(add_indicator=True).fit(HOLES), "conversion-unsupported"),
     ],
 )  # fmt: skip
 def test_other_models_are_refused_with_the_reason(model: Callable[[], Any], code: str, tmp_path: Path) -> None:
     fitted = model()
-    data = HOLES if isinstance(fitted, SimpleImputer) else X if fitted.n_features_in_ == 30 else np.c_[XG[:, 2], XG]
+    data = (
+        HOLES if getattr(fitted, "add_indicator", False) else X if fitted.n_features_in_ == 30 else np.c_[XG[:, 2], XG]
+    )
     with pytest.raises(FlavorError) as info:
         modelpack.save(fitted, tmp_path / "pkg", flavor="sklearn", example=data[:40], also=("onnx",))
     assert info.value.code == code

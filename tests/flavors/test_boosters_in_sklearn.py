@@ -263,6 +263,7 @@ def test_an_xgboost_estimator_passes_on_only_what_it_should(attributes: dict[str
         ({"n_jobs": 10**9}, "threads is out of range"),
         ({"_other_params": {"num_threads": 10**9}, "num_threads": 10**9}, "threads is out of range"),
         ({"boosting_type": "gbdt machines=here"}, "neither a number nor a word"),
+        ({"subsample": [[[1]]]}, "neither a number nor a word"),
         ({"subsample": {"a": 1}}, "neither a number nor a word"),
         ({"_other_params": {"machines": "here"}}, "no place in a model"),
         ({"_other_params": {"forcedsplits_filename": "x"}}, "no place in a model"),
@@ -275,6 +276,11 @@ def test_a_lightgbm_estimator_passes_on_only_what_it_should(attributes: dict[str
     model = changed(lightgbm.LGBMRegressor(**LGB).fit(X, Y), **attributes)
     with pytest.raises(PackageError, match=message):
         invariants.check(model, "model.skops")
+
+
+def test_params_of_training_are_kept() -> None:
+    more = {"min_data_in_leaf": 5, "data_random_seed": 3, "interaction_constraints": [[0, 1], [2]], "metric": ["auc"]}
+    invariants.check(lightgbm.LGBMClassifier(**LGB, **more).fit(X, Y), "model.skops")
 
 
 def test_estimators_that_are_not_fitted_have_nothing_to_check() -> None:

@@ -22,8 +22,21 @@ LABELLED = "lightgbm.sklearn.LGBMClassifier"
 _MAX_THREADS = 4096
 # LightGBM reads its params as words of one line; a value must be one word.
 _WORD = re.compile(r"[A-Za-z0-9_.,:+-]*\Z")
-# What names files, machines and tasks has no place in a model that scores.
-_ELSEWHERE = re.compile(r"(^|_)(config|data|file|filename|machines?|model|port|result|shape_check|task|valid)(_|$)")
+# Params, under all their names, that say which files and machines a task is about: none has a place in a model.
+_ELSEWHERE = frozenset(
+    name
+    for line in (
+        "config config_file task task_type data data_filename train train_data train_data_file test test_data",
+        "test_data_file valid valid_data valid_data_file valid_filenames input_model model_in model_input model_out",
+        "model_output output_model name_pred output_result pred_name predict_name predict_result prediction_name",
+        "prediction_result convert_model convert_model_file convert_model_language forced_splits forced_splits_file",
+        "forced_splits_filename forcedsplits_filename fs forcedbins_filename parser_config_file machine_list",
+        "machine_list_file machine_list_filename mlist machines nodes workers local_listen_port local_port port",
+        "num_machine num_machines save_period snapshot_freq is_save_binary is_save_binary_file save_binary",
+        "predict_disable_shape_check",
+    )
+    for name in line.split()
+)
 
 
 def described(description: Description, booster: Any) -> dict[str, Any]:
@@ -112,7 +125,7 @@ def lightgbm_model(value: Any) -> Iterator[str]:
     for name, setting in params.items():
         if name in ("class_weight", "random_state", "importance_type", "n_estimators"):
             continue  # these never reach the library, or as a number
-        if not re.fullmatch(r"[a-z_0-9]+", name) or _ELSEWHERE.search(name):
+        if not re.fullmatch(r"[a-z_0-9]+", name) or name in _ELSEWHERE:
             yield "it has a param that has no place in a model"
         elif not _is_setting(setting):
             yield "a param is neither a number nor a word"
@@ -120,9 +133,9 @@ def lightgbm_model(value: Any) -> Iterator[str]:
             yield "its number of threads is out of range"
 
 
-def _is_setting(value: Any) -> bool:
+def _is_setting(value: Any, depth: int = 0) -> bool:
     if isinstance(value, list | tuple | set):
-        return all(_is_setting(item) and not isinstance(item, list | tuple | set) for item in value)
+        return depth < 2 and all(_is_setting(item, depth + 1) for item in value)
     if isinstance(value, str):
         return _WORD.match(value) is not None
     return value is None or isinstance(value, bool | int | float) or callable(value)

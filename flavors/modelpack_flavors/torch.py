@@ -109,6 +109,7 @@ def _graph(contents: pt2.Contents, config: Mapping[str, Any], device: Any) -> Pr
         floats=scoring.floats_of(runner.weights),
         device=device,
         names=names,
+        weights=runner.weights,
     )
 
 

@@ -20,6 +20,9 @@ from modelpack.pathrules import MANIFEST, UNLISTED
 __all__ = ["VerifiedFiles", "hash_file", "read_manifest", "scan", "verify"]
 
 _BLOCK = 1024 * 1024
+_DIFFERS = "is not the file the manifest describes"
+# How much of what has been verified may be kept in memory until it is used.
+MAX_KEPT = 2**32
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -73,11 +76,12 @@ class _open_regular:  # noqa: N801 - reads as a function
 
 
 def _read(fd: int, limit: int) -> bytes:
+    """Return at most ``limit`` bytes; what comes in one piece, as files do, is not copied."""
     blocks: list[bytes] = []
-    while limit > 0 and (block := os.read(fd, min(limit, 64 * _BLOCK))):
+    while limit > 0 and (block := os.read(fd, min(limit, 2**30))):
         blocks.append(block)
         limit -= len(block)
-    return b"".join(blocks)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
 def scan(root: Path) -> tuple[dict[str, int], list[Fault]]:
@@ -112,8 +116,11 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def verify(root: Path, files: Sequence[FileEntry]) -> list[Fault]:
-    """Return everything in which the directory differs from ``files``: kinds, missing, extra, sizes, digests."""
+def verify(root: Path, files: Sequence[FileEntry], kept: dict[str, bytes] | None = None) -> list[Fault]:
+    """Return everything in which the directory differs from ``files``: kinds, missing, extra, sizes, digests.
+
+    ``kept`` is given the bytes of the payload's files, by path, as they were when their digests were right.
+    """
     sizes, faults = scan(root)
     for path in sorted(sizes.keys() - {entry.path for entry in files} - UNLISTED):
         faults.append(Fault("file-unexpected", _shown(path), "is in the package but not listed in its manifest"))
@@ -128,28 +135,34 @@ def verify(root: Path, files: Sequence[FileEntry]) -> list[Fault]:
                 faults.append(Fault("size-mismatch", entry.path, message))
         elif entry.path not in strange:
             faults.append(Fault("file-missing", entry.path, "is listed in the manifest but not there"))
-    faults.extend(fault for fault in _hash_all(root, to_hash) if fault)
+    faults.extend(fault for fault in _hash_all(root, to_hash, kept) if fault)
     return sorted(faults, key=lambda fault: fault.path)
 
 
-def _hash_all(root: Path, entries: Sequence[FileEntry]) -> Iterable[Fault | None]:
+def _hash_all(root: Path, entries: Sequence[FileEntry], kept: dict[str, bytes] | None) -> Iterable[Fault | None]:
     """Check digests in parallel: hashlib lets other threads run."""
+    total = sum(entry.size for entry in entries if entry.role == "payload")
+    keep = kept if total <= MAX_KEPT else None
     workers = min(len(entries), os.cpu_count() or 1, 8)
     if workers < 2:
-        return [_hash_fault(root, entry) for entry in entries]
+        return [_hash_fault(root, entry, keep) for entry in entries]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda entry: _hash_fault(root, entry), entries))
+        return list(pool.map(lambda entry: _hash_fault(root, entry, keep), entries))
 
 
-def _hash_fault(root: Path, entry: FileEntry) -> Fault | None:
+def _hash_fault(root: Path, entry: FileEntry, kept: dict[str, bytes] | None) -> Fault | None:
     try:
+        if kept is not None and entry.role == "payload":
+            kept[entry.path] = VerifiedFiles(root, [entry]).read(entry.path)
+            return None
         digest, _ = hash_file(root / entry.path)
     except IntegrityError as exc:
-        return Fault(exc.code, entry.path, exc.message)
+        changed = exc.code == "digest-mismatch"
+        return Fault(exc.code, entry.path, _DIFFERS if changed else exc.message)
     except FileNotFoundError:
         return Fault("file-missing", entry.path, "was removed while the package was read")
     if digest != entry.digest:
-        return Fault("digest-mismatch", entry.path, "is not the file the manifest describes")
+        return Fault("digest-mismatch", entry.path, _DIFFERS)
     return None
 
 
@@ -157,10 +170,14 @@ class VerifiedFiles:
     """The files of a package, or of one payload of it, read so that what is used is what was verified.
 
     Every read hashes the very bytes it returns; a file swapped after ``open`` is refused, whatever it is now.
-    ``prefix`` is the directory that the paths given to :meth:`read` are relative to.
+    ``prefix`` is the directory that the paths given to :meth:`read` are relative to. ``kept`` holds bytes that have
+    been verified already, by path in the package; these are not read again, and others are added.
     """
 
-    def __init__(self, root: Path, entries: Iterable[FileEntry], prefix: str = "") -> None:
+    def __init__(
+        self, root: Path, entries: Iterable[FileEntry], prefix: str = "", kept: dict[str, bytes] | None = None
+    ) -> None:
+        self._kept = kept
         self._root = root
         self._prefix = prefix
         self._entries: Mapping[str, FileEntry] = {entry.path.removeprefix(prefix): entry for entry in entries}
@@ -181,6 +198,8 @@ class VerifiedFiles:
             IntegrityError: ``file-missing``, ``file-kind``, ``size-mismatch`` or ``digest-mismatch``.
         """
         entry = self._entry(path)
+        if self._kept is not None and entry.path in self._kept:
+            return self._kept[entry.path]
         try:
             with _open_regular(self._root / entry.path) as fd:
                 raw = _read(fd, entry.size + 1)
@@ -190,6 +209,8 @@ class VerifiedFiles:
             raise IntegrityError("the file changed since", code="size-mismatch", path=entry.path)
         if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
             raise IntegrityError("the file changed since", code="digest-mismatch", path=entry.path)
+        if self._kept is not None:
+            self._kept[entry.path] = raw
         return raw
 
     def directory(self) -> Path:

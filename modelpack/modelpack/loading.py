@@ -38,13 +38,16 @@ def load(
         FlavorError: no flavor can be loaded here.
     """
     # 1-3. Bounded parse, schema, closed world and digests.
-    opened = package if isinstance(package, Package) else Package.open(package)
-    # 4-5. The environment; the trust class by static audit of the payloads' bytes.
-    unfit = _unfit(opened, flavor) if environment_policy == "strict" else {}
-    plan = opened.plan(allow_code=allow_code, store=store)
-    candidate = _choose(opened, plan, flavor, unfit)
-    # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
-    return _build(opened, candidate, granted=plan.granted)
+    opened = package if isinstance(package, Package) else Package.peek(package)
+    with opened.keeping():
+        if opened is not package:
+            opened.verify()
+        # 4-5. The environment; the trust class by static audit of the payloads' bytes.
+        unfit = _unfit(opened, flavor) if environment_policy == "strict" else {}
+        plan = opened.plan(allow_code=allow_code, store=store)
+        candidate = _choose(opened, plan, flavor, unfit)
+        # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
+        return _build(opened, candidate, granted=plan.granted)
 
 
 def _unfit(package: Package, name: str | None) -> Mapping[int, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,7 @@ class Package:
         self.path = path
         self.manifest = Manifest.parse(raw)
         self.digest = digest_of(raw)
+        self._kept: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:
         return f"<Package {self.manifest.name} {self.manifest.version} {self.digest[:19]}… at {str(self.path)!r}>"
@@ -121,9 +123,23 @@ class Package:
         Raises:
             IntegrityError: everything that differs is in ``faults``.
         """
-        faults = files.verify(self.path, self.manifest.files)
+        faults = files.verify(self.path, self.manifest.files, self._kept)
         if faults:
             raise IntegrityError.from_faults(faults, hint="The package was changed or not copied whole.")
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Read every payload file once while this lasts: what was verified is kept, audited and loaded as it is."""
+        if self._kept is not None:
+            yield
+            return
+        self._kept = {}
+        try:
+            yield
+        finally:
+            # Whoever still holds these files reads and verifies them again.
+            self._kept.clear()
+            self._kept = None
 
     @property
     def environment(self) -> Environment:
@@ -196,7 +212,7 @@ class Package:
         """Return the payload's files, for verified reading relative to its directory."""
         listed = set(payload.files)
         entries = [f for f in self.manifest.files if f.path in listed]
-        return VerifiedFiles(self.path, entries, _home(payload))
+        return VerifiedFiles(self.path, entries, _home(payload), self._kept)
 
     def payload_entry(self, payload: Payload) -> str | None:
         """Return the payload's main file, relative to its directory."""

@@ -21,9 +21,17 @@ import torch
 from torch import nn
 
 import modelpack
-from modelpack import coerce, flavor, forms
+from modelpack import coerce, files, flavor, forms
 from modelpack.audits.pt2 import inspect
-from modelpack.errors import FlavorError, ModelpackError, PackageError, SaveError, TrustError, UsageError
+from modelpack.errors import (
+    FlavorError,
+    IntegrityError,
+    ModelpackError,
+    PackageError,
+    SaveError,
+    TrustError,
+    UsageError,
+)
 from modelpack.flavor import LoadContext
 from modelpack.sources import Namespace
 
@@ -161,6 +169,21 @@ def test_saving_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert [module.training for module in model] == [True, True, False]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     np.testing.assert_array_equal(modelpack.load(package.path).predict(ROWS), live(model, ROWS.astype(np.float32)))
+
+
+def test_loading_reads_a_payload_once_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(nn.Linear(3, 2), tmp_path, ROWS).path
+    opened: list[str] = []
+    enter = files._open_regular.__enter__
+    monkeypatch.setattr(
+        files._open_regular, "__enter__", lambda self: (opened.append(self.path.name), enter(self))[1], raising=True
+    )
+    model = modelpack.load(path)
+    assert opened.count("model.pt2") == 1
+    held = model.package.payload_files(model.manifest.payloads["native"])
+    (path / "payloads/native/model.pt2").write_bytes(b"something else")
+    with pytest.raises(IntegrityError):
+        held.read("model.pt2")
 
 
 # Many kinds of models.

@@ -14,6 +14,7 @@ from typing import Any
 from modelpack.audits import safetensors_file
 from modelpack.errors import FlavorError, PackageError, SaveError
 from modelpack.flavor import LoadContext
+from modelpack.optional import require
 
 __all__ = [
     "entrypoint_of",
@@ -54,13 +55,12 @@ def write_weights(model: Any, path: Path) -> None:
     Raises:
         SaveError: the state holds more than tensors (``model-unsupported``).
     """
-    from safetensors.torch import save_file
-
+    save = require("safetensors.torch", what="Writing a model's weights", extra="torch").save_file
     state = model.state_dict()
     for name, value in state.items():
         if not hasattr(value, "untyped_storage"):
             raise SaveError(f"{name!r} in the model's state is no tensor", code="model-unsupported")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
 
 
 def tensors(raw: bytes, entry: str) -> dict[str, Any]:

@@ -21,13 +21,17 @@ DEVICE = "MODELPACK_TORCH_DEVICE"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorer:
-    """Calls ``run`` with the tensors of a feed; it returns the answer's tensors with their names."""
+    """Calls ``run`` with the tensors of a feed; it returns the answer's tensors with their names.
+
+    ``weights`` are the tensors that the model holds, as far as they are known.
+    """
 
     run: Callable[[Sequence[Any]], Sequence[tuple[str, Any]]]
     feed: Feed
     floats: str | None
     device: Any
     names: Sequence[str | None] | None
+    weights: Sequence[Any] = ()
     form: Form = "frame"
 
     def predict(self, data: Frame, params: Mapping[str, Any]) -> Any:

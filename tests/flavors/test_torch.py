@@ -613,7 +613,7 @@ def test_an_option_with_a_wrong_value_is_refused(options: dict[str, Any], tmp_pa
 
 
 def test_an_axis_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SaveError) as info:
+    with pytest.raises(UsageError) as info:
         saved(nn.Linear(3, 2), tmp_path, ROWS, options={"dynamic": {"input": {2: "time"}}})
     assert info.value.code == "option-invalid"
 

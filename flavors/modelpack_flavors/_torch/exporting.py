@@ -15,7 +15,7 @@ from modelpack.audits import pt2
 from modelpack.audits.pt2_archive import Archive
 from modelpack.audits.pt2_expressions import known_guard
 from modelpack.audits.pt2_program import Unlisted
-from modelpack.errors import PackageError, SaveError
+from modelpack.errors import PackageError, SaveError, UsageError
 from modelpack_flavors._torch.feeding import BATCH, Feed
 
 __all__ = ["export", "names_of", "opened", "shapes", "write"]
@@ -78,7 +78,7 @@ def shapes(
             dims[0] = BATCH
         for axis, symbol in dynamic.get(name, {}).items():
             if axis >= len(dims):
-                raise SaveError(
+                raise UsageError(
                     f"{name!r} has {len(dims)} dimensions", code="option-invalid", path=f"options.dynamic.{name}"
                 )
             dims[axis] = symbol

@@ -130,7 +130,11 @@ def _distributions(saved: Saved) -> list[str]:
 
 def _flavor(part: Part, has_payload: bool, entries: Sequence[FileEntry]) -> FlavorEntry:
     # A twin is made so that it needs none of the model's own code.
-    code = () if part.checked or not part.saved.needs_code else tuple(entry.path for entry in entries if entry.role == "code")
+    code = (
+        ()
+        if part.checked or not part.saved.needs_code
+        else tuple(entry.path for entry in entries if entry.role == "code")
+    )
     return FlavorEntry(
         name=part.flavor,
         version=part.version,

@@ -503,9 +503,9 @@ def test_what_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
 def test_a_pickle_of_something_else_is_refused() -> None:
     buffer = io.BytesIO()
     torch.save({"weight": torch.ones(1)}, buffer)
-    with pytest.raises(FlavorError) as info:
+    with pytest.raises(PackageError) as info:
         flavor.get("torch").load(context(buffer.getvalue(), form="torch-pickle", code=True))
-    assert info.value.code == "model-unsupported"
+    assert info.value.code == "payload-invalid"
 
 
 # Exported programs, and files that others wrote.

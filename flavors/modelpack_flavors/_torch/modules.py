@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.audits import safetensors_file
-from modelpack.errors import FlavorError, PackageError, SaveError
+from modelpack.errors import PackageError, SaveError
 from modelpack.flavor import LoadContext
 from modelpack.optional import require
 
@@ -167,7 +167,7 @@ def load_pickle(raw: bytes, namespace: Any, device: Any) -> Any:
     found.__dict__.update(vars(pickle), Unpickler=Unpickler, load=lambda file, **more: Unpickler(file, **more).load())
     model = torch.load(io.BytesIO(raw), map_location=device, weights_only=False, pickle_module=found)
     if not isinstance(model, torch.nn.Module):
-        raise FlavorError("the pickle holds no torch.nn.Module", code="model-unsupported")
+        raise PackageError("the pickle holds no torch.nn.Module", code="payload-invalid")
     return model.eval()
 
 

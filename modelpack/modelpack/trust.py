@@ -160,5 +160,10 @@ def default_store() -> Store:
     chosen = os.environ.get("MODELPACK_TRUST_STORE")
     if chosen:
         return Store(Path(chosen))
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Store(Path(config) / "modelpack" / "trust")
+    config = os.environ.get("XDG_CONFIG_HOME")
+    try:
+        home = Path(config) if config else Path.home() / ".config"
+    except RuntimeError:
+        # No HOME, and a user that the system does not know, as in many containers: nothing is granted there.
+        home = Path("/nonexistent")
+    return Store(home / "modelpack" / "trust")

@@ -111,3 +111,14 @@ def test_the_file_of_a_grant_is_readable_json(tmp_path: Path) -> None:
         "source": "user",
         "granted": grant.granted,
     }
+
+
+def test_a_user_without_a_home_has_granted_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODELPACK_TRUST_STORE", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert not trust.default_store().allows(DIGEST)

@@ -1,10 +1,14 @@
-"""Shared by all tests: nobody's real trust store is touched."""
+"""Shared by all tests: nobody's real trust store is touched, and processes can be interrupted."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the suite in the background ignores SIGINT, and every process started here would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -275,7 +275,9 @@ def _is_local(module: types.ModuleType) -> bool:
     top = (module.__name__ or "").partition(".")[0]
     if top in ("modelpack", "modelpack_flavors", "modelpack_server"):
         return False
-    return not str(Path(file).resolve()).startswith(_INSTALLED)
+    where = Path(file).resolve()
+    # Also what `pip install --user` and Debian's packages put elsewhere.
+    return not ({"site-packages", "dist-packages"} & set(where.parts) or str(where).startswith(_INSTALLED))
 
 
 FLAVOR = PythonFlavor()

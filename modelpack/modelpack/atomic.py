@@ -46,13 +46,10 @@ def directory(target: Path, *, overwrite: bool, replaceable: Callable[[Path], bo
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent, prefix)
-        staging = target.parent / f"{prefix}{secrets.token_hex(6)}"
-        staging.mkdir(mode=0o700)
+        staging, lock = _staging(target.parent, prefix)
     except OSError as exc:
         raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
-    lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield staging
         _flush(staging)
         staging.chmod(0o777 & ~_umask())
@@ -61,6 +58,19 @@ def directory(target: Path, *, overwrite: bool, replaceable: Callable[[Path], bo
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+def _staging(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a staging directory, and lock it; another one if somebody swept it before it was locked."""
+    while True:
+        staging = parent / f"{prefix}{secrets.token_hex(6)}"
+        staging.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if staging.exists():
+                return staging, lock
+            os.close(lock)
 
 
 def _check(target: Path, replaceable: Callable[[Path], bool] | None) -> None:

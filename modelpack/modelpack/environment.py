@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from modelpack.errors import EnvironmentMismatch, SaveError
 from modelpack.manifest import Environment, Platform, Python
 
 __all__ = ["Difference", "capture", "compare", "require"]
+
+# Names as pip takes them: nothing that means something to a shell.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,13 +107,31 @@ def require(differences: Iterable[Difference]) -> None:
     """Raise EnvironmentMismatch (``environment-mismatch``) if any difference is an error."""
     serious = [difference for difference in differences if difference.severity == "error"]
     if serious:
-        wanted = " ".join(f"'{d.name}=={_public(d.wanted)}'" for d in serious if d.name != "python")
+        wanted = " ".join(filter(None, map(_argument, serious)))
         raise EnvironmentMismatch(
             "; ".join(map(str, serious)),
             code="environment-mismatch",
             path="environment",
-            hint=f"Install what it was saved with: pip install {wanted}" if wanted else "Use the Python it needs.",
+            hint=f"Install what it was saved with: pip install {wanted}" if wanted else _without(serious),
         )
+
+
+def _without(serious: Iterable[Difference]) -> str:
+    """Say what to do where there is nothing to paste."""
+    if all(difference.name == "python" for difference in serious):
+        return "Use the Python it needs."
+    return "Do not trust the names and versions it asks for: they are no plain ones."
+
+
+def _argument(difference: Difference) -> str | None:
+    """Return what pip takes for a distribution; None for what a stranger wrote that is no plain name and version."""
+    name, wanted = difference.name, difference.wanted
+    if name == "python" or not _NAME.fullmatch(name):
+        return None
+    try:
+        return f"'{name}=={Version(wanted)}'"
+    except InvalidVersion:
+        return None
 
 
 def _requirement(text: str, position: int) -> Requirement:

@@ -133,7 +133,8 @@ def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
         predictor = chosen.load(context)
     except ModelpackError:
         raise
-    except Exception as exc:
+    # sys.exit() in the package's code is a failure too, never the end of the program with its own code.
+    except (Exception, SystemExit) as exc:
         raise FlavorError(
             f"flavor {entry.name} cannot load the model here: {type(exc).__name__}: {exc}",
             code="load-failed",

@@ -94,13 +94,14 @@ class Model:
             return self._predictor.predict(data, params)
         except ModelpackError:
             raise
-        except Exception as exc:
+        # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice.
+        except (Exception, SystemExit) as exc:
             raise _raised(exc) from exc
 
     def _guarded(self, pieces: Iterator[Any]) -> Iterator[Any]:
         try:
             yield from pieces
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise _raised(exc) from exc
 
     def _outputs(self, params: Mapping[str, Any]) -> IO | None:
@@ -111,5 +112,5 @@ class Model:
         return self.signature.outputs
 
 
-def _raised(exc: Exception) -> ModelError:
+def _raised(exc: BaseException) -> ModelError:
     return ModelError(f"the model raised {type(exc).__name__}", code="model-raised")

@@ -156,10 +156,11 @@ class Package:
         Payloads are audited as bytes; nothing from the package is imported or run, and no flavor either.
         """
         installed = flavor.available()
-        granted = self._granted(allow_code, store)
-        candidates = tuple(
-            self._candidate(i, entry, installed, granted=granted) for i, entry in enumerate(self.manifest.flavors)
-        )
+        found = [self._candidate(i, entry, installed) for i, entry in enumerate(self.manifest.flavors)]
+        # A package that runs no code needs no grant, so nobody is asked for one: an unsafe store does not matter.
+        asked = allow_code is not None or any(candidate.trust == "code" for candidate in found)
+        granted = asked and self._granted(allow_code, store)
+        candidates = tuple(_with_problem(candidate, granted=granted) for candidate in found)
         differences = tuple(environment.compare(self.environment))
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
 
@@ -182,7 +183,7 @@ class Package:
             return True
         return (store or trust.default_store()).allows(self.digest)
 
-    def _candidate(self, index: int, entry: FlavorEntry, installed: Mapping[str, str], *, granted: bool) -> Candidate:
+    def _candidate(self, index: int, entry: FlavorEntry, installed: Mapping[str, str]) -> Candidate:
         payloads = [self.manifest.payloads[id_] for id_ in entry.payloads.values()]
         audits = [
             trust.assess(payload.format, self.payload_files(payload), self.payload_entry(payload))
@@ -196,7 +197,7 @@ class Package:
             runs.append(f"the package's own Python code: {', '.join(entry.code) or entry.entrypoint}")
         complete = len(known) == len(audits) and classes
         worst = max(classes, key=lambda name: RANK[name]) if complete else None
-        candidate = Candidate(
+        return Candidate(
             index=index,
             name=entry.name,
             formats=tuple(payload.format for payload in payloads),
@@ -206,7 +207,6 @@ class Package:
             installed=entry.name in installed,
             problem=None,
         )
-        return _with_problem(candidate, granted=granted)
 
     def payload_files(self, payload: Payload) -> VerifiedFiles:
         """Return the payload's files, for verified reading relative to its directory."""

@@ -12,6 +12,7 @@ import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.resources.readers
 import importlib.util
 import sys
 import types
@@ -154,6 +155,21 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def is_package(self, fullname: str) -> bool:
         found = self.namespace.find(self._own(fullname))
         return found is not None and found[2]
+
+    def get_data(self, path: str) -> bytes:
+        """Return a file beside the modules (``pkgutil.get_data``)."""
+        return Path(path).read_bytes()
+
+    def get_resource_reader(self, fullname: str) -> importlib.resources.readers.FileReader | None:
+        """Return what ``importlib.resources`` reads the files beside a package with, if there are any."""
+        found = self.namespace.find(self._own(fullname))
+        if found is None or not found[2]:
+            return None
+        origin, real = self.namespace.location(found[0])
+        if not real:
+            return None
+        loader = importlib.machinery.SourceFileLoader(fullname, origin)  # of use for its path alone
+        return importlib.resources.readers.FileReader(loader)
 
     def _own(self, fullname: str) -> str:
         return fullname.removeprefix(f"{self.namespace.root}.")

@@ -40,8 +40,13 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Which package to load, and how: the arguments of ``modelpack.load``."""
+    """Which package to load, and how: the arguments of ``modelpack.load``.
+
+    ``digest``: the one package that may be at the path. Workers that are started later get it, so that no server
+    answers from two models because the directory was replaced.
+    """
 
     package: str
     allow_code: str | None = None
     flavor: str | None = None
+    digest: str | None = None

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from modelpack import errors
@@ -132,6 +132,8 @@ class Supervisor:
 
     def _on_ready(self, event: Event) -> None:
         assert event.worker is not None
+        # What the first worker has loaded is what all others must load, now and later.
+        self.source = replace(self.source, digest=self.source.digest or event.detail["digest"])
         self.waiting.discard(event.worker.slot)
         if self.announced:
             log.info("worker %d is back as process %d", event.worker.slot, event.worker.process.pid)

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 import modelpack
-from modelpack.errors import ModelpackError
+from modelpack.errors import IntegrityError, ModelpackError
 from modelpack_server import app, facts, logs, runner
 from modelpack_server.codecs import decoder, encoder
 from modelpack_server.facts import Facts
@@ -38,7 +38,15 @@ def run(source: Source, settings: Settings, server: socket.socket, on_ready: Cal
     Raises:
         ModelpackError: the model cannot be loaded.
     """
-    model = modelpack.load(source.package, allow_code=source.allow_code, flavor=source.flavor)
+    package = modelpack.open(source.package)
+    if source.digest not in (None, package.digest):
+        raise IntegrityError(
+            "the package was replaced since the server started",
+            code="digest-mismatch",
+            path=source.package,
+            hint="Start the server again to serve the new one.",
+        )
+    model = modelpack.load(package, allow_code=source.allow_code, flavor=source.flavor)
     about = facts.of(model)
     warm(model, about)
     served = app.assemble(model, about, settings)

@@ -32,7 +32,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables(), size=st.integers(1, 6))
 def test_any_text_survives(tmp_path: Path, table: pa.Table, size: int) -> None:
     raw = io.BytesIO()

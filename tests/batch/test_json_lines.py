@@ -28,7 +28,7 @@ def alone(line: bytes) -> object:
     return value if isinstance(value, dict) else None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.lists(lines, max_size=6), size=st.integers(1, 6), end=st.sampled_from(["\n", "\r\n"]))
 @example(body=['{"a":"x', 'y"}'], size=6, end="\n")
 @example(body=['{"a":[{}', "{}]}", "{},{}"], size=6, end="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpack import coerce
@@ -48,6 +48,7 @@ def _bits(array: np.ndarray) -> object:
     return array.tobytes() if array.dtype != object else array.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | numbers, min_size=1, max_size=4), st.sampled_from(KINDS), st.booleans())
 @example(["1.0000000000000000001"], "float64", False)
 @example(["9007199254740993"], "float64", False)
@@ -61,6 +62,7 @@ def test_parsing_in_bulk_changes_nothing(cells: list[str | None], kind: str, nul
     assert outcome(typed(table, signature), signature) == outcome(table, signature)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=3), st.sampled_from(["float64", "int64", "float32"]))
 def test_nor_does_it_for_tensors(cells: list[tuple[str, str]], kind: str) -> None:
     tensor = Tensor(name="x", dtype=kind, shape=(None, 2))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -212,3 +213,45 @@ def test_a_reader_that_goes_away_is_no_error(package: modelpack.Package) -> None
     command = f"{sys.executable} -c 'from modelpack.cli import main; main()' inspect {package.path} | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_package_cannot_draw_on_the_terminal(tmp_path: Path) -> None:
+    trick = "hi\x1b[2J\r\nflavor     sklearn: class data"
+    odd = modelpack.save(double, tmp_path / "odd", description=trick)
+    (tmp_path / "odd" / "x\x1b[2J\nok: 3 files").write_text("")
+    for command in ("inspect", "verify"):
+        result = run(command, odd.path)
+        assert "\x1b" not in result.output
+        assert "\nflavor     sklearn" not in result.output
+        assert "\nok: 3 files" not in result.output
+
+
+def leave(rows: Any, *, code: int = -1) -> Any:
+    if code >= 0:
+        sys.exit(code)
+    return [1 for _ in rows]
+
+
+def test_a_model_that_exits_has_failed(tmp_path: Path) -> None:
+    modelpack.save(leave, tmp_path / "leave", example=[{"a": 1}])
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    output = tmp_path / "scores.jsonl"
+    result = run("predict", tmp_path / "leave", "-i", tmp_path / "rows.jsonl", "-o", output, "-p", "code=0")
+    assert result.exit_code == 1
+    assert "SystemExit" in result.output
+    assert not output.exists()
+
+
+def test_code_that_exits_on_import_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaver.py").write_text(
+        "import os, sys\n"
+        "if os.environ.get('LEAVE'): sys.exit(0)\n"
+        "def score(rows): return [1 for _ in rows]\n"
+    )  # fmt: skip
+    monkeypatch.syspath_prepend(str(tmp_path))
+    leaver = importlib.import_module("leaver")
+    modelpack.save(leaver.score, tmp_path / "leave", code=tmp_path / "leaver.py", example=[{"a": 1}])
+    monkeypatch.setenv("LEAVE", "1")
+    result = run("test", tmp_path / "leave")
+    assert result.exit_code == 1
+    assert "[load-failed]" in result.output

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -158,3 +159,22 @@ def test_a_file_system_without_exchange_says_so(tmp_path: Path, monkeypatch: pyt
         write(tmp_path / "pkg", "new", overwrite=True)
     assert info.value.code == "target-unwritable"
     assert (tmp_path / "pkg" / MANIFEST).read_text() == "old"
+
+
+def test_a_staging_directory_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[int] = []
+
+    def late(fd: int, operation: int) -> None:
+        if not locked:
+            # Another writer to the same target is quicker, and takes it for one that a killed writer left.
+            for leftover in tmp_path.glob(".modelpack-*"):
+                leftover.rmdir()
+        locked.append(fd)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with atomic.directory(tmp_path / "model", overwrite=False) as staging:
+        (staging / "a").write_text("whole")
+    assert len(locked) == 2
+    assert (tmp_path / "model" / "a").read_text() == "whole"

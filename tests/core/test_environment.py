@@ -77,3 +77,14 @@ def test_python_must_be_in_range(requires: str, fits: bool) -> None:
 
 def test_notes_do_not_stop_anything() -> None:
     environment.require(environment.compare(saved(packaging="0.1")))
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("numpy", "0.1'; touch pwned; '"), ("no'; touch pwned; '", "1.0"), ("-r", "1"), ("a b", "1")]
+)
+def test_no_hint_holds_what_a_stranger_wrote_for_the_shell(name: str, version: str) -> None:
+    wanted = environment.Difference(name=name, wanted=version, found=None, severity="error")
+    with pytest.raises(EnvironmentMismatch) as info:
+        environment.require([wanted])
+    assert "pip install" not in info.value.hint
+    assert "pwned" not in info.value.hint

@@ -87,6 +87,15 @@ def test_one_s_own_package_is_granted(package: Package) -> None:
     assert modelpack.load(package).predict(np.ones((1, 2)))[0] == 2.0
 
 
+def test_a_package_that_runs_no_code_asks_no_store(tmp_path: Path, trust_store: Path) -> None:
+    from sklearn.linear_model import LinearRegression
+
+    package = modelpack.save(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), tmp_path / "line")
+    trust_store.mkdir(exist_ok=True)
+    trust_store.chmod(0o777)
+    assert modelpack.load(package).candidate.trust == "objects"
+
+
 def test_a_changed_manifest_is_another_package(package: Package) -> None:
     value = json.loads((package.path / "modelpack.json").read_bytes())
     value["description"] = "changed"

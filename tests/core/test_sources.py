@@ -109,6 +109,27 @@ def test_data_beside_the_code_is_found_by_file(tmp_path: Path) -> None:
     assert code.import_module("churn").value == "weights"
 
 
+def test_data_beside_the_code_is_found_as_a_resource(tmp_path: Path) -> None:
+    script = (
+        b"import importlib.resources, pkgutil\n"
+        b"value = importlib.resources.files(__package__).joinpath('w.txt').read_text()\n"
+        b"other = pkgutil.get_data(__package__, 'w.txt')\n"
+    )
+    (tmp_path / "churn").mkdir()
+    (tmp_path / "churn" / "w.txt").write_text("weights")
+    sources = {"churn/__init__.py": b"", "churn/part.py": script, "churn/w.txt": b"weights"}
+    module = Namespace(ONE, sources, lambda: tmp_path).import_module("churn.part")
+    assert (module.value, module.other) == ("weights", b"weights")
+
+
+def test_modules_without_data_have_no_resources() -> None:
+    code = space(churn____init__="", churn__part="")
+    code.import_module("churn.part")
+    loader = sys.modules[code.qualify("churn")].__loader__
+    assert loader.get_resource_reader(code.qualify("churn")) is None  # type: ignore[union-attr]
+    assert loader.get_resource_reader(code.qualify("churn.part")) is None  # type: ignore[union-attr]
+
+
 def test_without_data_nothing_is_written() -> None:
     def refuse() -> Path:
         raise AssertionError("written")

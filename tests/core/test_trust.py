@@ -82,6 +82,22 @@ def test_a_grant_moved_to_another_digest_grants_nothing(tmp_path: Path) -> None:
     assert not store.allows(OTHER)
 
 
+def test_only_a_file_of_ones_own_is_a_grant(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.add(DIGEST, name="churn", version="1")
+    file = next(store.root.iterdir())
+    file.chmod(0o666)
+    assert not store.allows(DIGEST)
+    file.chmod(0o600)
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert not store.allows(DIGEST)
+    file.unlink()
+    file.mkdir()
+    assert not store.allows(DIGEST)
+    assert store.grants() == []
+
+
 @pytest.mark.parametrize("text", ["", "ab" * 32, "sha256:ab", DIGEST.upper(), DIGEST + "\n", "sha256:" + "xy" * 32])
 def test_only_whole_digests_are_taken(tmp_path: Path, text: str) -> None:
     for use in (trust.parse_digest, Store(tmp_path).remove, lambda t: Store(tmp_path).add(t, name="x", version="1")):
@@ -111,3 +127,14 @@ def test_the_file_of_a_grant_is_readable_json(tmp_path: Path) -> None:
         "source": "user",
         "granted": grant.granted,
     }
+
+
+def test_a_user_without_a_home_has_granted_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODELPACK_TRUST_STORE", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert not trust.default_store().allows(DIGEST)

@@ -14,8 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from modelpack import coerce
 from modelpack.dtypes import Element, ListType
+from modelpack.errors import InputError
+from modelpack.frame import Frame
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
+from modelpack_server.codecs import json_body
 
 Serve = Callable[..., Any]
 
@@ -270,3 +274,36 @@ class TestNoBodyBringsA5xx:
             for client in clients:
                 self.check(client.score(f'{{"instances": [{{"a": {cell}}}]}}'.encode()))
                 self.check(client.score(f'{{"instances": {cell}}}'.encode()))
+
+
+LITERALS = [
+    "4503599627370496.3", "1.00000000000000001", "9007199254740993e0", "9007199254740992.5", "900719925474099.3e1",
+    "1e-400", "9007199254740993.0", "9223372036854775807.0", "-0", "-0.0", "0.30000000000000004", "1.5", "2e0",
+    "18446744073709551615", "-9223372036854775808",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("literal", LITERALS)
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64", "float32"])
+def test_a_number_means_the_same_in_json_and_in_csv(dtype: str, literal: str) -> None:
+    """What a float cannot tell apart is told apart before it is one."""
+    table = Table(kind="table", columns=(Column(name="a", type=dtype),))
+    signature = Signature(inputs=table)
+
+    def outcome(read: Callable[[], Frame]) -> str:
+        try:
+            frame = read()
+        except InputError as exc:
+            return exc.code
+        assert frame.columns is not None
+        return repr(frame.columns["a"].data[0])
+
+    def from_json() -> Frame:
+        body = b'{"dataframe_split":{"columns":["a"],"data":[[%s]]}}' % literal.encode()
+        decoded = json_body.decode(body, signature)
+        return coerce.inputs(decoded.data, signature, wire="json", at=decoded.at)
+
+    def from_csv() -> Frame:
+        return coerce.inputs(coerce.Split(["a"], [[literal]]), signature, wire="text")
+
+    assert outcome(from_json) == outcome(from_csv)

@@ -33,7 +33,7 @@ def test_what_the_standard_library_wrote_is_read_back(value: object) -> None:
             body = text.encode()
         except UnicodeEncodeError:
             continue
-        got = json_body.parse(body)
+        got = json_body.parse(body, whole=False)
         assert got == value
         assert repr(got) == repr(value).replace("-0,", "0,")
 
@@ -47,7 +47,9 @@ def test_any_number_is_read_exactly_or_as_the_nearest_float(text: str) -> None:
         assert math.isinf(float(text))
         return
     exact = Decimal(text)
-    assert got == (exact if isinstance(got, int) else float(text))
+    assert got == (exact if isinstance(got, int | Decimal) else float(text))
+    (near,) = json_body.parse(f"[{text}]".encode(), whole=False)
+    assert near == (exact if isinstance(near, int) else float(text))
 
 
 @given(st.binary(max_size=60))
@@ -73,12 +75,12 @@ def test_integers_of_any_size_stay_exact(number: int) -> None:
 )
 def test_whole_numbers_with_a_point_stay_exact(text: str, number: int) -> None:
     (got,) = json_body.parse(f"[{text}]".encode())
-    assert (got, type(got)) == (number, int)
+    assert (got, type(got)) == (number, json_body.Number)
 
 
 @pytest.mark.parametrize("text", ["9007199254740992.0", "9007199254740993.5", "1e23", "1234567890123456789e3", "1e+22"])
 def test_other_numbers_with_a_point_or_an_exponent_are_floats(text: str) -> None:
-    (got,) = json_body.parse(f"[{text}]".encode())
+    (got,) = json_body.parse(f"[{text}]".encode(), whole=False)
     assert (got, type(got)) == (float(text), float)
 
 
@@ -164,7 +166,7 @@ def test_many_rows_are_not_depth() -> None:
         (b'["\\ud800"]', "json-invalid"),
         (b'["\\ud800", NaN]', "json-encoding"),
         (b'{"\\uDFFF": NaN}', "json-encoding"),
-        (b"[1e999]", "json-invalid"),
+        (b"[1e999]", "json-number"),
         (b"[1e999, NaN]", "json-number"),
         (b"[" + b"1" * 401 + b".0]", "json-number"),
         (b"[" + b"1" * 401 + b"]", "json-number"),

@@ -391,6 +391,30 @@ class TestWorkers:
         assert "ended with code 9" in log
         assert "is back as process" in log
 
+    def test_a_replaced_package_is_not_mixed_in(self, tmp_path: Path) -> None:
+        """A worker that is started again finds another model at the path, and does not serve it."""
+        import psutil
+        from sklearn.linear_model import LinearRegression
+
+        def line(factor: float) -> None:
+            model = LinearRegression(fit_intercept=False).fit([[1.0]], [factor])
+            modelpack.save(model, tmp_path / "line", overwrite=True)
+
+        line(1.0)
+        server = Process(str(tmp_path / "line"), "--port", "0", "--workers", "2")
+        try:
+            line(2.0)
+            workers = psutil.Process(server.process.pid).children()
+            workers[0].kill()
+            workers[0].wait(PATIENCE)
+            until(lambda: len(psutil.Process(server.process.pid).children()) == 2)
+            until(lambda: len(psutil.Process(server.process.pid).children()) == 1)
+            answers = [server.request("POST", "/invocations", {"inputs": [[1.0]]}) for _ in range(20)]
+            assert {(status, reply["predictions"][0]) for status, reply, _ in answers} == {(200, 1.0)}
+        finally:
+            _, log = server.stop()
+        assert "the package was replaced since the server started" in log
+
     def test_requests_in_flight_are_finished_in_all(self, start: Start, tmp_path: Path) -> None:
         server = start("--workers", "2", "--threads", "4")
         marks = [tmp_path / str(n) for n in range(4)]

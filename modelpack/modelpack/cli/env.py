@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelpack.cli.report import guard, show_json
+from modelpack.cli.report import guard, printable, show_json
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def show(package: str, as_json: bool) -> None:
         if as_json:
             show_json(environment.model_dump(mode="json"))
         else:
-            click.echo("\n".join(environment.dependencies))
+            click.echo("\n".join(map(printable, environment.dependencies)))
 
 
 @command.command("diff")
@@ -60,7 +60,7 @@ def diff(package: str, as_json: bool) -> None:
             show_json({"ok": not serious, "differences": [{f: getattr(d, f) for f in fields} for d in found]})
         else:
             for difference in found:
-                click.echo(f"{difference.severity}: {difference}")
+                click.echo(f"{difference.severity}: {printable(str(difference))}")
             if not found:
                 click.echo("no difference")
         if serious:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from modelpack.cli.report import guard, show_json
+from modelpack.cli.report import guard, printable, show_json
 
 __all__ = ["command"]
 
@@ -37,7 +37,7 @@ def command(package: str, as_json: bool) -> None:
         if as_json:
             show_json({"ok": not faults, **facts})
         else:
-            click.echo("\n".join(_lines(facts)))
+            click.echo("\n".join(map(printable, _lines(facts))))
         if faults:
             raise SystemExit(1)
 

@@ -12,7 +12,7 @@ import click
 
 from modelpack.errors import ModelpackError, UsageError
 
-__all__ = ["MAX_FAULTS", "fail", "guard", "show_json"]
+__all__ = ["MAX_FAULTS", "fail", "guard", "printable", "show_json"]
 
 MAX_FAULTS = 50
 
@@ -37,12 +37,12 @@ def fail(error: ModelpackError, *, as_json: bool = False) -> None:
     else:
         click.echo(f"modelpack: {_line(error)}", err=True)
         for fault in error.faults[1:MAX_FAULTS]:
-            click.echo(f"  {fault}", err=True)
+            click.echo(f"  {printable(str(fault))}", err=True)
         if len(error.faults) > MAX_FAULTS:
             click.echo(f"  … and {len(error.faults) - MAX_FAULTS} more", err=True)
         cause = error.__cause__
         if cause is not None and error.code == "model-raised":
-            click.echo(f"  {type(cause).__name__}: {cause}", err=True)
+            click.echo(f"  {type(cause).__name__}: {printable(str(cause))}", err=True)
     raise SystemExit(2 if isinstance(error, UsageError) else 1)
 
 
@@ -53,4 +53,11 @@ def show_json(value: Any) -> None:
 
 def _line(error: ModelpackError) -> str:
     text = f"{error.path}: {error.message}" if error.path else error.message
-    return f"{text} [{error.code}]" + (f"\n  {error.hint}" if error.hint else "")
+    return f"{printable(text)} [{error.code}]" + (f"\n  {printable(error.hint)}" if error.hint else "")
+
+
+def printable(text: str) -> str:
+    """Return text on one line that a terminal shows as it is: what a package says must not clear it or fake a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelpack.cli.report import guard, show_json
+from modelpack.cli.report import guard, printable, show_json
 
 __all__ = ["command"]
 
@@ -45,7 +45,7 @@ def command(package: str, allow_code: str | None, flavor: str | None, as_json: b
                 verdict = "ok" if outcome.passed else f"{len(outcome.differences)} differences"
                 click.echo(f"{outcome.name}: {outcome.rows} rows, {verdict} (flavor {model.candidate.name})")
                 for difference in outcome.differences[:20]:
-                    click.echo(f"  {difference}")
+                    click.echo(f"  {printable(difference)}")
             if not outcomes:
                 click.echo("modelpack: the package has no examples, so there is nothing to compare", err=True)
         if not outcomes or not all(outcome.passed for outcome in outcomes):

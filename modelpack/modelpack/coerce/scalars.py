@@ -156,8 +156,8 @@ def _float(value: Any, dtype: str, wire: Wire) -> float:
     number = _number(value, dtype, wire)
     if isinstance(number, float):
         return _narrow(number, dtype)
-    if isinstance(number, Decimal) and wire == "text":
-        # Decimal text stands for the nearest float, as it does in JSON.
+    if isinstance(number, Decimal) and wire != "python":
+        # A decimal number in CSV or JSON stands for the nearest float.
         near = float(number)
         if math.isinf(near):
             raise Misfit("out-of-range", f"a number outside the range of {dtype}")
@@ -266,7 +266,8 @@ def _decimal(value: Any, dtype: DecimalType, wire: Wire) -> Decimal:
 
 
 def _any(value: Any, dtype: Item, wire: Wire) -> Any:
-    return value.to_python() if isinstance(value, times.Instant) else value
+    # A number of a JSON text stands for the nearest float where no type asks for more.
+    return float(value) if wire == "json" and isinstance(value, Decimal) else value.to_python() if isinstance(value, times.Instant) else value
 
 
 SCALARS: dict[str, Callable[[Any, Any, Wire], Any]] = {

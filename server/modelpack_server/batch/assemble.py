@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,8 @@ class Assembler:
     def _inferred(self, chunk: Chunk, name: str, values: Sequence[Any]) -> pa.ChunkedArray:
         """Return JSON values as a column of the type that the first rows gave it."""
         known = self._schema.field(name).type if self._schema is not None else None
+        # The codec keeps numbers of more digits than a float holds; a column of floats takes the nearest.
+        values = [float(value) if isinstance(value, Decimal) else value for value in values]
         try:
             column = pa.array(values)
             if known is not None and pa.types.is_nested(known) and column.type != known:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelpack.coerce import times
+from modelpack_server.codecs.json_body import Number
 
 __all__ = ["JSON", "dump", "plain", "texts"]
 
@@ -47,6 +48,8 @@ def _has_infinity(value: Any) -> bool:
 
 def _spelled(value: Any) -> Any:
     """Return the value with what JSON cannot say about floats written as HTTP replies write it."""
+    if isinstance(value, Number):
+        return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, dict):
@@ -59,6 +62,8 @@ def _spelled(value: Any) -> Any:
 def _default(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(value, Number):
+        return orjson.Fragment(str(value))
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, dt.timedelta):

@@ -22,11 +22,13 @@ Record = dict[str, Any]
 class Wanted:
     """The columns to read: those of the signature (``inputs``), and those to write beside the answers (``keep``).
 
-    None stands for all of them.
+    None stands for all of them. ``whole``: numbers in JSON must be read so that a fraction too small for a float is not
+    lost, because they are written again or get into a column of integers.
     """
 
     inputs: Sequence[str] | None
     keep: Sequence[str] | None
+    whole: bool = True
 
     def pick(self, names: Iterable[str]) -> list[str]:
         """Return those of a file's columns that are needed, in the file's order."""

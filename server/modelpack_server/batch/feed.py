@@ -15,6 +15,7 @@ from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.typed import typed
+from modelpack_server.codecs.json_body import wants_whole
 
 __all__ = ["Fed", "feed", "wanted"]
 
@@ -28,7 +29,8 @@ def wanted(signature: Signature, options: Options) -> Wanted:
     # A table that rejects extra columns must see them; tensors are made of all columns.
     named = isinstance(inputs, Table) and inputs.extra_columns == "ignore"
     names = [column.name for column in inputs.columns] if named and isinstance(inputs, Table) else None
-    return Wanted(inputs=names, keep=options.keep)
+    written_again = options.keep is None or names is None or not set(options.keep) <= set(names)
+    return Wanted(inputs=names, keep=options.keep, whole=written_again or wants_whole(signature))
 
 
 def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tolerant: bool) -> Fed:

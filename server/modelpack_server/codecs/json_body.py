@@ -1,11 +1,12 @@
 """JSON in and out, exactly: nothing a client wrote is rounded, dropped or overwritten on the way in.
 
-orjson is strict and fast, and right for all but three things, for which the standard library's parser takes over:
+orjson is strict and fast, and right for all but four things, for which the standard library's parser takes over:
 
 * ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them, ``NaN`` for every missing value, of text too:
   it is read as null;
-* integers beyond 64 bits, and whole numbers such as ``9007199254740993.0`` beyond the integers that a float can hold:
-  orjson turns them into the nearest float;
+* integers beyond 64 bits, and -0: orjson makes a float of the one and a 0 of the other;
+* numbers that look whole once they are floats and are not, or are another whole number (``4503599627370496.3``,
+  ``9007199254740993.0``): what a float column does not notice must not get into an integer column;
 * an object with the same key twice: every parser keeps the last one and says nothing.
 """
 
@@ -16,6 +17,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -23,10 +25,10 @@ import orjson
 from modelpack import forms, render
 from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
-from modelpack.signature import Signature
+from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.codecs import Decoded
 
-__all__ = ["MAX_DEPTH", "decode", "encode", "parse"]
+__all__ = ["MAX_DEPTH", "Number", "decode", "encode", "parse", "wants_whole"]
 
 # Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
 MAX_DEPTH = 64
@@ -35,7 +37,11 @@ _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONSTANT = re.compile(rb"NaN|Infinity")
 # All digits alike: a run of them is then found by plain search, many times faster than by a pattern.
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_LONG_INTEGER, _LONG_WHOLE = b"0" * 19, b"0" * 16 + b"."
+_LONG_INTEGER = b"0" * 19
+# With the points taken out: more digits than a float holds of every number, or an exponent.
+_PRECISE, _EXPONENTS = b"0" * 16, (b"0e", b"0E")
+_MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
+_FLOATS = frozenset({"any", "float16", "float32", "float64", "bool", "utf8", "binary", "date32"})
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -46,7 +52,7 @@ _NOT_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[^\[\]{}"]+', re.DOTALL)
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the data and params of an ``/invocations`` body."""
-    call = forms.parse(parse(body), signature=signature)
+    call = forms.parse(parse(body, whole=wants_whole(signature)), signature=signature)
     return Decoded(data=call.data, wire="json", at=call.at, params=call.params)
 
 
@@ -69,25 +75,50 @@ def _encode_slowly(answer: dict[str, Any]) -> bytes:
         ) from exc
 
 
-def parse(body: bytes) -> Any:
+def wants_whole(signature: Signature) -> bool:
+    """Say whether the model takes something for which it matters if a number is whole: not so with floats alone."""
+    if any(param.type not in _FLOATS for param in signature.params):
+        return True
+    match signature.inputs:
+        case Table(columns=columns):
+            return any(column.type not in _FLOATS for column in columns)
+        case Tensors(tensors=tensors):
+            return any(tensor.dtype not in _FLOATS for tensor in tensors)
+    return True
+
+
+def parse(body: bytes, *, whole: bool = True) -> Any:
     """Return the JSON value in ``body``.
+
+    A number with a point or an exponent is the nearest float. With ``whole`` one that a float would make whole, or
+    another whole number, is the :class:`Number` that was written.
 
     Raises:
         InputError: not JSON, not UTF-8, nested too deeply, a key twice in one object, a number too large for a float.
     """
     _check_depth(body)
-    digits = body.translate(_DIGITS)
-    if _LONG_INTEGER in digits or _LONG_WHOLE in digits:
-        return _parse_slowly(body)
+    if _needs_care(body, whole=whole):
+        return _parse_slowly(body, whole=whole)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        if _CONSTANT.search(body):
-            return _parse_slowly(body)
+        if _CONSTANT.search(body) or any(mark in body.translate(_DIGITS) for mark in _EXPONENTS):
+            return _parse_slowly(body, whole=whole)
         raise _not_json(exc.lineno, exc.colno) from exc
     if not _keys_are_distinct(body, value):
-        return _parse_slowly(body)
+        return _parse_slowly(body, whole=whole)
     return value
+
+
+def _needs_care(body: bytes, *, whole: bool) -> bool:
+    """Say whether a number in the body may be one that orjson changes."""
+    digits = body.translate(_DIGITS)
+    if _LONG_INTEGER in digits or (b"-0" in body and _MINUS_ZERO.search(body)):
+        return True
+    if not whole:
+        return False
+    together = digits.translate(None, b".")
+    return _PRECISE in together or any(mark in together for mark in _EXPONENTS)
 
 
 def _not_json(line: int, column: int) -> InputError:
@@ -98,18 +129,18 @@ def _not_json(line: int, column: int) -> InputError:
     )
 
 
-def _parse_slowly(body: bytes) -> Any:
+def _parse_slowly(body: bytes, *, whole: bool) -> Any:
     try:
         value = json.loads(
             body.decode("utf-8"),
             object_pairs_hook=_distinct,
-            parse_float=_fraction,
+            parse_float=_fraction if whole else _finite,
             parse_int=_integer,
             parse_constant=_CONSTANTS.__getitem__,
         )
         if _SURROGATE.search(body):
             # The standard library lets a lone half of a surrogate pair through; it cannot be written as UTF-8.
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
     except UnicodeError as exc:
         raise InputError("the body is not Unicode text in UTF-8", code="json-encoding") from exc
     except json.JSONDecodeError as exc:
@@ -128,18 +159,28 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _fraction(text: str) -> float | int:
-    """Return a number written with a point or an exponent; a whole one that no float holds stays whole."""
+class Number(Decimal):
+    """A number of a JSON text that is no float."""
+
+
+def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
         raise _too_large()
-    whole, point, rest = text.partition(".")
-    if point and len(whole) >= 16 and not rest.strip("0") and value != (exact := _integer(whole)):
+    return value
+
+
+def _fraction(text: str) -> float | Number:
+    """Return a number written with a point or an exponent: as a float, unless that would be whole and not equal."""
+    value = _finite(text)
+    if value.is_integer() and (exact := Number(text)) != value:
         return exact
     return value
 
 
-def _integer(text: str) -> int:
+def _integer(text: str) -> int | float:
+    if text == "-0":
+        return -0.0
     # No type takes more digits than a decimal(76); a float64 ends at 309.
     if len(text) > 400:
         raise _too_large()

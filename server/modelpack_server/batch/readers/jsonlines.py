@@ -21,13 +21,13 @@ _BOM = b"\xef\xbb\xbf"
 def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of a JSON Lines file; a line that is not an object is a broken row."""
     with source.open_raw() as raw, source.unpacked(raw) as stream:
-        page = _Page(source)
+        page = _Page(source, whole=wanted.whole)
         for number, line in enumerate(_lines(source, stream), start=1):
             if line.strip():
                 page.add(line, number)
             if len(page.lines) == size:
                 yield page.chunk(raw.tell() if raw.seekable() else 0)
-                page = _Page(source, page.row)
+                page = _Page(source, page.row, whole=wanted.whole)
         if page.lines or page.row == 0:
             yield page.chunk(raw.tell() if raw.seekable() else 0)
 
@@ -44,8 +44,9 @@ def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
 class _Page:
     """The lines read since the last chunk, and what they hold."""
 
-    def __init__(self, source: Source, row: int = 0) -> None:
+    def __init__(self, source: Source, row: int = 0, *, whole: bool) -> None:
         self.source = source
+        self.whole = whole
         self.row = row
         self.first = row
         self.lines: list[bytes] = []
@@ -62,7 +63,7 @@ class _Page:
         numbers = np.arange(self.first + 1, self.row + 1)
         places = np.array(self.places, dtype=np.int64)
         broken: list[Broken] = []
-        records = _together(self.lines)
+        records = _together(self.lines, whole=self.whole)
         if records is None:
             records, good = [], []
             for index, line in enumerate(self.lines):
@@ -84,7 +85,7 @@ class _Page:
     def _alone(self, line: bytes, index: int, broken: list[Broken]) -> dict[str, Any] | None:
         """Return the record in one line, or note why there is none."""
         try:
-            value = json_body.parse(line)
+            value = json_body.parse(line, whole=self.whole)
         except InputError as exc:
             code, message = exc.code, exc.message.replace("the body", "the line")
         else:
@@ -97,7 +98,7 @@ class _Page:
         return None
 
 
-def _together(lines: Sequence[bytes]) -> list[Any] | None:
+def _together(lines: Sequence[bytes], *, whole: bool) -> list[Any] | None:
     """Return the records of all lines parsed at once, which is faster, or None if they must be looked at singly.
 
     Each line stands in brackets of its own. If none has a bracket itself, then those match only if each line is
@@ -108,7 +109,7 @@ def _together(lines: Sequence[bytes]) -> list[Any] | None:
     if body.count(b"[") != len(lines) + 1 or body.count(b"]") != len(lines) + 1:
         return None
     try:
-        values = json_body.parse(body)
+        values = json_body.parse(body, whole=whole)
     except InputError:
         return None
     records = [value[0] for value in values if len(value) == 1 and type(value[0]) is dict]

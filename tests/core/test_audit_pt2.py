@@ -412,3 +412,109 @@ def test_no_damage_to_the_program_is_more_than_an_error(data: st.DataObject) -> 
         assert audit(Files(raw), "m.pt2").trust in ("graph", "code")
     except PackageError as exc:
         assert exc.code == "payload-invalid"
+
+
+def steps(*nodes: dict[str, Any]) -> bytes:
+    return changed(lambda root: graph(root)["nodes"].extend(nodes))
+
+
+def call(target: str, arguments: dict[str, Any], *outputs: Any) -> dict[str, Any]:
+    inputs = [{"name": name, "arg": value, "kind": 1} for name, value in arguments.items()]
+    return {"target": target, "inputs": inputs, "outputs": list(outputs), "metadata": {}}
+
+
+def test_every_kind_of_argument_and_result_is_read() -> None:
+    raw = steps(
+        call(
+            "torch.ops.aten.sym_size.int", {"self": tensor("x"), "dim": {"as_int": 0}}, {"as_sym_int": {"as_name": "n"}}
+        ),
+        call(
+            "torch.ops.aten.full.default",
+            {
+                "size": {"as_sym_ints": [{"as_name": "n"}, {"as_int": 3}]},
+                "fill_value": {"as_float": "Infinity"},
+                "dtype": {"as_scalar_type": 7},
+                "layout": {"as_layout": 7},
+                "device": {"as_device": {"type": "cuda", "index": 1}},
+                "memory_format": {"as_memory_format": 1},
+                "pin_memory": {"as_bool": False},
+            },
+            tensor("full"),
+        ),
+        call(
+            "torch.ops.aten.index.Tensor",
+            {
+                "self": tensor("x"),
+                "indices": {"as_optional_tensors": [{"as_none": True}, tensor("y")]},
+                "more": {"as_optional_tensor": tensor("y")},
+                "lists": {"as_nested_tensors": [[{"name": "x"}], []]},
+                "floats": {"as_floats": [1, 2.5]},
+                "texts": {"as_strings": ["a"]},
+                "complex": {"as_complex": {"real": 1, "imag": -2.0}},
+                "size": {"as_sym_int": {"as_int": 2}},
+            },
+            {"as_none": True},
+        ),
+        call("torch.ops.aten.split.Tensor", {"self": tensor("x")}, {"as_tensors": [{"name": "a"}, {"name": "b"}]}),
+    )
+    found = inspect(raw, "m.pt2").program
+    full, index, split = (dict(step.arguments) for step in found.steps[2:])
+    assert full["fill_value"] == float("inf")
+    assert [str(part) for part in full["size"]] == ["Ref(name='n')", "3"]
+    assert [full[name].name for name in ("dtype", "layout", "device", "memory_format")] == [
+        "float32", "strided", "", "contiguous_format",
+    ]  # fmt: skip
+    assert (index["complex"], index["size"], index["floats"], index["texts"]) == (1 - 2j, 2, [1.0, 2.5], ["a"])
+    assert [step.outputs for step in found.steps[3:]] == [(None,), (["a", "b"],)]
+    assert split["self"].name == "x"
+
+
+def signature(**more: Any) -> bytes:
+    """Return a program with one more input and one more output."""
+
+    def change(root: dict[str, Any]) -> None:
+        for key, value in more.items():
+            root["graph_module"]["signature"][key].append(value)
+
+    return changed(change)
+
+
+def test_inputs_of_all_kinds_are_read() -> None:
+    raw = signature(input_specs={"constant_input": {"name": "scale", "value": {"as_float": 2.0}}})
+    assert [one.kind for one in inspect(raw, "m").program.inputs] == ["weight", "user", "fixed"]
+    fixed = signature(output_specs={"user_output": {"arg": {"as_none": True}}})
+    assert [one.value is None for one in inspect(fixed, "m").program.outputs] == [False, True]
+    missing = signature(
+        input_specs={"buffer": {"arg": {"name": "b_k"}, "buffer_name": "k", "persistent": False}},
+    )
+    with pytest.raises(PackageError, match="not in the file"):
+        inspect(missing, "m")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (signature(output_specs={"loss_output": {"arg": {"name": "y"}}}), "of the kind 'loss_output'"),
+        (signature(input_specs={"token": {"arg": {"name": "t"}}}), "of the kind 'token'"),
+        (steps(call("torch.ops.aten.relu.default", {"self": tensor("x")}, {"as_token": {"name": "t"}})), "a result is"),
+        (changed(lambda r: graph(r)["tensor_values"]["x"].update(dtype=99)), "unknown type"),
+    ],
+)
+def test_other_kinds_are_class_code(raw: bytes, message: str) -> None:
+    with pytest.raises(Unlisted, match=message):
+        inspect(raw, "m")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (changed(lambda r: node(r).update(target=7)), "target is no text"),
+        (changed(lambda r: graph(r)["tensor_values"]["x"].update(dtype="float")), "no integer"),
+        (with_weight({"path_name": 7}), "no place"),
+        (with_weight(weight(tensor_meta={**meta(2, 3), "sizes": {}})), "are no list"),
+        (archive({**members(), "data/weights/model_weights_config.json": b'{"config":[]}'}), "has no config"),
+    ],
+)
+def test_other_shapes_are_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        inspect(raw, "m")

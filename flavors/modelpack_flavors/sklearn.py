@@ -58,6 +58,7 @@ class SklearnFlavor:
             predictor=predictor,
             config={"method": method, "form": predictor.form, "flat": predictor.flat},
             packages=payload.packages,
+            requires=("numpy", "scipy", *(["pandas"] if predictor.form == "pandas" else [])),
             declares={"estimator": naming.class_name(model), "methods": list(methods), "types": list(payload.types)},
             signature=naming.signature(model, nulls),
             params=_params(method, methods),

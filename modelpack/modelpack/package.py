@@ -155,14 +155,21 @@ class Package:
 
         Payloads are audited as bytes; nothing from the package is imported or run, and no flavor either.
         """
-        installed = flavor.available()
-        found = [self._candidate(i, entry, installed) for i, entry in enumerate(self.manifest.flavors)]
+        found = self._candidates()
         # A package that runs no code needs no grant, so nobody is asked for one: an unsafe store does not matter.
         asked = allow_code is not None or any(candidate.trust == "code" for candidate in found)
         granted = asked and self._granted(allow_code, store)
         candidates = tuple(_with_problem(candidate, granted=granted) for candidate in found)
         differences = tuple(environment.compare(self.environment))
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
+
+    def runs_code(self) -> bool:
+        """Say whether loading one of its flavors could run code from the package; no trust store is asked."""
+        return any(candidate.trust == "code" for candidate in self._candidates())
+
+    def _candidates(self) -> list[Candidate]:
+        installed = flavor.available()
+        return [self._candidate(i, entry, installed) for i, entry in enumerate(self.manifest.flavors)]
 
     def namespace(self, entry: FlavorEntry) -> Namespace:
         """Return the Python modules of one flavor, not yet imported: exactly the files its ``code`` lists."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import atomic, examples, flavor, trust, twins
-from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
+from modelpack.errors import FlavorError, InputError, SaveError, TrustError, UsageError
 from modelpack.flavor import Converter, Flavor, SaveContext, Saved
 from modelpack.learned import Learned, learn
 from modelpack.manifest import Manifest
@@ -95,9 +95,11 @@ def save(
         raw = record(staging, parts, learned.signature, details, tuple(dependencies))
         Manifest.parse(raw)
         (staging / MANIFEST).write_bytes(raw)
+        needs_grant = Package(staging, raw).runs_code()
     # 7. One's own packages just load.
     package = Package(target, raw)
-    _grant(package)
+    if needs_grant:
+        _grant(package)
     return package
 
 
@@ -133,7 +135,10 @@ def _made(directory: Path) -> Path:
 
 def _copy_code(sources: Sequence[Path], staging: Path) -> None:
     for i, source in enumerate(sources):
-        place = staging / "code" / source.resolve().name
+        name = source.resolve().name
+        if not name:
+            raise SaveError("the root of the file system is no package's code", code="code-missing", path=f"code[{i}]")
+        place = staging / "code" / name
         if place.exists():
             raise SaveError(f"two sources are called {place.name!r}", code="code-duplicate", path=f"code[{i}]")
         place.parent.mkdir(exist_ok=True)
@@ -167,16 +172,24 @@ def _write_examples(staging: Path, learned: Learned) -> None:
         return
     folder = _made(staging / "examples")
     rows = examples.MAX_ROWS
-    (folder / "example.input.json").write_bytes(examples.request_bytes(learned.frame.slice(0, rows)))
+    try:
+        request = examples.request_bytes(learned.frame.slice(0, rows))
+    except InputError as exc:
+        raise SaveError(
+            f"the example cannot be kept as a JSON request: {exc.message}",
+            code=exc.code,
+            path=f"example.{exc.path}" if exc.path else "example",
+            hint="Leave such rows out of the example; the model may still be asked about them in Python and in files.",
+        ) from exc
+    (folder / "example.input.json").write_bytes(request)
     (folder / "example.output.json").write_bytes(examples.response_bytes(learned.answer.slice(0, rows)))
 
 
 def _grant(package: Package) -> None:
-    """Grant the digest if loading needs it; a store that cannot be written is a note, not a failed save."""
+    """Grant the digest; a store that cannot be written is a note, not a failed save."""
     manifest = package.manifest
     try:
-        if any(candidate.trust == "code" for candidate in package.plan().candidates):
-            trust.default_store().add(package.digest, name=manifest.name, version=manifest.version, source="saved")
+        trust.default_store().add(package.digest, name=manifest.name, version=manifest.version, source="saved")
     except (OSError, TrustError) as exc:
         warnings.warn(
             f"the package is written, but its digest could not be granted to you ({exc}): load it with "

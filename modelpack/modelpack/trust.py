@@ -172,7 +172,7 @@ class Store:
     def _check(self) -> None:
         try:
             state = self.root.lstat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o022:
             raise TrustError(

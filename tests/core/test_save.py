@@ -54,7 +54,8 @@ def test_what_was_said_is_in_the_manifest(tmp_path: Path) -> None:
     assert manifest.provenance == {"source": {"revision": "0123abcd"}}
     assert manifest.metrics == ({"name": "auc", "value": 0.91},)
     assert "packaging>=20" in manifest.environment.dependencies
-    assert {"scikit-learn", "numpy"} <= set(manifest.environment.critical)
+    assert manifest.environment.critical == ("scikit-learn",)
+    assert {"numpy", "scikit-learn", "scipy"} <= set(manifest.environment.captured)
     assert manifest.environment.python.captured == ".".join(map(str, sys.version_info[:3]))
     assert manifest.producer is not None and manifest.producer.version == modelpack.__version__
 
@@ -152,6 +153,21 @@ def test_sources_that_cannot_be_copied_are_named(tmp_path: Path) -> None:
         modelpack.save(model(), tmp_path / "churn", code=[tmp_path / "one/same.py", tmp_path / "two/same.py"])
     assert (info.value.code, info.value.path) == ("code-duplicate", "code[1]")
     assert not (tmp_path / "churn").exists()
+
+
+def test_the_root_of_the_file_system_is_no_code(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="root") as info:
+        modelpack.save(model(), tmp_path / "churn", code="/")
+    assert (info.value.code, info.value.path) == ("code-missing", "code[0]")
+
+
+def test_an_example_that_json_cannot_hold_is_named(tmp_path: Path) -> None:
+    infinite = pd.DataFrame({"a": [1.0, float("inf")], "b": [1, 2]})
+    with pytest.raises(SaveError, match="Leave such rows out") as info:
+        modelpack.save(lambda df: df["a"], tmp_path / "x", example=infinite)
+    assert info.value.code == "json-unwritable"
+    assert info.value.path.startswith("example")
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_no_flavor_saves_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from modelpack_flavors._sklearn.describing import PICKLE_HINT, Description, refu
 
 __all__ = ["Payload", "write"]
 
-_PACKAGES = ("scikit-learn", "numpy", "scipy")
+_LIBRARY = "scikit-learn"
+# Installed with it, and of no meaning for a payload that holds arrays.
+_BESIDE = frozenset({"numpy", "scipy"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,7 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
             not hold (``code-missing``).
     """
     own = {one.resolve().name.removesuffix(".py") for one in code}
+    packages = [_LIBRARY]
     if format_id == "pickle":
         data, names = _pickled(model)
         foreign = {module for module, _ in names if not _standard(module)}
@@ -52,10 +55,8 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         names = {(name.rpartition(".")[0], name.rpartition(".")[2]) for name in found.unlisted}
         foreign = {module for module, _ in names}
         _importable(names, own)
-        packages, types = (
-            [*_PACKAGES, *sorted(LIBRARIES & {name.partition(".")[0] for name in found.types})],
-            found.types,
-        )
+        packages += sorted(LIBRARIES & {name.partition(".")[0] for name in found.types})
+        types = found.types
         if not found.unlisted:
             _loadable(model, path.name)
     path.write_bytes(data)
@@ -146,4 +147,4 @@ def _distributions(modules: set[str]) -> list[str]:
     tops = {module.partition(".")[0] for module in modules} - {"sklearn", "numpy", "scipy", *sys.stdlib_module_names}
     known = importlib.metadata.packages_distributions() if tops else {}
     found = {name for top in tops for name in known.get(top, ())}
-    return sorted(found - set(_PACKAGES))
+    return sorted(found - {_LIBRARY} - _BESIDE)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from modelpack.errors import FlavorError, ModelpackError, UsageError
 from modelpack_flavors._torch.feeding import Feed
 
-__all__ = ["FORMATS", "check", "configured", "feed_of"]
+__all__ = ["FORMATS", "check", "configured", "feed_of", "is_device"]
 
 FORMATS = ("pt2", "safetensors", "torchscript", "torch-pickle")
 _OPTIONS = frozenset({"batch", "device", "dynamic", "entrypoint", "format", "kwargs", "outputs", "threads"})
+_DEVICE = re.compile(r"(auto|cpu|cuda(:\d{1,3})?|mps|xpu(:\d{1,3})?)\Z")
 _CONFIG = frozenset({"call", "columns", "device", "inputs", "kwargs", "outputs", "threads"})
 
 
@@ -79,12 +81,17 @@ def _problem(values: Mapping[str, Any]) -> tuple[str, str] | None:
         return "outputs", "are not different names"
     if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
         return "threads", "is no number of threads"
-    if not isinstance(values.get("device", "cpu"), str):
-        return "device", "is no name of a device"
+    if not is_device(values.get("device", "cpu")):
+        return "device", "is not auto, cpu, cuda, mps or xpu, with a number or without"
     kwargs = values.get("kwargs", {})
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         return "kwargs", "are no values by name"
     return None
+
+
+def is_device(value: Any) -> bool:
+    """Say whether the value names a device of a kind that torch has itself; other kinds bring code along."""
+    return isinstance(value, str) and _DEVICE.match(value) is not None
 
 
 def _names(value: Any) -> bool:

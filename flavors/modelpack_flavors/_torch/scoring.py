@@ -11,7 +11,7 @@ from typing import Any
 from modelpack.errors import FlavorError
 from modelpack.flavor import Form
 from modelpack.frame import Frame
-from modelpack_flavors._torch import feeding
+from modelpack_flavors._torch import feeding, options
 from modelpack_flavors._torch.feeding import Feed
 
 __all__ = ["DEVICE", "Scorer", "device_of", "evaluating", "floats_of", "set_threads"]
@@ -116,6 +116,8 @@ def device_of(config: Mapping[str, Any]) -> Any:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not options.is_device(name):
+            raise ValueError(name)
         device = torch.device(name)
         torch.empty(1, device=device)
     except Exception as exc:
@@ -124,8 +126,6 @@ def device_of(config: Mapping[str, Any]) -> Any:
             code="device-unavailable",
             hint=f"Set {DEVICE} to another, cpu for example.",
         ) from exc
-    if device.type == "meta":
-        raise FlavorError("a model cannot run on the device meta", code="device-unavailable")
     return device
 
 

@@ -36,8 +36,14 @@ def learn(saved: Saved, example: Any, given: Signature | None) -> Learned:
     """
     own = saved.signature or Signature()
     params = given.params if given and given.params else tuple(saved.params) or own.params
-    inputs = (given.inputs if given else None) or (saved.inputs if example is not None else None) or (
-        _with_nulls(_with_categories(infer.io(example), own.inputs), saved.nulls) if example is not None else own.inputs
+    inputs = (
+        (given.inputs if given else None)
+        or (saved.inputs if example is not None else None)
+        or (
+            _with_nulls(_with_categories(infer.io(example), own.inputs), saved.nulls)
+            if example is not None
+            else own.inputs
+        )
     )
     outputs = (given.outputs if given else None) or saved.outputs
     signature = Signature(inputs=inputs, outputs=outputs, params=params)

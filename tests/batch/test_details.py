@@ -161,3 +161,20 @@ def test_a_row_is_refused_once_however_many_faults_it_has(source: inputs.Source)
     chunk = Chunk(source=source, wire="text", data=table, numbers=np.array([5, 9]))
     faults = [Fault("one", "", "first", row=1, column="a"), Fault("two", "", "second", row=1, column="b")]
     assert [(r.row, r.code) for r in rejects.refusals(chunk, faults)] == [(9, "one")]
+
+
+def test_a_check_between_batches_can_end_the_run(make_model: Any, tmp_path: Path) -> None:
+    class Enough(BaseException):
+        """Raised by the check."""
+
+    calls = iter(range(3))
+
+    def check() -> None:
+        if next(calls) == 2:
+            raise Enough
+
+    model = make_model(Signature(inputs=Table(columns=(Column(name="a", type="int64"),))), lambda d, p: d["a"])
+    (tmp_path / "in.csv").write_text("a\n1\n2\n3\n4\n")
+    with pytest.raises(Enough):
+        predict_files(model, [tmp_path / "in.csv"], tmp_path / "o.csv", Options(batch_size=1, check=check))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -63,8 +63,8 @@ def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool
       modelpack predict churn -i rows.csv -o scores.parquet
       modelpack predict churn -i 'rows/*.parquet' -o scores.jsonl --keep id --on-error rejects.jsonl
     """
-    with guard(as_json=as_json), _stoppable(nothing="" if output == "-" else "; nothing was written"):
-        done = _run(package, inputs, output, given)
+    with guard(as_json=as_json), _stoppable(nothing="" if output == "-" else "; nothing was written") as check:
+        done = _run(package, inputs, output, {**given, "check": check})
         if as_json:
             # On stdout, unless that is where the answers went.
             click.echo(json.dumps(done.to_json(), ensure_ascii=False, indent=2), err=output == "-")
@@ -88,6 +88,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         max_rejects=given["max_rejects"],
         overwrite=given["overwrite"],
         progress=progress,
+        check=given["check"],
         **chosen,
     )
     # Inputs and output are looked at before the model is loaded, so that a typing error costs no time.
@@ -129,17 +130,26 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _stoppable(*, nothing: str) -> Iterator[None]:
-    """End cleanly on SIGINT and SIGTERM: what is half written is removed."""
+def _stoppable(*, nothing: str) -> Iterator[Callable[[], None]]:
+    """End cleanly on SIGINT and SIGTERM: what is half written is removed.
+
+    Yields a check to call now and then: Python drops an exception that a signal raises inside a finalizer.
+    """
+    asked: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, signal.SIG_IGN)
+        asked.append(number)
         raise _Stopped(number)
+
+    def check() -> None:
+        if asked:
+            raise _Stopped(asked[0])
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     except (_Stopped, KeyboardInterrupt) as exc:
         number = exc.number if isinstance(exc, _Stopped) else signal.SIGINT
         click.echo(f"modelpack: stopped by {signal.Signals(number).name}{nothing}", err=True)

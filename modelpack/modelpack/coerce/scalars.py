@@ -267,7 +267,9 @@ def _decimal(value: Any, dtype: DecimalType, wire: Wire) -> Decimal:
 
 def _any(value: Any, dtype: Item, wire: Wire) -> Any:
     # A number of a JSON text stands for the nearest float where no type asks for more.
-    return float(value) if wire == "json" and isinstance(value, Decimal) else value.to_python() if isinstance(value, times.Instant) else value
+    if wire == "json" and isinstance(value, Decimal):
+        return float(value)
+    return value.to_python() if isinstance(value, times.Instant) else value
 
 
 SCALARS: dict[str, Callable[[Any, Any, Wire], Any]] = {

@@ -102,6 +102,7 @@ class _Job:
         written = False
         with destination.open(part.stem, part.kind) as file, writers.writer(part.kind, file) as out:
             for scored in self._scored(self._chunks(part)):
+                self._options.check()
                 self._refused.take(scored.chunk, scored.faults)
                 if scored.frame.rows:
                     out.write(assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows))

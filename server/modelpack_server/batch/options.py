@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,17 @@ __all__ = ["BATCH_SIZE", "Options", "Summary", "with_params"]
 BATCH_SIZE = 16_384
 
 
+def _go_on() -> None:
+    """Let the run go on."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """How to score files.
 
     ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
-    (None: the first one stops the run), at most ``max_rejects`` of them. ``progress``: show a bar on stderr.
+    (None: the first one stops the run), at most ``max_rejects`` of them. ``progress``: show a bar on stderr. ``check``:
+    called between batches; what it raises ends the run.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -32,6 +37,7 @@ class Options:
     max_rejects: int | None = None
     overwrite: bool = False
     progress: bool = False
+    check: Callable[[], None] = _go_on
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -17,7 +17,7 @@ SERVER = ROOT / "server" / "modelpack_server"
 LIBRARIES = {
     CORE: {"modelpack", "numpy", "packaging", "pydantic", "pydantic_core"},
     CORE / "cli": {"click"},
-    FLAVORS: {"modelpack", "modelpack_flavors", "numpy"},
+    FLAVORS: {"modelpack", "modelpack_flavors", "numpy", "packaging", "pydantic"},
     SERVER: {
         "anyio",
         "click",

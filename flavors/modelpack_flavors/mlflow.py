@@ -1,8 +1,8 @@
 """MLflow's python_function models, read from directories that MLflow wrote (docs/flavors/mlflow.md).
 
-Always class ``code``. What MLflow's flavors hold in the formats of scikit-learn, LightGBM, XGBoost and ONNX is loaded by
-the flavor for that framework; this one loads what only Python code can: a ``PythonModel``, or a loader module in the
-directory's ``code/``. Nothing is put on ``sys.path``.
+Always class ``code``. What MLflow's flavors hold in the formats of scikit-learn, LightGBM, XGBoost and ONNX is loaded
+by the flavor for that framework; this one loads what only Python code can: a ``PythonModel``, or a loader module in
+the directory's ``code/``. Nothing is put on ``sys.path``.
 """
 
 from __future__ import annotations

@@ -91,9 +91,9 @@ class Saved:
     example gives. ``params``: params the flavor adds. ``nulls``: whether the
     model takes missing values: True (every column is made nullable), False (none is), a mapping by column, None (the
     example decides). ``entrypoint``: ``module:name`` inside ``code=`` for flavors that run package code.
-    ``inputs``: what the example is to this model, where the flavor knows it better than the example's own types show (a
-    float64 array for a float32 model); ``outputs`` likewise, what the answer is. ``needs_code``: whether loading needs the files of ``code=``; without it the
-    flavor is recorded as running none of them.
+    ``inputs``: what the example is to this model, where the flavor knows it better than the example's own types show
+    (a float64 array for a float32 model); ``outputs`` likewise, what the answer is. ``needs_code``: whether loading
+    needs the files of ``code=``; without it the flavor is recorded as running none of them.
     ``python``: the range of Python versions the payload loads on. ``thresholds``: for a twin, values of columns (or of
     positions in the one tensor) at which the model's answer may jump; the check looks closely around them.
     """

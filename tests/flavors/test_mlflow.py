@@ -301,7 +301,8 @@ def test_wrappers_and_old_formats_are_left_to_python(tmp_path: Path) -> None:
         ("flavors: {}", "mlmodel-invalid", "MLmodel.flavors"),
         ("no: flavors", "mlmodel-invalid", "MLmodel.flavors"),
         ("flavors: {crate: {}}", "mlmodel-unsupported", "MLmodel.flavors"),
-        ("flavors: {sklearn: {pickled_model: gone.pkl}}", "mlmodel-file-missing", "MLmodel.flavors.sklearn.pickled_model"),
+        ("flavors: {sklearn: {pickled_model: x.pkl}}", "mlmodel-file-missing",
+         "MLmodel.flavors.sklearn.pickled_model"),
         ("flavors: {onnx: {data: ../x.onnx}}", "mlmodel-file-missing", "MLmodel.flavors.onnx.data"),
         ("just text", "mlmodel-invalid", "MLmodel"),
         ("a: 1\na: 2", "mlmodel-invalid", "MLmodel"),
@@ -434,7 +435,7 @@ class _PythonModel:
 
 
 def _fake_mlflow() -> Any:
-    """Stand in for the one class that is used of MLflow, which is too large to install here (scripts/interop has it)."""
+    """Stand in for the one class that is used of MLflow, which scripts/interop installs."""
     import types
 
     def context(artifacts: Any, config: Any) -> Any:

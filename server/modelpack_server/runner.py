@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from modelpack.errors import ModelpackError
+from modelpack_server.protocol import Protocol
 from modelpack_server.settings import Settings
 
 __all__ = ["Server", "bind", "url"]
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="auto" if windows else "uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,

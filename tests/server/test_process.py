@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -336,6 +337,38 @@ class TestBodyLimit:
         with socket.create_connection((server.host, server.port), timeout=PATIENCE) as client:
             client.sendall(head + b" " * 100_000)
             assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+class TestHeadLimit:
+    """What comes before a request has begun."""
+
+    def test_a_head_that_does_not_end_is_refused(self, limited: Process) -> None:
+        with socket.create_connection((limited.host, limited.port), timeout=PATIENCE) as client:
+            client.sendall(b"GET /ping HTTP/1.1\r\nX-Endless: ")
+            with contextlib.suppress(OSError):
+                for _ in range(64):
+                    client.sendall(b"x" * 65536)
+                    time.sleep(0.001)
+            reply = b""
+            with contextlib.suppress(OSError):
+                while data := client.recv(65536):
+                    reply += data
+        assert reply.startswith(b"HTTP/1.1 431 ")
+        assert b'"code":"header-too-large"' in reply
+        assert limited.request("GET", "/ping")[0] == 200
+
+    def test_a_long_head_that_ends_is_read(self, limited: Process) -> None:
+        assert limited.request("GET", "/ping", None, **{"X-Long": "x" * 20_000})[0] == 200
+
+    def test_bodies_on_one_connection_are_not_counted(self, limited: Process) -> None:
+        connection = http.client.HTTPConnection(limited.host, limited.port, timeout=PATIENCE)
+        body = json.dumps({"dataframe_records": [{**ROW, "text": "x" * 500}]}).encode()
+        for _ in range(300):
+            connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200
+        connection.close()
 
 
 def test_a_client_that_leaves_disturbs_nobody(limited: Process) -> None:

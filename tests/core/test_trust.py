@@ -138,3 +138,14 @@ def test_a_user_without_a_home_has_granted_nothing(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "home", nowhere)
     assert not trust.default_store().allows(DIGEST)
+
+
+def test_every_format_that_is_known_has_its_audit() -> None:
+    """A format without one would be an error where an unknown format only disables a flavor."""
+    from modelpack import audits
+
+    folder = Path(audits.__file__).parent
+    for name, audit in trust.FORMATS.items():
+        wanted = [cell.cell_contents for cell in audit.__closure__ or () if isinstance(cell.cell_contents, str)]  # type: ignore[attr-defined]
+        for module in wanted:
+            assert (folder / f"{module}.py").exists(), name

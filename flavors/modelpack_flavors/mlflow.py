@@ -8,10 +8,6 @@ the directory's ``code/``. Nothing is put on ``sys.path``.
 from __future__ import annotations
 
 import inspect
-import io
-import pickle
-import sys
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,7 @@ from modelpack.errors import FlavorError, SaveError, TrustError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved
 from modelpack.optional import require
 from modelpack.signature import Table
+from modelpack_flavors._pickles import unpickled
 
 __all__ = ["FLAVOR"]
 
@@ -101,9 +98,8 @@ class _PythonModel:
 
 def _python_model(context: LoadContext, form: Form) -> Predictor:
     mlflow = require("mlflow", what="Loading a PythonModel of MLflow").pyfunc
-    context.namespace.install()
     raw = context.files.read(str(context.config["python_model"]))
-    model = _Unpickler(io.BytesIO(raw), context.namespace).load()
+    model = unpickled(raw, context.namespace)
     artifacts = {
         name: str(_inside(context, artifact.get("path")))
         for name, artifact in (context.config.get("artifacts") or {}).items()
@@ -113,29 +109,6 @@ def _python_model(context: LoadContext, form: Form) -> Predictor:
     if hasattr(model, "load_context"):
         model.load_context(model_context)
     return _PythonModel(model, model_context, form)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds the directory's own modules in their own namespace."""
-
-    def __init__(self, stream: io.BytesIO, namespace: Any) -> None:
-        super().__init__(stream)
-        self._namespace = namespace
-
-    def find_class(self, module: str, name: str) -> Any:
-        if self._namespace.owns(module):
-            self._namespace.import_module(module)
-            return super().find_class(self._namespace.qualify(module), name)
-        if (module, name) == ("cloudpickle.cloudpickle", "subimport"):
-            return self._subimport
-        return super().find_class(module, name)
-
-    def _subimport(self, name: str) -> types.ModuleType:
-        if self._namespace.owns(name):
-            module: types.ModuleType = self._namespace.import_module(name)
-            return module
-        __import__(name)
-        return sys.modules[name]
 
 
 def _inside(context: LoadContext, path: Any) -> Path:

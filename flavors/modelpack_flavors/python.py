@@ -6,8 +6,6 @@ Always class ``code``: loading it runs what the package holds.
 from __future__ import annotations
 
 import inspect
-import io
-import pickle
 import sys
 import sysconfig
 import types
@@ -21,6 +19,7 @@ from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved
 from modelpack.optional import loaded
 from modelpack.signature import Param
+from modelpack_flavors._pickles import unpickled
 
 __all__ = ["FLAVOR"]
 
@@ -115,32 +114,8 @@ class PythonFlavor:
                 raise FlavorError("source code needs an entry point", code="config-invalid", path="flavors.entrypoint")
             found = context.namespace.resolve(context.entrypoint)
             return _predictor(found() if inspect.isclass(found) else found, form)
-        context.namespace.install()
         raw = context.files.read(context.entry or ENTRY)
-        return _predictor(_Unpickler(io.BytesIO(raw), context.namespace).load(), form)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds the package's own modules in its own namespace."""
-
-    def __init__(self, stream: io.BytesIO, namespace: Any) -> None:
-        super().__init__(stream)
-        self._namespace = namespace
-
-    def find_class(self, module: str, name: str) -> Any:
-        if self._namespace.owns(module):
-            self._namespace.import_module(module)
-            return super().find_class(self._namespace.qualify(module), name)
-        if (module, name) == ("cloudpickle.cloudpickle", "subimport"):
-            return self._subimport
-        return super().find_class(module, name)
-
-    def _subimport(self, name: str) -> types.ModuleType:
-        if self._namespace.owns(name):
-            module: types.ModuleType = self._namespace.import_module(name)
-            return module
-        __import__(name)
-        return sys.modules[name]
+        return _predictor(unpickled(raw, context.namespace), form)
 
 
 def _predictor(model: Any, form: Form) -> Predictor:

@@ -29,6 +29,7 @@ __all__ = [
     "SaveContext",
     "Saved",
     "available",
+    "builtin",
     "get",
 ]
 
@@ -122,6 +123,9 @@ class PayloadFiles(Protocol):
     def read(self, path: str) -> bytes:
         """Return the bytes of the file at ``path`` below the payload's directory, whose digest is right."""
 
+    def view(self, path: str) -> bytes | memoryview:
+        """Return what :meth:`read` does; a large file as a read-only view of memory, without a copy of it."""
+
     def paths(self) -> Sequence[str]:
         """Return the paths below the payload's directory, sorted."""
 
@@ -194,18 +198,24 @@ class Converter(Flavor, Protocol):
         """
 
 
-def available() -> Mapping[str, str]:
-    """Return the names of all installed flavors and the ``module:object`` each is at; imports none of them.
-
-    Raises:
-        FlavorError: two distributions offer the same name (``flavor-duplicate``).
-    """
+def builtin() -> Mapping[str, str]:
+    """Return the names of the flavors that come with modelpack and where each is; all others are plug-ins."""
     found: dict[str, str] = {}
     spec = importlib.util.find_spec(BUILTIN)
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for file in sorted(Path(place).glob("*.py")):
             if not file.stem.startswith("_"):
                 found[file.stem] = f"{BUILTIN}.{file.stem}:FLAVOR"
+    return MappingProxyType(found)
+
+
+def available() -> Mapping[str, str]:
+    """Return the names of all installed flavors and the ``module:object`` each is at; imports none of them.
+
+    Raises:
+        FlavorError: two distributions offer the same name (``flavor-duplicate``).
+    """
+    found = dict(builtin())
     for point in importlib.metadata.entry_points(group=GROUP):
         if found.get(point.name, point.value) != point.value:
             raise FlavorError(
@@ -221,7 +231,7 @@ def get(name: str) -> Flavor:
     """Import and return the installed flavor called ``name``.
 
     Raises:
-        FlavorError: there is none (``flavor-unknown``), or its object is not a flavor (``flavor-invalid``).
+        FlavorError: there is none (``flavor-unknown``), or it is none or cannot be imported (``flavor-invalid``).
     """
     places = available()
     if name not in places:
@@ -231,7 +241,14 @@ def get(name: str) -> Flavor:
             hint=f"Installed: {', '.join(sorted(places)) or 'none'}.",
         )
     module, _, attribute = places[name].partition(":")
-    flavor = getattr(importlib.import_module(module), attribute or "FLAVOR", None)
+    try:
+        flavor = getattr(importlib.import_module(module), attribute or "FLAVOR", None)
+    except (Exception, SystemExit) as exc:
+        raise FlavorError(
+            f"the flavor {name!r} at {places[name]} cannot be imported: {type(exc).__name__}: {exc}",
+            code="flavor-invalid",
+            hint="Mend or uninstall the distribution that offers it.",
+        ) from exc
     if not isinstance(flavor, Flavor) or flavor.name != name:
         raise FlavorError(f"{places[name]} is not a flavor called {name!r}", code="flavor-invalid")
     return flavor

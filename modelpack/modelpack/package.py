@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from modelpack import document, environment, files, flavor, foreign, trust
+from modelpack.audits import Class
 from modelpack.errors import IntegrityError, TrustError
 from modelpack.files import VerifiedFiles
 from modelpack.manifest import CODE, Environment, FlavorEntry, Manifest, Payload, digest_of
@@ -32,7 +33,7 @@ class Candidate:
     index: int
     name: str
     formats: tuple[str, ...]
-    trust: Literal["data", "graph", "objects", "code"] | None
+    trust: Class | None
     runs: tuple[str, ...]
     unlisted: tuple[str, ...]
     installed: bool
@@ -90,7 +91,7 @@ class Package:
         self.path = path
         self.manifest = Manifest.parse(raw)
         self.digest = digest_of(raw)
-        self._kept: dict[str, bytes] | None = None
+        self._kept: dict[str, bytes | memoryview] | None = None
 
     def __repr__(self) -> str:
         return f"<Package {self.manifest.name} {self.manifest.version} {self.digest[:19]}… at {str(self.path)!r}>"
@@ -192,8 +193,9 @@ class Package:
 
     def _candidate(self, index: int, entry: FlavorEntry, installed: Mapping[str, str]) -> Candidate:
         payloads = [self.manifest.payloads[id_] for id_ in entry.payloads.values()]
+        plugin = entry.name if entry.name in installed and entry.name not in flavor.builtin() else None
         audits = [
-            trust.assess(payload.format, self.payload_files(payload), self.payload_entry(payload))
+            trust.assess(payload.format, self.payload_files(payload), self.payload_entry(payload), plugin=plugin)
             for payload in payloads
         ]
         known = [audit for audit in audits if audit is not None]
@@ -234,10 +236,10 @@ def _home(payload: Payload) -> str:
 
 def _with_problem(candidate: Candidate, *, granted: bool) -> Candidate:
     problem = None
-    if candidate.trust is None:
+    if not candidate.installed:
+        problem = f"no installed flavor is called {candidate.name}: install the distribution that offers it"
+    elif candidate.trust is None:
         problem = f"this modelpack does not know the format {' or '.join(candidate.formats) or '(none)'}"
-    elif not candidate.installed:
-        problem = f"the flavor is not installed: pip install 'modelpack[{candidate.name}]'"
     elif candidate.trust == "code" and not granted:
         problem = "it would run code from the package, which nobody has allowed for this digest"
     values = {name: getattr(candidate, name) for name in Candidate.__slots__}

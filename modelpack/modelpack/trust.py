@@ -7,6 +7,7 @@ itself is read here. Class ``code`` needs a grant bound to the package's digest.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -16,13 +17,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
-from modelpack.audits import Audit, skops
-from modelpack.errors import TrustError, UsageError
+from modelpack.audits import Audit, Class, skops
+from modelpack.errors import FlavorError, ModelpackError, PackageError, TrustError, UsageError
 from modelpack.files import VerifiedFiles
 
 __all__ = ["FORMATS", "Grant", "Store", "assess", "default_store", "parse_digest"]
+
+# Entry points of other distributions: name of a payload format -> its audit.
+GROUP = "modelpack.audits"
 
 Auditor = Callable[[VerifiedFiles, str | None], Audit]
 
@@ -42,7 +46,7 @@ def _module(name: str) -> Auditor:
     return audit
 
 
-# Payload format -> the audit that gives its class. A format that is not here only disables the flavors that use it.
+# Payload format -> the audit that gives its class. For other formats see assess.
 FORMATS: Mapping[str, Auditor] = MappingProxyType(
     {
         "cloudpickle": _code("a cloudpickle: loading it runs whatever it says"),
@@ -62,10 +66,90 @@ FORMATS: Mapping[str, Auditor] = MappingProxyType(
 )
 
 
-def assess(format_id: str, files: VerifiedFiles, entry: str | None) -> Audit | None:
-    """Return the audit of a payload, or None if its format is unknown to this reader."""
-    audit = FORMATS.get(format_id)
-    return None if audit is None else audit(files, entry)
+def assess(format_id: str, files: VerifiedFiles, entry: str | None, *, plugin: str | None = None) -> Audit | None:
+    """Return the audit of a payload, or None if its format is unknown to this reader.
+
+    ``plugin`` is the name of the flavor that would load it, if that flavor comes from an entry point.
+
+    Raises:
+        PackageError: the payload is not what its format says, or an installed audit fails on it (``payload-invalid``).
+        FlavorError: two audits are installed for the format (``audit-duplicate``), or none that can be called
+            (``audit-invalid``).
+    """
+    # spec/08-flavors.md#payload-formats
+    # 1. Our own formats: whatever is installed, nobody else is asked.
+    own = FORMATS.get(format_id)
+    if own is not None:
+        return own(files, entry)
+    # 2. The audit that an installed distribution offers under the format's name.
+    offered = _offered(format_id)
+    if offered is not None:
+        return _answer(offered, format_id, files, entry)
+    # 3. Nobody says what the plug-in does with it.
+    if plugin is not None:
+        reason = f"the format {format_id}: no audit says what the flavor {plugin} can run when it loads it"
+        return Audit(trust="code", reasons=(reason,))
+    # 4. A format that only disables the entry.
+    return None
+
+
+def _offered(format_id: str) -> Auditor | None:
+    """Return the audit that is installed for a format; the name is compared with those found, and nothing else."""
+    points = {point.value: point for point in importlib.metadata.entry_points(group=GROUP, name=format_id)}
+    if not points:
+        return None
+    if len(points) > 1:
+        raise FlavorError(
+            f"several installed audits are for the payload format {format_id!r}: {', '.join(sorted(points))}",
+            code="audit-duplicate",
+            hint="Uninstall all but one of the distributions that offer them.",
+        )
+    (point,) = points.values()
+    try:
+        audit: Auditor = point.load()
+    except (Exception, SystemExit) as exc:
+        raise FlavorError(
+            f"the audit {point.value} of the payload format {format_id!r} cannot be imported: "
+            f"{type(exc).__name__}: {exc}",
+            code="audit-invalid",
+            hint="Mend or uninstall the distribution that offers it.",
+        ) from exc
+    if not callable(audit):
+        raise FlavorError(
+            f"the audit {point.value} of the payload format {format_id!r} is no function",
+            code="audit-invalid",
+            hint="Mend or uninstall the distribution that offers it.",
+        )
+    return audit
+
+
+def _answer(audit: Auditor, format_id: str, files: VerifiedFiles, entry: str | None) -> Audit:
+    """Return what a plug-in's audit says of a payload; a failure is a refusal, never a lower class."""
+    try:
+        found: object = audit(files, entry)
+    except ModelpackError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise PackageError(
+            f"the audit of the payload format {format_id!r} fails on it: {type(exc).__name__}",
+            code="payload-invalid",
+            path=entry or "",
+        ) from exc
+    if not isinstance(found, Audit) or not _well_formed(found):
+        raise PackageError(
+            f"the audit of the payload format {format_id!r} gives no verdict on it: its answer is no Audit",
+            code="payload-invalid",
+            path=entry or "",
+            hint="The installed audit is at fault: it must return a modelpack.audits.Audit.",
+        )
+    return found
+
+
+def _well_formed(audit: Audit) -> bool:
+    texts: tuple[object, ...] = (audit.types, audit.unlisted, audit.reasons)
+    return audit.trust in get_args(Class) and all(
+        isinstance(names, tuple) and all(isinstance(name, str) for name in names) for names in texts
+    )
 
 
 # A grant is a few lines; what is longer is none.

@@ -132,7 +132,7 @@ def test_a_flavor_that_is_not_installed_is_passed_over_or_named(package: Package
 
     changed = rewrite(package, add)
     assert modelpack.load(changed).candidate.name == "python"
-    with pytest.raises(FlavorError, match=r"pip install 'modelpack\[martian\]'") as info:
+    with pytest.raises(FlavorError, match="no installed flavor is called martian") as info:
         modelpack.load(changed, flavor="martian")
     assert info.value.code == "flavor-unavailable"
 

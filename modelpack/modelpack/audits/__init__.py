@@ -1,6 +1,6 @@
 """Static audits of payloads: what loading a payload would build or call, found without building or calling anything.
 
-One module per payload format, called like the format, with ``audit(read, entry) -> Audit``. An audit imports no
+One module per payload format, called like the format, with ``audit(files, entry) -> Audit``. An audit imports no
 framework; its verdict is computed here, by the consumer, and nothing in a package can change it.
 """
 
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Audit"]
+__all__ = ["Audit", "Class"]
+
+# From the top of spec/09-trust.md#trust-classes to the bottom.
+Class = Literal["data", "graph", "objects", "code"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +24,7 @@ class Audit:
     a lower one; they are empty when everything is listed.
     """
 
-    trust: Literal["data", "graph", "objects", "code"]
+    trust: Class
     types: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()

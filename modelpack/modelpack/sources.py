@@ -2,8 +2,9 @@
 
 The modules below ``code/`` are imported under a name that is unique to the package's digest,
 ``_modelpack_code_<digest>.churn.features``, from the bytes that were verified. Inside them ``import churn.features``
-finds the package's own module first; everywhere else that name means whatever it meant before. So two packages with
-the same module names live in one process, and neither can shadow an installed module for anybody else.
+finds the package's own module first, and so does ``importlib.import_module("churn.features")``; everywhere else that
+name means whatever it meant before. So two packages with the same module names live in one process, and neither can
+shadow an installed module for anybody else. Like all modules they stay until the process ends; models do not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib.machinery
 import importlib.resources.readers
 import importlib.util
 import sys
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ from modelpack.errors import FlavorError
 __all__ = ["Namespace"]
 
 PREFIX = "_modelpack_code_"
+# Two threads may load one package at once.
+_INSTALLING = threading.Lock()
 
 
 class Namespace:
@@ -72,12 +76,17 @@ class Namespace:
 
     def install(self) -> None:
         """Make the modules importable under the namespace; doing it twice changes nothing."""
-        if self.root not in sys.modules:
-            package = types.ModuleType(self.root, "The code of one package.")
-            package.__path__ = []
-            package.__spec__ = importlib.machinery.ModuleSpec(self.root, None, is_package=True)
-            sys.modules[self.root] = package
-            sys.meta_path.append(_Finder(self))
+        with _INSTALLING:
+            # Flavors of one package may list different files; each imports only its own.
+            while (there := sys.modules.get(self.root)) and vars(there)["files"] != self._sources.keys():
+                self.root += "_"
+            if there is None:
+                package = types.ModuleType(self.root, "The code of one package.")
+                package.__dict__["files"] = frozenset(self._sources)
+                package.__path__ = []
+                package.__spec__ = importlib.machinery.ModuleSpec(self.root, None, is_package=True)
+                sys.modules[self.root] = package
+                sys.meta_path.append(_Finder(self))
 
     def find(self, name: str) -> tuple[str, bytes, bool] | None:
         """Return (path, source, whether it is a package) of a module by its own name."""
@@ -112,11 +121,30 @@ class Namespace:
             module = importlib.import_module(self.qualify(name))
             if not fromlist:
                 return sys.modules[self.qualify(name.partition(".")[0])]
-            for item in fromlist:
+            everything = getattr(module, "__all__", ()) if "*" in fromlist else ()
+            for item in (*fromlist, *everything):
                 if isinstance(item, str) and not hasattr(module, item) and self.find(f"{name}.{item}"):
                     importlib.import_module(self.qualify(f"{name}.{item}"))
             return module
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
+        found = builtins.__import__(name, globals, locals, fromlist or (), level)
+        return _Importlib(self) if found is importlib else found
+
+
+class _Importlib(types.ModuleType):
+    """The module ``importlib`` as the package's code sees it: ``import_module`` finds its own modules first."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__("importlib", importlib.__doc__)
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib, name)
+
+    def import_module(self, name: str, package: str | None = None) -> types.ModuleType:
+        """Import a module by its name, which may be one of the package's own and relative to ``package``."""
+        if name.startswith(".") and package:
+            name = importlib.util.resolve_name(name, package)
+        return importlib.import_module(self._namespace.qualify(name) if self._namespace.owns(name) else name, package)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

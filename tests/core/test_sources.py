@@ -26,7 +26,9 @@ def clean() -> object:
 
 
 def space(digest: str = ONE, **sources: str) -> Namespace:
-    return Namespace(digest, {name.replace("__", "/") + ".py": text.encode() for name, text in sources.items()})
+    """Return a namespace of files named as keywords can be: ``pkg__leaf``, ``pkg____init__``."""
+    paths = {name: name.replace("__init__", "*").replace("__", "/").replace("*", "__init__") for name in sources}
+    return Namespace(digest, {f"{paths[name]}.py": text.encode() for name, text in sources.items()})
 
 
 def test_a_module_is_imported_under_the_digest() -> None:
@@ -148,3 +150,51 @@ def test_other_finders_are_not_disturbed() -> None:
     assert finder.get_source(f"{code.root}.churn") == ""  # type: ignore[attr-defined]
     assert finder.get_source(f"{code.root}.absent") is None  # type: ignore[attr-defined]
     assert not finder.is_package(f"{code.root}.churn")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import importlib\nvalue = importlib.import_module('pkg.sub.leaf').value",
+        "import importlib.util\nvalue = importlib.import_module('pkg.sub.leaf').value",
+        "import importlib.util as util, importlib as lib\nvalue = lib.import_module('pkg.sub.leaf').value",
+        "from importlib import import_module\nvalue = import_module('pkg.sub.leaf').value",
+        "from importlib import *\nvalue = import_module('pkg.sub.leaf').value",
+        "from importlib import import_module\nvalue = import_module('.leaf', 'pkg.sub').value",
+        "from importlib import import_module\nimport pkg.sub\nvalue = import_module('.leaf', pkg.sub.__name__).value",
+        "value = __import__('pkg.sub.leaf').sub.leaf.value",
+        "value = __import__('pkg.sub.leaf', fromlist=['value']).value",
+        "from pkg.sub import *\nvalue = leaf.value",
+    ],
+)
+def test_a_module_named_at_run_time_is_the_packages_own(statement: str) -> None:
+    code = space(pkg____init__="", pkg__sub____init__="__all__ = ['leaf']", pkg__sub__leaf="value = 7", main=statement)
+    assert code.import_module("main").value == 7
+
+
+def test_an_installed_module_named_at_run_time_is_found_as_ever() -> None:
+    code = space(
+        json="mine = True",
+        main="import importlib, importlib.util as util\n"
+        "own, other = importlib.import_module('json'), importlib.import_module('decimal')\n"
+        "relative = importlib.import_module('.dom', 'xml')\n"
+        "spec, reload = util.find_spec, importlib.reload",
+    )
+    module = code.import_module("main")
+    assert module.own.mine
+    assert module.other is importlib.import_module("decimal")
+    assert module.relative is importlib.import_module("xml.dom")
+    assert (module.spec, module.reload) == (importlib.util.find_spec, importlib.reload)
+    assert importlib.import_module("json").dumps is not None
+    with pytest.raises(AttributeError):
+        _ = module.importlib.no_such_name
+
+
+def test_flavors_of_one_package_import_only_the_files_they_list() -> None:
+    one = space(ONE, a="value = 1")
+    both = space(ONE, a="value = 1", b="import a\nvalue = a.value + 1")
+    assert one.import_module("a").value == 1
+    assert both.import_module("b").value == 2
+    assert space(ONE, a="value = 1").import_module("a") is one.import_module("a")
+    with pytest.raises(FlavorError):
+        one.import_module("b")

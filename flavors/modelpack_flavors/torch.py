@@ -65,13 +65,13 @@ class TorchFlavor:
         device = scoring.device_of(config)
         scoring.set_threads(config)
         if context.format == "pt2":
-            raw = context.files.read(context.entry or "")
+            raw = context.files.view(context.entry or "")
             try:
                 return _graph(pt2.inspect(raw, context.entry or ""), config, device)
             except Unlisted:
                 # What the audit calls class code needs a grant, whoever asks.
                 _granted(context)
-            return _module(_exported(raw), config, device)
+            return _module(_exported(bytes(raw)), config, device)
         _granted(context)
         if context.format == "safetensors":
             return _module(modules.load_class(context, config.get("kwargs", {}), device), config, device)

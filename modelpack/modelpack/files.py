@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from modelpack.errors import Fault, IntegrityError
 from modelpack.manifest import FileEntry
 from modelpack.pathrules import MANIFEST, UNLISTED
@@ -20,6 +23,9 @@ from modelpack.pathrules import MANIFEST, UNLISTED
 __all__ = ["VerifiedFiles", "hash_file", "read_manifest", "scan", "verify"]
 
 _BLOCK = 1024 * 1024
+# A file of this size and more is read ahead in a thread while what has come is hashed, into memory it stays in.
+_LARGE = 8 * _BLOCK
+_AHEAD = 4 * _BLOCK
 _DIFFERS = "is not the file the manifest describes"
 # How much of what has been verified may be kept in memory until it is used.
 MAX_KEPT = 2**32
@@ -27,11 +33,11 @@ MAX_KEPT = 2**32
 
 def hash_file(path: Path) -> tuple[str, int]:
     """Return (``sha256:<hex>``, size in bytes) of a regular file."""
-    digest, size = hashlib.sha256(), 0
-    with _open_regular(path) as fd:
-        while block := os.read(fd, _BLOCK):
-            digest.update(block)
-            size += len(block)
+    digest, size, block = hashlib.sha256(), 0, memoryview(bytearray(_BLOCK))
+    with _open_regular(path) as fd, io.FileIO(fd, closefd=False) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            size += count
     return f"sha256:{digest.hexdigest()}", size
 
 
@@ -84,6 +90,23 @@ def _read(fd: int, limit: int) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
+def _read_hashed(fd: int, size: int) -> tuple[bytes | memoryview, str]:
+    """Return at most ``size`` + 1 bytes and the sha256 of them: reading costs no time beside hashing."""
+    if size < _LARGE:
+        raw = _read(fd, size + 1)
+        return raw, hashlib.sha256(raw).hexdigest()
+    # numpy asks the system for large pages, which is most of what a buffer of this size costs.
+    buffer, digest, end = np.empty(size + 1, dtype=np.uint8).data, hashlib.sha256(), 0
+    file = io.FileIO(fd, closefd=False)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+        coming = ahead.submit(file.readinto, buffer[:_AHEAD])
+        while count := coming.result():
+            start, end = end, end + count
+            coming = ahead.submit(file.readinto, buffer[end : end + _AHEAD])
+            digest.update(buffer[start:end])
+    return buffer[:end].toreadonly(), digest.hexdigest()
+
+
 def scan(root: Path) -> tuple[dict[str, int], list[Fault]]:
     """Return the sizes of all regular files below ``root`` by path, and a fault for everything else found."""
     sizes: dict[str, int] = {}
@@ -116,7 +139,7 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def verify(root: Path, files: Sequence[FileEntry], kept: dict[str, bytes] | None = None) -> list[Fault]:
+def verify(root: Path, files: Sequence[FileEntry], kept: dict[str, bytes | memoryview] | None = None) -> list[Fault]:
     """Return everything in which the directory differs from ``files``: kinds, missing, extra, sizes, digests.
 
     ``kept`` is given the bytes of the payload's files, by path, as they were when their digests were right.
@@ -139,7 +162,9 @@ def verify(root: Path, files: Sequence[FileEntry], kept: dict[str, bytes] | None
     return sorted(faults, key=lambda fault: fault.path)
 
 
-def _hash_all(root: Path, entries: Sequence[FileEntry], kept: dict[str, bytes] | None) -> Iterable[Fault | None]:
+def _hash_all(
+    root: Path, entries: Sequence[FileEntry], kept: dict[str, bytes | memoryview] | None
+) -> Iterable[Fault | None]:
     """Check digests in parallel: hashlib lets other threads run."""
     total = sum(entry.size for entry in entries if entry.role == "payload")
     keep = kept if total <= MAX_KEPT else None
@@ -150,10 +175,10 @@ def _hash_all(root: Path, entries: Sequence[FileEntry], kept: dict[str, bytes] |
         return list(pool.map(lambda entry: _hash_fault(root, entry, keep), entries))
 
 
-def _hash_fault(root: Path, entry: FileEntry, kept: dict[str, bytes] | None) -> Fault | None:
+def _hash_fault(root: Path, entry: FileEntry, kept: dict[str, bytes | memoryview] | None) -> Fault | None:
     try:
         if kept is not None and entry.role == "payload":
-            kept[entry.path] = VerifiedFiles(root, [entry]).read(entry.path)
+            kept[entry.path] = VerifiedFiles(root, [entry]).view(entry.path)
             return None
         digest, _ = hash_file(root / entry.path)
     except IntegrityError as exc:
@@ -175,7 +200,11 @@ class VerifiedFiles:
     """
 
     def __init__(
-        self, root: Path, entries: Iterable[FileEntry], prefix: str = "", kept: dict[str, bytes] | None = None
+        self,
+        root: Path,
+        entries: Iterable[FileEntry],
+        prefix: str = "",
+        kept: dict[str, bytes | memoryview] | None = None,
     ) -> None:
         self._kept = kept
         self._root = root
@@ -197,17 +226,32 @@ class VerifiedFiles:
         Raises:
             IntegrityError: ``file-missing``, ``file-kind``, ``size-mismatch`` or ``digest-mismatch``.
         """
+        raw = self.view(path)
+        if isinstance(raw, memoryview):
+            raw = bytes(raw)
+            if self._kept is not None:
+                self._kept[self._entry(path).path] = raw
+        return raw
+
+    def view(self, path: str) -> bytes | memoryview:
+        """Return the file's bytes; a large file's as a read-only view of the memory it was read into, never copied.
+
+        Raises:
+            IntegrityError: as :meth:`read`.
+        """
         entry = self._entry(path)
         if self._kept is not None and entry.path in self._kept:
             return self._kept[entry.path]
         try:
             with _open_regular(self._root / entry.path) as fd:
-                raw = _read(fd, entry.size + 1)
+                if os.fstat(fd).st_size != entry.size:
+                    raise IntegrityError("the file changed since", code="size-mismatch", path=entry.path)
+                raw, digest = _read_hashed(fd, entry.size)
         except FileNotFoundError:
             raise IntegrityError("the file is gone", code="file-missing", path=entry.path) from None
         if len(raw) != entry.size:
             raise IntegrityError("the file changed since", code="size-mismatch", path=entry.path)
-        if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
+        if f"sha256:{digest}" != entry.digest:
             raise IntegrityError("the file changed since", code="digest-mismatch", path=entry.path)
         if self._kept is not None:
             self._kept[entry.path] = raw
@@ -221,7 +265,7 @@ class VerifiedFiles:
             for path in self.paths():
                 copy = target / path
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(self.read(path))
+                copy.write_bytes(self.view(path))
             self._directory = target
         return self._directory
 

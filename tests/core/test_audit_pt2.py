@@ -125,7 +125,7 @@ class Files:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
 
-    def read(self, path: str) -> bytes:
+    def view(self, path: str) -> bytes:
         return self.raw
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,3 +135,64 @@ def test_a_manifest_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as info:
         files.read_manifest(tmp_path, max_bytes=10)
     assert (info.value.code, info.value.path) == ("file-kind", "modelpack.json")
+
+
+LARGE = bytes(range(256)) * 65_536  # 16 MiB: read in several pieces
+
+
+def test_a_large_file_is_viewed_without_a_copy_and_read_as_bytes(tmp_path: Path) -> None:
+    kept: dict[str, bytes | memoryview] = {}
+    verified = VerifiedFiles(tmp_path, [entry(tmp_path, "p/large", LARGE)], "p/", kept)
+    view = verified.view("large")
+    assert isinstance(view, memoryview)
+    assert view.readonly
+    assert view == LARGE
+    assert verified.view("large") is view
+    assert verified.read("large") == LARGE
+    assert verified.view("large") is verified.read("large")
+    assert (verified.directory() / "large").read_bytes() == LARGE
+
+
+def test_verification_keeps_the_view_it_hashed(tmp_path: Path) -> None:
+    kept: dict[str, bytes | memoryview] = {}
+    listed = [entry(tmp_path, "large", LARGE), entry(tmp_path, "small")]
+    assert files.verify(tmp_path, listed, kept) == []
+    (tmp_path / "large").write_bytes(b"other")
+    assert kept == {"large": LARGE, "small": b"content"}
+
+
+@pytest.mark.parametrize(
+    ("swap", "code"),
+    [
+        (b"x" + LARGE[1:], "digest-mismatch"),
+        (LARGE[:-1] + b"x", "digest-mismatch"),
+        (LARGE[:-1], "size-mismatch"),
+        (LARGE + b"x", "size-mismatch"),
+    ],
+)
+def test_a_large_file_that_changed_is_refused(tmp_path: Path, swap: bytes, code: str) -> None:
+    verified = VerifiedFiles(tmp_path, [entry(tmp_path, "large", LARGE)])
+    (tmp_path / "large").write_bytes(swap)
+    with pytest.raises(IntegrityError) as caught:
+        verified.view("large")
+    assert caught.value.code == code
+
+
+def test_a_large_file_that_grows_or_shrinks_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = entry(tmp_path, "large", LARGE)
+    for changed in (LARGE[:-1], LARGE + b"x"):
+        (tmp_path / "large").write_bytes(LARGE)
+        verified = VerifiedFiles(tmp_path, [listed])
+        read = files._read_hashed
+
+        def late(fd: int, size: int, changed: bytes = changed, read: Any = read) -> Any:
+            (tmp_path / "large").write_bytes(changed)
+            return read(fd, size)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_read_hashed", late)
+            with pytest.raises(IntegrityError) as caught:
+                verified.view("large")
+        assert caught.value.code == "size-mismatch"

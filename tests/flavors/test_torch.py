@@ -66,6 +66,8 @@ class Files:
     def read(self, path: str) -> bytes:
         return self.raw
 
+    view = read
+
 
 def context(raw: bytes, *, form: str = "pt2", config: Mapping[str, Any] | None = None, code: bool = False) -> Any:
     return LoadContext(

@@ -63,7 +63,7 @@ def write_weights(model: Any, path: Path) -> None:
     save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
 
 
-def tensors(raw: bytes, entry: str) -> dict[str, Any]:
+def tensors(raw: bytes | memoryview, entry: str) -> dict[str, Any]:
     """Return the tensors of a safetensors file, in memory of their own."""
     import torch
 
@@ -98,7 +98,7 @@ def rebuilt(factory: Any, kwargs: Mapping[str, Any], state: Mapping[str, Any]) -
 def load_class(context: LoadContext, kwargs: Mapping[str, Any], device: Any) -> Any:
     """Import the class and give it its weights; runs code from the package."""
     entry = context.entry or ""
-    state = tensors(context.files.read(entry), entry)
+    state = tensors(context.files.view(entry), entry)
     factory = context.namespace.resolve(context.entrypoint or "")
     try:
         return rebuilt(factory, kwargs, state).to(device)

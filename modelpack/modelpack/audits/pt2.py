@@ -68,7 +68,7 @@ def audit(files: Files, entry: str | None) -> Audit:
         PackageError: it is no such file, or contradicts itself (``payload-invalid``).
     """
     try:
-        found = inspect(files.read(entry or ""), entry or "")
+        found = inspect(files.view(entry or ""), entry or "")
     except Unlisted as exc:
         return Audit(trust="code", reasons=(f"a torch program with more than listed operators: {exc}",))
     return Audit(trust="graph", types=found.program.targets)

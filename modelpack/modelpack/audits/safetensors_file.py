@@ -31,7 +31,7 @@ BITS: Mapping[str, int] = {
 class Files(Protocol):
     """The files of the payload."""
 
-    def read(self, path: str) -> bytes:
+    def view(self, path: str) -> bytes | memoryview:
         """Return the bytes of a file."""
 
 
@@ -51,11 +51,11 @@ def audit(files: Files, entry: str | None) -> Audit:
     Raises:
         PackageError: it is not a safetensors file that we take (``payload-invalid``).
     """
-    inspect(files.read(entry or ""), entry or "")
+    inspect(files.view(entry or ""), entry or "")
     return Audit(trust="data")
 
 
-def inspect(data: bytes, entry: str) -> Mapping[str, Slice]:
+def inspect(data: bytes | memoryview, entry: str) -> Mapping[str, Slice]:
     """Return the tensors of a file by name, in the order of their bytes.
 
     Raises:
@@ -69,7 +69,7 @@ def inspect(data: bytes, entry: str) -> Mapping[str, Slice]:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
         refuse("its header is longer than the file or than is taken")
-    raw = data[8 : 8 + length]
+    raw = bytes(data[8 : 8 + length])
     if raw[:1] != b"{":
         refuse("its header is no JSON object")
     header = strict_json(raw.rstrip(b" "), "its header", entry)

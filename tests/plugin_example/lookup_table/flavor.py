@@ -61,7 +61,7 @@ class LookupFlavor:
     def load(self, context: LoadContext) -> Predictor:
         """Build the model from verified bytes, and from nothing but what the audit saw."""
         entry = context.entry or ""
-        content = parse(bytes(context.files.read(entry)), entry)
+        content = parse(context.files.read(entry), entry)
         return LookupPredictor(Lookup(content.column, content.answers, content.otherwise))
 
 

@@ -41,5 +41,5 @@ def parse(raw: bytes, entry: str) -> Content:
 
 def audit(files: PayloadFiles, entry: str | None) -> Audit:
     """Give every table that can be read the class ``data``: it holds texts and numbers, and nothing else."""
-    parse(bytes(files.read(entry or "")), entry or "")
+    parse(files.read(entry or ""), entry or "")
     return Audit(trust="data")

@@ -61,13 +61,15 @@ def test_without_one_a_plugin_loads_code_and_nobody_else_loads_anything() -> Non
 
 
 @pytest.mark.parametrize("format_id", sorted(trust.FORMATS))
-def test_our_formats_are_not_for_sale(format_id: str, offer: Offer, tmp_path: Path) -> None:
+def test_no_plugin_is_asked_about_our_formats(format_id: str, offer: Offer, tmp_path: Path) -> None:
     offer(f"open({str(tmp_path / 'imported')!r}, 'w')", f"{format_id} = plugged_module:audit")
-    with pytest.raises(AttributeError):  # our own audit, which wants to read the files that are none here
+    try:
         found = trust.assess(format_id, FILES, "model", plugin="plugged")
+    except AttributeError:
+        pass  # our own audit, which wants to read files that are none here
+    else:
         assert found is not None
         assert found.trust == "code"
-        raise AttributeError
     assert not (tmp_path / "imported").exists()
 
 

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 import modelpack
 from modelpack.errors import InputError, OutputError
 from modelpack.signature import Json, Param, Signature, Tensor, Tensors
-from modelpack_server.endpoints import Edge, State
+from modelpack_server.endpoints.edge import Edge, State
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -416,9 +416,9 @@ class TestEdge:
             sent.append(message["type"])
 
         for error in (ValueError(), asyncio.CancelledError()):
-            scope = {"type": "http", "headers": [], "error": error}
+            scope = {"type": "http", "path": "/", "method": "GET", "headers": [], "error": error}
             with pytest.raises(type(error)):
-                asyncio.run(Edge(app, State())(scope, None, send))  # type: ignore[arg-type]
+                asyncio.run(Edge(app, State(), app)(scope, None, send))  # type: ignore[arg-type]
         assert sent == ["http.response.start"] * 2
 
     def test_work_that_is_given_up_is_told(self) -> None:
@@ -430,14 +430,14 @@ class TestEdge:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(Edge(app, State())({"type": "http", "headers": []}, None, send))  # type: ignore[arg-type]
+        asyncio.run(Edge(app, State(), app)({"type": "http", "path": "/", "method": "GET", "headers": []}, None, send))  # type: ignore[arg-type]
         assert sent[0]["status"] == 503
 
     def test_a_client_that_left_gets_nothing(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             raise ClientDisconnect
 
-        asyncio.run(Edge(app, State())({"type": "http", "headers": []}, None, None))  # type: ignore[arg-type]
+        asyncio.run(Edge(app, State(), app)({"type": "http", "path": "/", "method": "GET", "headers": []}, None, None))  # type: ignore[arg-type]
 
     def test_other_protocols_pass(self, serve: Serve, ages: Any) -> None:
         seen = []
@@ -445,7 +445,7 @@ class TestEdge:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             seen.append(scope["type"])
 
-        asyncio.run(Edge(app, State())({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+        asyncio.run(Edge(app, State(), app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
         assert seen == ["lifespan"]
 
 
@@ -543,9 +543,9 @@ class TestHops:
 
     def test_one_invocation(self, serve: Serve, ages: Any) -> None:
         assert self.rooms(serve, ages, FORMS[0]) == {
-            "modelpack_server/endpoints.py",
+            "modelpack_server/endpoints",
             "modelpack_server/codecs",
-            "modelpack_server/invocation.py",
+            "modelpack_server/invocation",
             "modelpack/core",
         }
 
@@ -557,9 +557,9 @@ class TestHops:
         body = {"inputs": [[1.0, 2.0]]}
         assert serve(model).score(body).json()["predictions"] == pytest.approx([3.0])
         assert self.rooms(serve, model, body) == {
-            "modelpack_server/endpoints.py",
+            "modelpack_server/endpoints",
             "modelpack_server/codecs",
-            "modelpack_server/invocation.py",
+            "modelpack_server/invocation",
             "modelpack/core",
             "modelpack/model.py",
             "flavor",

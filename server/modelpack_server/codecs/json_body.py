@@ -16,7 +16,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -28,7 +28,7 @@ from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.codecs import Decoded
 
-__all__ = ["MAX_DEPTH", "Number", "decode", "encode", "parse", "wants_whole"]
+__all__ = ["MAX_DEPTH", "Number", "decode", "encode", "encode_parts", "parse", "wants_whole"]
 
 # Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
 MAX_DEPTH = 64
@@ -58,7 +58,19 @@ def decode(body: bytes, signature: Signature) -> Decoded:
 
 def encode(frame: Frame) -> bytes:
     """Return the reply MLflow's clients expect: ``{"predictions": ...}``, always valid JSON."""
-    answer = {"predictions": render.plain(frame)}
+    return _written(render.plain(frame))
+
+
+def encode_parts(frame: Frame, bounds: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return a reply for each of the ranges of rows, as :func:`encode` would write it."""
+    plain = render.plain(frame)
+    if type(plain) is dict:
+        return [_written({name: rows[start:stop] for name, rows in plain.items()}) for start, stop in bounds]
+    return [_written(plain[start:stop]) for start, stop in bounds]
+
+
+def _written(predictions: Any) -> bytes:
+    answer = {"predictions": predictions}
     try:
         return orjson.dumps(answer)
     except TypeError:

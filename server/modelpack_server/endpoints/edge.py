@@ -1,0 +1,107 @@
+"""The edge of every request: an id, a problem for whatever goes wrong, no new work once told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from modelpack_server import problems
+from modelpack_server.problems import HttpProblem
+
+__all__ = ["Edge", "State", "refuse"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(slots=True)
+class State:
+    """Whether the server takes requests: it stops to when it is told to stop."""
+
+    draining: bool = False
+
+
+class Edge:
+    """The outermost layer: gives every request an id, and refuses new work while the server stops."""
+
+    def __init__(self, app: ASGIApp, state: State, hot: ASGIApp) -> None:
+        self.app = app
+        self.state = state
+        self.hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"].append((b"x-request-id", request_id.encode()))
+                if self.state.draining:
+                    # The last answer on this connection: the client must not send another request down it.
+                    message["headers"] = [h for h in message["headers"] if h[0] != b"connection"]
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            if self.state.draining:
+                raise _stopping()
+            # The one path that must be quick goes past the router.
+            hot = scope["path"] == "/invocations" and scope["method"] == "POST"
+            await (self.hot if hot else self.app)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            # Requests are cancelled only when the server stops and their time is over.
+            if started:
+                raise
+            await problems.respond(_stopping(), request_id)(scope, receive, send_with_id)
+        except Exception as exc:
+            if started:
+                raise
+            await problems.respond(exc, request_id)(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the id the client sent if it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(text):
+                return str(text)
+    return secrets.token_hex(8)
+
+
+def _stopping() -> HttpProblem:
+    return HttpProblem(
+        503,
+        "the server is stopping",
+        code="server-stopping",
+        hint="Send the request again.",
+        headers={"Retry-After": "1"},
+    )
+
+
+async def refuse(request: Request, exc: Exception) -> Response:
+    """Turn what Starlette's router refuses (404, 405) into a problem."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 404:
+        hint = "See /docs; predictions are at POST /invocations."
+        facts = {"code": "not-found", "message": "there is nothing at this path", "hint": hint}
+    else:
+        facts = {"code": "method-not-allowed", "message": "this path does not take this method"}
+    # Starlette lists the methods in the order of a set.
+    headers = {name: ", ".join(sorted(value.split(", "))) for name, value in (exc.headers or {}).items()}
+    return problems.response(exc.status_code, facts, headers=headers)

@@ -1,0 +1,241 @@
+"""``POST /invocations``: from the bytes of a request to the bytes of its reply with as little between as there can be.
+
+A plain ASGI app: no request object, no router, headers looked at once. What the headers of one client say is worked out
+once and remembered, since clients repeat themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from modelpack.errors import InputError
+from modelpack.signature import Signature
+from modelpack_server import problems
+from modelpack_server.codecs import DECODERS
+from modelpack_server.codecs.json_body import parse as parse_json
+from modelpack_server.codecs.negotiation import accepts, content_type
+from modelpack_server.invocation import JSON, Batcher, Request, by_rows, key, rows_of
+from modelpack_server.problems import HttpProblem
+
+__all__ = ["Hot", "Terms"]
+
+# How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the 413
+# instead of a reset connection.
+LINGER_SECONDS = 5.0
+# Bodies up to this size are decoded on the event loop, so that they can be gathered; larger ones in a thread, alone.
+SMALL = 64 * 1024
+# How many different heads of requests are remembered.
+REMEMBERED = 256
+
+_WANTED = frozenset({b"content-type", b"content-encoding", b"accept", b"x-request-timeout"})
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the head of a request says: the formats of body and reply, and the seconds it may take."""
+
+    media: str
+    reply: str
+    timeout: float
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Hot:
+    """The app behind ``/invocations``."""
+
+    def __init__(
+        self, signature: Signature, batcher: Batcher[Request], *, max_body: int, timeout: float, gather: bool
+    ) -> None:
+        self.signature = signature
+        self.batcher = batcher
+        self.max_body = max_body
+        self.timeout = timeout or math.inf
+        self.gather = gather and by_rows(signature)
+        self._changing = any(param.changes_outputs for param in signature.params)
+        self._terms: dict[Any, Terms] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Score the body: MLflow's protocol."""
+        terms, length = self._head(scope["headers"])
+        query = _query_params(scope["query_string"])
+        try:
+            # Before the first look at the body: a client that asked whether to send it must not be told to.
+            if length > self.max_body:
+                raise BodyTooLarge(self.max_body)
+            message = await receive()
+            body = message.get("body", b"")
+            if message.get("more_body", False) or message["type"] != "http.request":
+                body = await self._rest(message, receive)
+            if len(body) > self.max_body:
+                raise BodyTooLarge(self.max_body)
+        except BodyTooLarge as exc:
+            await _linger(exc, scope, receive, send)
+            return
+        reply = await self._reply(Request(terms.media, body, query, terms.reply), terms.timeout, receive)
+        headers = [*terms.headers, (b"content-length", b"%d" % len(reply))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": reply})
+
+    async def _reply(self, request: Request, timeout: float, receive: Receive) -> bytes:
+        """Hand the request over; small ones are decoded here and now, so that they can be gathered."""
+        common, rows, quick = None, 1, False
+        if len(request.body) <= SMALL:
+            decoded = request.decode(self.signature)
+            rows = rows_of(decoded.data)
+            quick = self.batcher.quick(rows)
+            if self.gather and not (self._changing and decoded.params):
+                common = key(decoded, decoded.params)
+        future = self.batcher.put(request, key=common, rows=rows, timeout=timeout)
+        return await (future if quick else _attended(future, receive))
+
+    def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[Terms, int]:
+        """Return what the headers say, and the length of the body that they announce."""
+        length = 0
+        said = []
+        for header in headers:
+            name = header[0]
+            if name == b"content-length":
+                value = header[1]
+                length = int(value) if value.isdigit() and len(value) <= 18 else self.max_body + 1
+            elif name in _WANTED:
+                said.append(header)
+        known = tuple(said)
+        terms = self._terms.get(known)
+        if terms is None:
+            terms = self._read(known)
+            if len(self._terms) < REMEMBERED:
+                self._terms[known] = terms
+        return terms, length
+
+    def _read(self, headers: tuple[tuple[bytes, bytes], ...]) -> Terms:
+        found: dict[str, str] = {}
+        for name, value in headers:
+            text = value.decode("latin-1")
+            # Accept may be sent in parts (RFC 9110, 5.3); of the others the first counts, as everywhere.
+            before = found.get(name.decode())
+            found[name.decode()] = text if before is None else f"{before}, {text}" if name == b"accept" else before
+        media = content_type(found.get("content-type"), DECODERS)
+        _check_encoding(found.get("content-encoding", ""))
+        if not accepts(found.get("accept"), JSON):
+            raise HttpProblem(
+                406,
+                "predictions are written as application/json only",
+                code="not-acceptable",
+                hint=f"Send Accept: {JSON}.",
+            )
+        timeout = min(self.timeout, _seconds(found.get("x-request-timeout")))
+        return Terms(media=media, reply=JSON, timeout=timeout, headers=((b"content-type", JSON.encode()),))
+
+    async def _rest(self, message: Mapping[str, Any], receive: Receive) -> bytes:
+        """Return the whole body, or raise as soon as it is known to be too large."""
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self.max_body:
+                raise BodyTooLarge(self.max_body)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+            message = await receive()
+
+
+async def _attended(reply: asyncio.Future[bytes], receive: Receive) -> bytes:
+    """Return the reply, or drop the request as soon as its client has left."""
+    left = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((reply, left), return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done() and left.result()["type"] == "http.disconnect":
+            raise ClientDisconnect
+        return await reply
+    finally:
+        left.cancel()
+        reply.cancel()
+
+
+class BodyTooLarge(HttpProblem):
+    """The body has, or says it has, more bytes than the server reads."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413,
+            f"the body is larger than {limit} bytes",
+            code="body-too-large",
+            hint="Send fewer rows at a time, or start the server with a larger --max-body.",
+            headers={"Connection": "close"},
+        )
+
+
+async def _linger(problem: HttpProblem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the reply before the body has been read, and throw the rest of the body away for a while.
+
+    A connection that is closed with unread bytes in it is reset, and its client never sees the reply.
+    """
+    reply = problems.respond(problem, scope.get("state", {}).get("request_id", ""))
+    await send({"type": "http.response.start", "status": reply.status_code, "headers": reply.raw_headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _seconds(text: str | None) -> float:
+    if text is None:
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise HttpProblem(
+            400,
+            "X-Request-Timeout is not a number of seconds",
+            code="timeout-invalid",
+            hint="Send seconds, such as 0.5.",
+        )
+    return seconds
+
+
+def _check_encoding(text: str) -> None:
+    if text.strip().lower() not in ("", "identity"):
+        raise HttpProblem(
+            415,
+            "this Content-Encoding is not read",
+            code="content-encoding-unknown",
+            hint="Send the body uncompressed.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _query_params(query: bytes) -> Mapping[str, Any] | None:
+    """Return the params in the query: ``?params={...}``, for formats that have no place for them."""
+    if not query:
+        return None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    if not pairs:
+        return None
+    if [name for name, _ in pairs] != ["params"]:
+        raise InputError(
+            "the query holds something else than one params",
+            code="query-unknown",
+            path="query",
+            hint="Use ?params={...}",
+        )
+    params = parse_json(pairs[0][1].encode())
+    if not isinstance(params, dict):
+        raise InputError("params in the query must be a JSON object", code="params-type", path="params")
+    return params

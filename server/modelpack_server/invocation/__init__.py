@@ -1,0 +1,12 @@
+"""Requests through the model: gathered, coerced, scored, checked and encoded.
+
+``batching`` decides when and together with what a request runs, ``merging`` what may run together, ``work`` runs it.
+"""
+
+from __future__ import annotations
+
+from modelpack_server.invocation.batching import Batcher, Limits
+from modelpack_server.invocation.merging import by_rows, key, rows_of
+from modelpack_server.invocation.work import JSON, Request, Scorer, Work, score
+
+__all__ = ["JSON", "Batcher", "Limits", "Request", "Scorer", "Work", "by_rows", "key", "rows_of", "score"]

@@ -1,0 +1,241 @@
+"""Gathering requests into one call of the model: at once when it is idle, together what came while it was busy.
+
+Nothing is timed and nothing is polled. What arrives in one turn of the event loop is taken together; what arrives
+while predictions run waits for the first of them to end. A prediction that is known to be quick runs on the loop
+itself, without a hop to a thread; how long one takes is measured all the time, so a model that turns slow moves to the
+threads by itself and other clients never wait for it on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+from modelpack_server.problems import HttpProblem
+
+__all__ = ["Batcher", "Costs", "Limits"]
+
+T = TypeVar("T")
+
+# A prediction that is expected to take longer than this runs in a thread.
+INLINE_SECONDS = 0.002
+# How much the newest measurement counts.
+WEIGHT = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What is gathered and what may wait.
+
+    ``batch_rows``: rows of one call of the model at most, unless one request has more. ``queue`` and ``queue_rows``:
+    requests and rows that may wait for the model; what comes then is refused. ``threads``: calls of the model at a
+    time. ``inline``: whether quick calls may run on the event loop.
+    """
+
+    threads: int = 1
+    batch_rows: int = 1024
+    queue: int = 512
+    queue_rows: int = 1_000_000
+    inline: bool = True
+
+
+class Costs:
+    """How long a call of the model takes, by its number of rows: one running mean for each power of two."""
+
+    def __init__(self) -> None:
+        self._means: dict[int, float] = {}
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Take a measurement in."""
+        size = rows.bit_length()
+        mean = self._means.get(size)
+        self._means[size] = seconds if mean is None else mean + WEIGHT * (seconds - mean)
+
+    def expected(self, rows: int) -> float:
+        """Return the seconds a call with so many rows may take; infinity as long as nothing is known."""
+        size = rows.bit_length()
+        known = self._means.get(size)
+        if known is not None:
+            return known
+        smaller = max((other for other in self._means if other < size), default=None)
+        if smaller is not None:
+            return float(self._means[smaller] * 2 ** (size - smaller))
+        return min(self._means.values(), default=math.inf)
+
+
+class _Waiting(Generic[T]):
+    """A request that waits: what is to be scored, and where its reply goes."""
+
+    __slots__ = ("deadline", "future", "item", "key", "rows", "timer")
+
+    def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, future: asyncio.Future[Any]) -> None:
+        self.item = item
+        self.key = key
+        self.rows = rows
+        self.deadline = deadline
+        self.future = future
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Batcher(Generic[T]):
+    """Runs ``work`` on requests: a list of those that belong together in, a reply or an exception for each out.
+
+    ``work`` may be called in several threads at a time and must not raise.
+    """
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[Any]], limits: Limits) -> None:
+        self._work = work
+        self._limits = limits
+        self._executor = ThreadPoolExecutor(max_workers=limits.threads, thread_name_prefix="invocation")
+        self._queue: deque[_Waiting[T]] = deque()
+        self._rows = 0
+        self._busy = 0
+        self._members = 0
+        self._scheduled = False
+        self.costs = Costs()
+
+    @property
+    def running(self) -> int:
+        """How many requests are being worked on or wait."""
+        return self._members + len(self._queue)
+
+    def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
+        """Return the future of the reply; requests with equal keys may be worked on together, None keeps one alone.
+
+        Raises:
+            HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
+        """
+        if self._queue and (len(self._queue) >= self._limits.queue or self._rows + rows > self._limits.queue_rows):
+            raise _overloaded()
+        loop = asyncio.get_running_loop()
+        one = _Waiting(item, key, rows, loop.time() + timeout, loop.create_future())
+        self._queue.append(one)
+        self._rows += rows
+        if not self.quick(rows):
+            one.timer = loop.call_at(one.deadline, _expire, one)
+        if not self._scheduled and self._busy < self._limits.threads:
+            self._scheduled = True
+            # Not now: what else has arrived in this turn of the loop is put before its end.
+            loop.call_soon(self._dispatch, loop)
+        return one.future
+
+    def close(self) -> None:
+        """Take no more work; what runs goes on."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def quick(self, rows: int) -> bool:
+        """Say whether a call with so many rows would run now, on the event loop."""
+        return self._limits.inline and not self._busy and self.costs.expected(rows) < INLINE_SECONDS
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        while self._queue and self._busy < self._limits.threads:
+            batch = self._take(loop.time())
+            if not batch:
+                continue
+            items, rows = [one.item for one in batch], sum(one.rows for one in batch)
+            self._members += len(batch)
+            if self.quick(rows):
+                self._reply(batch, self._timed(items, rows))
+                if self._queue:
+                    # Sockets are looked at between any two calls of the model.
+                    self._scheduled = True
+                    loop.call_soon(self._dispatch, loop)
+                return
+            self._busy += 1
+            future = self._executor.submit(self._timed, items, rows)
+            future.add_done_callback(lambda done, batch=batch: self._ended(loop, batch, done))  # type: ignore[misc]
+
+    def _take(self, now: float) -> list[_Waiting[T]]:
+        """Take the oldest request that is still wanted and what may go with it; the others keep their order."""
+        batch: list[_Waiting[T]] = []
+        others: list[_Waiting[T]] = []
+        key: Hashable | None = None
+        room = self._limits.batch_rows
+        while self._queue:
+            one = self._queue.popleft()
+            self._rows -= one.rows
+            if one.future.done():
+                _disarm(one)
+            elif one.deadline < now:
+                _expire(one)
+            elif not batch:
+                batch.append(one)
+                key, room = one.key, room - one.rows
+                if key is None:
+                    break
+            elif one.key == key and one.rows <= room:
+                batch.append(one)
+                room -= one.rows
+            else:
+                others.append(one)
+            if room <= 0:
+                break
+        for one in reversed(others):
+            self._queue.appendleft(one)
+            self._rows += one.rows
+        return batch
+
+    def _timed(self, items: Sequence[T], rows: int) -> Sequence[Any]:
+        start = perf_counter()
+        replies = self._work(items)
+        self.costs.add(rows, perf_counter() - start)
+        return replies
+
+    def _ended(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[T]], done: Future[Sequence[Any]]) -> None:
+        """Bring the replies of a thread back to the loop, which may be gone when the server was told not to wait."""
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._next, loop, batch, done)
+
+    def _next(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[T]], done: Future[Sequence[Any]]) -> None:
+        self._busy -= 1
+        failed = done.exception()
+        self._reply(batch, done.result() if failed is None else [failed] * len(batch))
+        self._dispatch(loop)
+
+    def _reply(self, batch: list[_Waiting[T]], replies: Sequence[Any]) -> None:
+        self._members -= len(batch)
+        for one, reply in zip(batch, replies, strict=True):
+            if one.timer is not None:
+                one.timer.cancel()
+            if one.future.done():
+                continue
+            if isinstance(reply, BaseException):
+                one.future.set_exception(reply)
+            else:
+                one.future.set_result(reply)
+
+
+def _disarm(one: _Waiting[Any]) -> None:
+    if one.timer is not None:
+        one.timer.cancel()
+
+
+def _expire(one: _Waiting[Any]) -> None:
+    """Tell a client that its time is over; what a thread still makes of its request is thrown away."""
+    _disarm(one)
+    if not one.future.done():
+        one.future.set_exception(
+            HttpProblem(
+                504,
+                "the answer was not ready in time",
+                code="deadline-exceeded",
+                hint="Send fewer rows at a time, give it more time, or start the server with a larger --timeout.",
+            )
+        )
+
+
+def _overloaded() -> HttpProblem:
+    return HttpProblem(
+        429,
+        "more requests are waiting than the server takes",
+        code="overloaded",
+        hint="Send the request again a little later.",
+        headers={"Retry-After": "1"},
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from modelpack import Model
 from modelpack_server import facts
@@ -16,10 +16,24 @@ from modelpack_server.facts import Facts
 from modelpack_server.invocation import Batcher, Limits, Scorer, Work
 from modelpack_server.settings import Settings
 
-__all__ = ["assemble", "build"]
+__all__ = ["App", "assemble", "build"]
 
 
-def build(model: Model, settings: Settings | None = None) -> Starlette:
+class App(Starlette):
+    """A Starlette app whose edge is the outermost layer of all."""
+
+    edge: Edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self.edge(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what the router knows."""
+        await super().__call__(scope, receive, send)
+
+
+def build(model: Model, settings: Settings | None = None) -> App:
     """Return the app that serves a loaded model.
 
     ``app.state.server`` says whether it is draining; ``app.state.invocations`` runs the work.
@@ -27,7 +41,7 @@ def build(model: Model, settings: Settings | None = None) -> Starlette:
     return assemble(model, facts.of(model), settings or Settings())
 
 
-def assemble(model: Scorer, about: Facts, settings: Settings) -> Starlette:
+def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
     """Return the app for anything that scores, and the facts about it."""
     limits = Limits(
         threads=settings.threads,
@@ -41,7 +55,7 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> Starlette:
     )
     endpoints = Endpoints(model.signature, about)
     state = State()
-    app = Starlette(
+    app = App(
         routes=[
             Route("/invocations", hot, methods=["POST"]),
             Route("/ping", endpoints.ping),
@@ -52,11 +66,11 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> Starlette:
             Route("/docs", endpoints.docs),
             Route("/", endpoints.docs),
         ],
-        middleware=[Middleware(Edge, state=state, hot=hot)],
         exception_handlers={HTTPException: refuse},
     )
     # A POST that is redirected loses its body in many clients: /invocations/ is plainly not there.
     app.router.redirect_slashes = False
+    app.edge = Edge(app.routed, state, hot)
     app.state.server = state
     app.state.invocations = batcher
     return app

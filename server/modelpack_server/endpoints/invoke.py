@@ -20,8 +20,7 @@ from starlette.types import Receive, Scope, Send
 from modelpack.errors import InputError
 from modelpack.signature import Signature
 from modelpack_server import problems
-from modelpack_server.codecs import DECODERS
-from modelpack_server.codecs.json_body import parse as parse_json
+from modelpack_server.codecs import DECODERS, json_body
 from modelpack_server.codecs.negotiation import accepts, content_type
 from modelpack_server.invocation import JSON, Batcher, Request, by_rows, key, rows_of
 from modelpack_server.problems import HttpProblem
@@ -36,6 +35,8 @@ SMALL = 64 * 1024
 # How many different heads of requests are remembered.
 REMEMBERED = 256
 
+# What requests with the same columns in the usual order have in common.
+USUAL = "usual"
 _WANTED = frozenset({b"content-type", b"content-encoding", b"accept", b"x-request-timeout"})
 
 
@@ -61,6 +62,7 @@ class Hot:
         self.timeout = timeout or math.inf
         self.gather = gather and by_rows(signature)
         self._changing = any(param.changes_outputs for param in signature.params)
+        self._json = json_body.Reader(signature)
         self._terms: dict[Any, Terms] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,11 +91,14 @@ class Hot:
         """Hand the request over; small ones are decoded here and now, so that they can be gathered."""
         common, rows, quick = None, 1, False
         if len(request.body) <= SMALL:
+            usual = False
+            if request.media == JSON and request.query is None:
+                request.decoded, usual = self._json(request.body)
             decoded = request.decode(self.signature)
             rows = rows_of(decoded.data)
             quick = self.batcher.quick(rows)
             if self.gather and not (self._changing and decoded.params):
-                common = key(decoded, decoded.params)
+                common = USUAL if usual else key(decoded, decoded.params)
         future = self.batcher.put(request, key=common, rows=rows, timeout=timeout)
         return await (future if quick else _attended(future, receive))
 
@@ -235,7 +240,7 @@ def _query_params(query: bytes) -> Mapping[str, Any] | None:
             path="query",
             hint="Use ?params={...}",
         )
-    params = parse_json(pairs[0][1].encode())
+    params = json_body.parse(pairs[0][1].encode())
     if not isinstance(params, dict):
         raise InputError("params in the query must be a JSON object", code="params-type", path="params")
     return params

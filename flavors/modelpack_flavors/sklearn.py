@@ -71,7 +71,7 @@ class SklearnFlavor:
         Raises:
             TrustError: the file needs class ``code``, which is not granted (``code-not-allowed``).
             PackageError: the file is not what its format says (``payload-invalid``).
-            EnvironmentMismatch: it was saved with another version of scikit-learn (``environment-mismatch``).
+            EnvironmentMismatch: it was saved with another release series of scikit-learn (``environment-mismatch``).
         """
         model = loading.read(context)
         method = context.config.get("method")

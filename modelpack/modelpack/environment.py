@@ -21,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 from modelpack.errors import EnvironmentMismatch, SaveError
 from modelpack.manifest import Environment, Platform, Python
 
-__all__ = ["Difference", "capture", "compare", "require"]
+__all__ = ["Difference", "capture", "compare", "require", "same_series"]
 
 # Names as pip takes them: nothing that means something to a shell.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -98,7 +98,7 @@ def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[
         here = installed(name)
         if here == wanted:
             continue
-        serious = canonicalize_name(name) in critical and (here is None or not _same_series(wanted, here))
+        serious = canonicalize_name(name) in critical and (here is None or not same_series(wanted, here))
         found.append(Difference(name=name, wanted=wanted, found=here, severity="error" if serious else "note"))
     return sorted(found, key=lambda difference: difference.severity)
 
@@ -151,7 +151,8 @@ def _public(version: str) -> str:
         return version
 
 
-def _same_series(one: str, other: str) -> bool:
+def same_series(one: str, other: str) -> bool:
+    """Say whether two versions are of one release series: major and minor version equal."""
     try:
         return Version(one).release[:2] == Version(other).release[:2]
     except InvalidVersion:

@@ -25,6 +25,7 @@ __all__ = [
     "Form",
     "LoadContext",
     "PayloadFiles",
+    "Policy",
     "Predictor",
     "SaveContext",
     "Saved",
@@ -38,6 +39,9 @@ BUILTIN = "modelpack_flavors"
 
 # The form in which a predictor takes its data; Frame renders itself into each (modelpack.render).
 Form = Literal["frame", "pandas", "numpy", "arrow", "columns", "records"]
+
+# Whether versions that differ from those a model was saved with keep it from being loaded (modelpack.load).
+Policy = Literal["strict", "ignore"]
 
 
 @runtime_checkable
@@ -96,7 +100,8 @@ class Saved:
     (a float64 array for a float32 model); ``outputs`` likewise, what the answer is. ``needs_code``: whether loading
     needs the files of ``code=``; without it the flavor is recorded as running none of them.
     ``python``: the range of Python versions the payload loads on. ``thresholds``: for a twin, values of columns (or of
-    positions in the one tensor) at which the model's answer may jump; the check looks closely around them.
+    positions in the one tensor) at which the model's answer may jump; the check looks closely around them. ``twins``:
+    names of flavors whose twin is written without being asked for, before this flavor, where it can be and agrees.
     """
 
     format: str
@@ -115,6 +120,7 @@ class Saved:
     needs_code: bool = True
     python: str = ">=3.11"
     thresholds: Mapping[str | int, Sequence[float]] = field(default_factory=dict)
+    twins: Sequence[str] = ()
 
 
 class PayloadFiles(Protocol):
@@ -140,7 +146,8 @@ class LoadContext:
     ``format``, ``entry``, ``config``, ``entrypoint`` as saved. ``code_allowed`` says that a grant for class ``code``
     covers this package's digest; a flavor must still never fall back from a safer parser to a less safe one.
     ``namespace`` imports the package's own modules (``namespace.import_module("churn.features")``) and says which
-    top-level names are its (``namespace.modules``).
+    top-level names are its (``namespace.modules``). ``environment_policy`` is what the caller said of versions that
+    differ: "strict" refuses what the payload itself says was made with another release series.
     """
 
     format: str
@@ -151,6 +158,7 @@ class LoadContext:
     code_allowed: bool
     namespace: Any
     signature: Signature | None
+    environment_policy: Policy = "strict"
 
 
 @runtime_checkable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
 
 from modelpack import coerce, environment
 from modelpack import flavor as flavors
@@ -22,7 +21,7 @@ def load(
     *,
     allow_code: str | None = None,
     flavor: str | None = None,
-    environment_policy: Literal["strict", "ignore"] = "strict",
+    environment_policy: flavors.Policy = "strict",
     store: Store | None = None,
 ) -> Model:
     """Load the model of a package.
@@ -47,7 +46,7 @@ def load(
         plan = opened.plan(allow_code=allow_code, store=store)
         candidate = _choose(opened, plan, flavor, unfit)
         # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
-        return _build(opened, candidate, granted=plan.granted)
+        return _build(opened, candidate, granted=plan.granted, policy=environment_policy)
 
 
 def _unfit(package: Package, name: str | None) -> Mapping[int, str]:
@@ -100,7 +99,7 @@ def _untrusted(package: Package, candidate: Candidate) -> TrustError:
     )
 
 
-def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
+def _build(package: Package, candidate: Candidate, *, granted: bool, policy: flavors.Policy) -> Model:
     chosen = flavors.get(candidate.name)
     entry = package.manifest.flavors[candidate.index]
     if int(entry.version) > int(chosen.version):
@@ -127,6 +126,7 @@ def _build(package: Package, candidate: Candidate, *, granted: bool) -> Model:
         code_allowed=granted,
         namespace=package.namespace(entry),
         signature=package.manifest.signature,
+        environment_policy=policy,
     )
     coerce.check_defaults(package.manifest.signature)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import zipfile
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sklearn
 from sklearn.base import clone
 from sklearn.cluster import BisectingKMeans, KMeans
 from sklearn.decomposition import NMF
@@ -38,6 +40,7 @@ import modelpack
 from modelpack.audits import skops_types
 from modelpack.errors import EnvironmentMismatch, PackageError, SaveError, TrustError
 from modelpack.flavor import LoadContext, SaveContext
+from modelpack.manifest import Manifest
 from modelpack_flavors._sklearn import invariants, loading
 from modelpack_flavors._sklearn.canonical import archive
 from modelpack_flavors._sklearn.describing import Description
@@ -672,6 +675,38 @@ def test_another_version_of_scikit_learn_is_said_plainly() -> None:
         read(edited(archived(LogisticRegression().fit(X, Y)), edit))
     assert info.value.code == "environment-mismatch"
     assert "1.0.2" in info.value.hint
+
+
+def test_a_patch_of_scikit_learn_is_no_other_version() -> None:
+    def edit(schema: dict[str, Any], members: dict[str, bytes]) -> None:
+        major, minor = sklearn.__version__.split(".")[:2]
+        attributes(schema)["_sklearn_version"]["content"] = f'"{major}.{minor}.99"'
+
+    model = LogisticRegression().fit(X, Y)
+    np.testing.assert_array_equal(read(edited(archived(model), edit)).predict(X), model.predict(X))
+
+
+def test_another_version_is_taken_by_those_who_ask_for_it(tmp_path: Path) -> None:
+    """Whatever says so: the manifest, which is compared first, or the payload."""
+
+    def edit(schema: dict[str, Any], members: dict[str, bytes]) -> None:
+        attributes(schema)["_sklearn_version"]["content"] = '"1.0.2"'
+
+    model = LogisticRegression().fit(X, Y)
+    package = modelpack.save(model, tmp_path / "package", flavor="sklearn", example=X)
+    payload = edited((package.path / "payloads/native/model.skops").read_bytes(), edit)
+    changed = package.manifest.model_dump(mode="json")
+    for file in changed["files"]:
+        if file["path"] == "payloads/native/model.skops":
+            file["size"], file["digest"] = len(payload), f"sha256:{hashlib.sha256(payload).hexdigest()}"
+    lines = "".join(f"{file['digest'][7:]}  {file['path']}\n" for file in changed["files"])
+    changed["content_digest"] = f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    (package.path / "payloads/native/model.skops").write_bytes(payload)
+    (package.path / "modelpack.json").write_bytes(Manifest.model_validate(changed).to_bytes())
+    with pytest.raises(EnvironmentMismatch, match=r"saved with scikit-learn 1\.0\.2"):
+        modelpack.load(package.path)
+    loaded = modelpack.load(package.path, environment_policy="ignore")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
 def test_every_native_type_of_the_list_has_a_check() -> None:

@@ -6,11 +6,12 @@ import importlib
 import io
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from modelpack.audits import skops as audits
 from modelpack.audits.skops_archive import malformed
+from modelpack.environment import same_series
 from modelpack.errors import EnvironmentMismatch, ModelpackError, PackageError, TrustError
 from modelpack.flavor import LoadContext
 from modelpack_flavors._sklearn import invariants
@@ -52,27 +53,35 @@ def _built(walk: audits.Walk, context: LoadContext) -> Any:
     """Build the model out of what was audited, and of nothing else."""
     from sklearn.exceptions import InconsistentVersionWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("ignore")  # what classes say of their own future
-        warnings.simplefilter("error", InconsistentVersionWarning)
+        warnings.simplefilter("always", InconsistentVersionWarning)
         try:
-            return Builder(walk, _finder(walk, context)).root()
-        except InconsistentVersionWarning as warning:
-            raise EnvironmentMismatch(
-                f"the model was saved with scikit-learn {warning.original_sklearn_version}; "
-                f"installed is {warning.current_sklearn_version}",
-                code="environment-mismatch",
-                path=context.entry or "",
-                hint=f"Install scikit-learn=={warning.original_sklearn_version}.",
-            ) from None
+            model = Builder(walk, _finder(walk, context)).root()
         except ModelpackError:
             raise
         except Exception as exc:  # classes raise whatever they like on a state that is not theirs
+            _check_versions(seen, context)
             raise PackageError(
                 f"the model cannot be built: {type(exc).__name__}: {exc}",
                 code="payload-invalid",
                 path=context.entry or "",
             ) from exc
+    _check_versions(seen, context)
+    return model
+
+
+def _check_versions(seen: Iterable[warnings.WarningMessage], context: LoadContext) -> None:
+    """Refuse a model of another release series, whatever the manifest says; the user may want it all the same."""
+    for warning in (one.message for one in seen):
+        saved, here = str(vars(warning)["original_sklearn_version"]), str(vars(warning)["current_sklearn_version"])
+        if context.environment_policy == "strict" and not same_series(saved, here):
+            raise EnvironmentMismatch(
+                f"the model was saved with scikit-learn {saved}; installed is {here}",
+                code="environment-mismatch",
+                path=context.entry or "",
+                hint=f"Install scikit-learn=={saved}.",
+            )
 
 
 def _finder(walk: audits.Walk, context: LoadContext) -> Callable[[str, str], Any] | None:

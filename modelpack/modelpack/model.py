@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from modelpack import coerce, render
@@ -92,8 +93,12 @@ class Model:
         data = render.to(frame, self._predictor.form)
         try:
             return self._predictor.predict(data, params)
-        except ModelpackError:
-            raise
+        except ModelpackError as exc:
+            # What the flavor refuses is told as it is; what the model's own code raises is the model's failure,
+            # also if that code uses modelpack.
+            if _passed_through(exc, {"modelpack", "modelpack_flavors", _top(type(self._predictor).__module__)}):
+                raise
+            raise _raised(exc) from exc
         # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice.
         except (Exception, SystemExit) as exc:
             raise _raised(exc) from exc
@@ -110,6 +115,15 @@ class Model:
             if param.changes_outputs and params.get(param.name) != param.default:
                 return None
         return self.signature.outputs
+
+
+def _passed_through(exc: BaseException, tops: Set[str]) -> bool:
+    """Say whether the exception came through modules of these top-level packages only."""
+    return all(_top(frame.f_globals.get("__name__", "")) in tops for frame, _ in traceback.walk_tb(exc.__traceback__))
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _raised(exc: BaseException) -> ModelError:

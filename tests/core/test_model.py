@@ -70,6 +70,43 @@ def test_the_models_own_error_is_the_cause(tmp_path: Path) -> None:
     assert isinstance(info.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize("kind", [InputError, OutputError, UsageError])
+def test_an_error_of_ours_that_the_model_raises_is_the_models(kind: Any, tmp_path: Path) -> None:
+    """Also if it comes from modelpack itself, called by the model: the client's data was right."""
+
+    def raising(df: pd.DataFrame) -> np.ndarray:
+        if df["a"][0] == 1.0:
+            return np.zeros(len(df))
+        raise kind("secret", code="not-whole", path="a")
+
+    def asking(df: pd.DataFrame) -> np.ndarray:
+        if df["a"][0] == 1.0:
+            return np.zeros(len(df))
+        return coerce.params({"unheard-of": 1}, modelpack.Signature())["x"]  # type: ignore[no-any-return]
+
+    for number, function in enumerate((raising, asking)):
+        model = load(function, tmp_path / str(number))
+        with pytest.raises(ModelError, match="the model raised") as info:
+            model.predict({"a": [2.0], "b": [1]})
+        assert info.value.code == "model-raised"
+        assert "secret" not in str(info.value)
+        assert isinstance(info.value.__cause__, kind if function is raising else InputError)
+
+
+def test_what_the_flavor_refuses_is_the_clients(tmp_path: Path) -> None:
+    model = load(add, tmp_path / "m")
+
+    class Strict:
+        form = "pandas"
+
+        def predict(self, data: Any, params: Any) -> Any:
+            raise InputError("not for me", code="type-mismatch", path="a")
+
+    model._predictor = Strict()  # type: ignore[assignment]
+    with pytest.raises(InputError, match="not for me"):
+        model.predict(FRAME)
+
+
 def test_an_answer_outside_the_signature_is_an_error(tmp_path: Path) -> None:
     def unsteady(df: pd.DataFrame) -> Any:
         return ["text"] * len(df) if df["a"].iloc[0] == 9.0 else df["a"].to_numpy()

@@ -7,116 +7,15 @@ can be seen how the vectors were made, and to add new ones. It uses nothing of m
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
-import zipfile
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
-VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
+from make_hostile import hostile_payloads
+from vector_writing import VECTORS, accept, archive, dump, entries, manifest, reject, sha256, skops
+
 LIMIT = 16 * 1024 * 1024
-
-
-def sha256(raw: bytes) -> str:
-    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
-
-
-def entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
-    roles = {"payloads": "payload", "code": "code", "examples": "example", "environment": "environment"}
-    return [
-        {"path": path, "size": len(raw), "digest": sha256(raw), "role": roles.get(path.split("/")[0], "other")}
-        for path, raw in sorted(files.items(), key=lambda item: item[0].encode("utf-8", "surrogatepass"))
-    ]
-
-
-def content_digest(listed: list[dict[str, Any]]) -> str:
-    lines = sorted((e["path"].encode("utf-8", "surrogatepass"), e["digest"][7:].encode()) for e in listed)
-    return sha256(b"".join(digest + b"  " + path + b"\n" for path, digest in lines))
-
-
-def manifest(files: dict[str, bytes] | None = None, /, **fields: Any) -> dict[str, Any]:
-    """A good manifest over ``files``; ``fields`` replace its properties, None removes one."""
-    listed = fields.get("files") or entries(files or {})
-    out: dict[str, Any] = {
-        "modelpack": "1.0",
-        "name": "vector",
-        "version": "1",
-        "flavors": [{"name": "python"}],
-        "files": listed,
-    }
-    try:
-        out["content_digest"] = content_digest(listed)
-    except (KeyError, TypeError):
-        out["content_digest"] = sha256(b"")
-    for key, value in fields.items():
-        if value is None:
-            del out[key]
-        else:
-            out[key] = value
-    order = ["modelpack", "requires", "name", "version", "created", "producer", "description", "license", "authors"]
-    order += ["task", "tags", "signature", "payloads", "flavors", "examples", "environment", "hardware"]
-    order += ["provenance", "metrics", "extensions", "files", "content_digest"]
-    return dict(sorted(out.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
-
-
-def dump(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
-
-
-def write(kind: str, case: dict[str, Any], raw: bytes | None, files: dict[str, bytes]) -> None:
-    folder = VECTORS / kind / case["id"]
-    if folder.exists():
-        return
-    for path, content in files.items():
-        place = folder / "pkg" / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-    folder.mkdir(parents=True, exist_ok=True)
-    if raw is not None:
-        (folder / "pkg").mkdir(exist_ok=True)
-        (folder / "pkg" / "modelpack.json").write_bytes(raw)
-    (folder / "case.json").write_bytes(dump(case))
-
-
-def accept(
-    id_: str,
-    spec: str,
-    description: str,
-    value: dict[str, Any] | bytes,
-    files: dict[str, bytes] | None = None,
-    *,
-    build: list[dict[str, Any]] | None = None,
-    schema: str = "accept",
-    digest: str | None = None,
-) -> None:
-    raw = value if isinstance(value, bytes) else dump(value)
-    case: dict[str, Any] = {"id": id_, "spec": spec, "description": description, "expect": "accept"}
-    case |= {"schema": schema, "digest": digest or sha256(raw)}
-    if build:
-        case["build"] = build
-    write("valid", case, None if digest else raw, files or {})
-
-
-def reject(
-    id_: str,
-    spec: str,
-    description: str,
-    value: dict[str, Any] | bytes | None,
-    where: tuple[str, str, str],
-    files: dict[str, bytes] | None = None,
-    *,
-    build: list[dict[str, Any]] | None = None,
-    schema: str = "reject",
-) -> None:
-    raw = value if value is None or isinstance(value, bytes) else dump(value)
-    stage, code, path = where
-    case: dict[str, Any] = {"id": id_, "spec": spec, "description": description, "expect": "reject"}
-    case |= {"stage": stage, "code": code, "path": path, "schema": schema}
-    if build:
-        case["build"] = build
-    write("invalid", case, raw, files or {})
 
 
 # --- valid ------------------------------------------------------------------------------------------------------
@@ -1488,18 +1387,6 @@ def invalid_files() -> None:
     broken("socket", kinds, "A socket.", kind, "c", files, build=[{"socket": "c"}])
 
 
-def skops(*members: tuple[str, bytes], **root: Any) -> bytes:
-    """A zip as skops writes it: ``schema.json`` and members, always the same bytes."""
-    schema = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": []}
-    schema |= {"protocol": 2, "_skops_version": "0.16.0"} | root
-    schema = {key: value for key, value in schema.items() if value is not ...}
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, raw in [("schema.json", dump(schema)), *members]:
-            archive.writestr(zipfile.ZipInfo(name), raw)
-    return out.getvalue()
-
-
 def invalid_loads() -> None:
     order, trust, choice = "09-trust.md#order-of-loading", "09-trust.md#trust-classes", "08-flavors.md#choice"
     payload = "payloads/native/model.bin"
@@ -1650,14 +1537,14 @@ def invalid_loads() -> None:
         nothing,
     )
     broken("skops-truncated", audits, "Half an archive.", invalid, home, skops()[:-30])
-    broken("skops-not-json", audits, "A schema that is not JSON.", invalid, home, _zip(("schema.json", b"{]")))
+    broken("skops-not-json", audits, "A schema that is not JSON.", invalid, home, archive(("schema.json", b"{]")))
     broken(
         "skops-duplicate-key",
         audits,
         "A schema with a key twice.",
         invalid,
         home,
-        _zip(("schema.json", b'{"protocol": 2, "protocol": 2}')),
+        archive(("schema.json", b'{"protocol": 2, "protocol": 2}')),
     )
     broken(
         "skops-member-unused",
@@ -1798,14 +1685,6 @@ def invalid_newer() -> None:
     broken("newer-minor-missing", "What is REQUIRED stays so.", "name", "field-missing", name=None, a_later_one=1)
 
 
-def _zip(*members: tuple[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, raw in members:
-            archive.writestr(zipfile.ZipInfo(name), raw)
-    return out.getvalue()
-
-
 def freeze() -> None:
     """List what is there, for the suite to see that it stays."""
     files = sorted(
@@ -1832,6 +1711,7 @@ def main() -> None:
     invalid_loads()
     invalid_defaults()
     invalid_newer()
+    hostile_payloads()
     freeze()
 
 

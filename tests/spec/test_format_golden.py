@@ -231,7 +231,8 @@ def test_a_package_that_is_refused_when_it_is_loaded_imports_no_flavor() -> None
             case = json.loads(path.read_bytes())
             # The other codes are those of a flavor that is installed and allowed.
             gates = ("code-not-allowed", "payload-invalid", "flavor-unavailable", "environment-mismatch")
-            if case["stage"] == "load" and case["code"] in gates:
+            # What is wrong in the state of listed objects is found by the flavor that builds them.
+            if case["stage"] == "load" and case["code"] in gates and not case["id"].startswith("load-state-"):
                 package = modelpack.open(path.parent / "pkg")
                 try:
                     modelpack.load(package)

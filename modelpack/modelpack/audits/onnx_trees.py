@@ -15,6 +15,8 @@ __all__ = ["classifier", "ensemble", "regressor"]
 Array = np.ndarray[Any, Any]
 Shape = tuple[int | str | None, ...] | None
 MAX_DEPTH = 4096
+# Outputs that no leaf writes to; a few are what a model of constant trees has.
+MAX_EMPTY_OUTPUTS = 4096
 _MODES = {b"BRANCH_LEQ", b"BRANCH_LT", b"BRANCH_GTE", b"BRANCH_GT", b"BRANCH_EQ", b"BRANCH_NEQ", b"LEAF"}
 _MEMBER = 6
 
@@ -27,7 +29,15 @@ def classifier(attributes: Mapping[str, Any], shape: Shape, entry: str) -> None:
 
 def regressor(attributes: Mapping[str, Any], shape: Shape, entry: str) -> None:
     """Check a TreeEnsembleRegressor."""
-    _old(attributes, "target", int(attributes.get("n_targets", 1)), shape, entry)
+    _old(attributes, "target", _outputs(attributes, "target_ids", entry), shape, entry)
+
+
+def _outputs(attributes: Mapping[str, Any], ids: str, entry: str) -> int:
+    """Return the number of values for each row; memory is taken for all of them, whether a leaf has one or not."""
+    outputs = int(attributes.get("n_targets", 1))
+    if outputs > max(len(_array(attributes, ids, entry)), MAX_EMPTY_OUTPUTS):
+        malformed("a tree has more outputs than leaves", entry)
+    return outputs
 
 
 def _array(attributes: Mapping[str, Any], name: str, entry: str) -> Array:
@@ -168,7 +178,7 @@ def ensemble(attributes: Mapping[str, Any], shape: Shape, entry: str) -> None:
 
 
 def _targets(attributes: Mapping[str, Any], modes: Array, entry: str) -> None:
-    outputs = int(attributes.get("n_targets", 1))
+    outputs = _outputs(attributes, "leaf_targetids", entry)
     ids = _array(attributes, "leaf_targetids", entry)
     if outputs < 1 or not _within(ids, outputs):
         malformed("a leaf answers for a class or target that is not there", entry)

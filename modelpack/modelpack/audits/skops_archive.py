@@ -178,7 +178,7 @@ def check_npy(head: bytes, size: int, entry: str) -> tuple[int, ...]:
         malformed("an array's header is too long", entry)
     try:
         shape, item = _header(head[start : start + length])
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as exc:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as exc:
         malformed(f"an array's header cannot be used: {exc}", entry)
     if math.prod(shape) * item != size - start - length:
         malformed("an array is not as long as its header says", entry)

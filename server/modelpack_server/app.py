@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from modelpack import Model
 from modelpack_server import facts
 from modelpack_server.endpoints.about import Endpoints
-from modelpack_server.endpoints.edge import Edge, State, refuse
+from modelpack_server.endpoints.edge import App, Edge, State, refuse
 from modelpack_server.endpoints.invoke import Hot
 from modelpack_server.facts import Facts
-from modelpack_server.invocation import Batcher, Limits, Scorer, Work
+from modelpack_server.invocation import Batcher, Limits, Scorer, Work, gathers
 from modelpack_server.settings import Settings
 
 __all__ = ["App", "assemble", "build"]
-
-
-class App(Starlette):
-    """A Starlette app whose edge is the outermost layer of all."""
-
-    edge: Edge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        await self.edge(scope, receive, send)
-
-    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what the router knows."""
-        await super().__call__(scope, receive, send)
 
 
 def build(model: Model, settings: Settings | None = None) -> App:
@@ -50,9 +34,14 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
         inline=about.trust != "code",
     )
     batcher = Batcher(Work(model), limits)
-    hot = Hot(
-        model.signature, batcher, max_body=settings.max_body, timeout=settings.timeout, gather=settings.batch_rows > 1
+    gather = gathers(
+        model,
+        wish=settings.batching,
+        trust=about.trust,
+        tags=about.manifest.get("tags", {}),
+        example=about.example,
     )
+    hot = Hot(model.signature, batcher, max_body=settings.max_body, timeout=settings.timeout, gather=gather)
     endpoints = Endpoints(model.signature, about)
     state = State()
     app = App(

@@ -26,8 +26,8 @@ class Settings:
 
     ``port`` 0 picks a free one. ``max_body`` is in bytes. ``threads`` is how many requests of one worker are worked
     on at the same time. ``grace`` is how many seconds requests in flight get after SIGTERM. ``timeout``: seconds until
-    an answer is given up (0: never). ``batch_rows``: rows that are scored at once at most (1: nothing is gathered).
-    ``queue``: requests that may wait; what comes then is refused.
+    an answer is given up (0: never). ``batching``: whether requests that arrive together are scored together, and
+    ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +37,7 @@ class Settings:
     max_body: int = 100 * MEBIBYTE
     grace: float = 30.0
     timeout: float = 60.0
+    batching: Literal["auto", "on", "off"] = "auto"
     batch_rows: int = 1024
     queue: int = 512
     log_level: LogLevel = "info"

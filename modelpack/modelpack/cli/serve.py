@@ -44,6 +44,22 @@ class Size(click.ParamType[int]):
 @click.option(
     "--grace", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to finish at the end."
 )
+@click.option(
+    "--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds for an answer; 0: any."
+)
+@click.option(
+    "--batching",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "on", "off"]),
+    help="Score requests together that arrive together; auto: if that changes no answer.",
+)
+@click.option(
+    "--batch-rows", default=1024, show_default=True, type=click.IntRange(1), help="Rows scored together at most."
+)
+@click.option(
+    "--queue", default=512, show_default=True, type=click.IntRange(1), help="Requests that may wait for the model."
+)
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
 @click.option(

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from random import getrandbits
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modelpack_server import problems
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["Edge", "State", "refuse"]
+__all__ = ["App", "Edge", "State", "refuse"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -92,6 +93,20 @@ def _stopping() -> HttpProblem:
         hint="Send the request again.",
         headers={"Retry-After": "1"},
     )
+
+
+class App(Starlette):
+    """A Starlette app whose edge is the outermost layer of all."""
+
+    edge: Edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self.edge(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what the router knows."""
+        await super().__call__(scope, receive, send)
 
 
 async def refuse(request: Request, exc: Exception) -> Response:

@@ -22,7 +22,7 @@ from modelpack.signature import Signature
 from modelpack_server import problems
 from modelpack_server.codecs import DECODERS, json_body
 from modelpack_server.codecs.negotiation import accepts, content_type
-from modelpack_server.invocation import JSON, Batcher, Request, by_rows, key, rows_of
+from modelpack_server.invocation import JSON, Batcher, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
 
 __all__ = ["Hot", "Terms"]
@@ -60,7 +60,7 @@ class Hot:
         self.batcher = batcher
         self.max_body = max_body
         self.timeout = timeout or math.inf
-        self.gather = gather and by_rows(signature)
+        self.gather = gather
         self._changing = any(param.changes_outputs for param in signature.params)
         self._json = json_body.Reader(signature)
         self._terms: dict[Any, Terms] = {}

@@ -1,12 +1,14 @@
 """Requests through the model: gathered, coerced, scored, checked and encoded.
 
-``batching`` decides when and together with what a request runs, ``merging`` what may run together, ``work`` runs it.
+``batching`` decides when and together with what a request runs, ``merging`` what may run together, ``rowwise`` for
+which models, ``work`` runs it.
 """
 
 from __future__ import annotations
 
 from modelpack_server.invocation.batching import Batcher, Limits
-from modelpack_server.invocation.merging import by_rows, key, rows_of
+from modelpack_server.invocation.merging import key, rows_of
+from modelpack_server.invocation.rowwise import gathers
 from modelpack_server.invocation.work import JSON, Request, Scorer, Work, score
 
-__all__ = ["JSON", "Batcher", "Limits", "Request", "Scorer", "Work", "by_rows", "key", "rows_of", "score"]
+__all__ = ["JSON", "Batcher", "Limits", "Request", "Scorer", "Work", "gathers", "key", "rows_of", "score"]

@@ -24,7 +24,7 @@ __all__ = ["Batcher", "Costs", "Limits"]
 T = TypeVar("T")
 
 # A prediction that is expected to take longer than this runs in a thread.
-INLINE_SECONDS = 0.002
+INLINE_SECONDS = 0.005
 # How much the newest measurement counts.
 WEIGHT = 0.3
 

@@ -1,0 +1,324 @@
+"""When requests run, and with which others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from modelpack_server.invocation import Batcher, Limits
+from modelpack_server.invocation.batching import Costs
+from modelpack_server.problems import HttpProblem
+
+NEVER = float("inf")
+
+
+class Recorder:
+    """Work that notes which batches it was given, and on which thread; it waits while ``gate`` is closed."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.threads: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Semaphore(0)
+
+    def __call__(self, items: Sequence[Any]) -> list[Any]:
+        self.batches.append(list(items))
+        self.threads.append(threading.current_thread().name)
+        self.started.release()
+        assert self.gate.wait(20)
+        return [item if isinstance(item, Exception) else f"<{item}>" for item in items]
+
+
+@contextmanager
+def batching(work: Any, **limits: Any) -> Iterator[Batcher[Any]]:
+    batcher = Batcher(work, Limits(**limits))
+    try:
+        yield batcher
+    finally:
+        batcher.close()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+async def started(work: Recorder) -> None:
+    """Wait until the work has begun on one more batch."""
+    while not work.started.acquire(blocking=False):
+        await asyncio.sleep(0.001)
+
+
+def known_to_be_quick(batcher: Batcher[Any]) -> None:
+    for rows in (1, 2, 4, 8):
+        batcher.costs.add(rows, 0.0)
+
+
+def test_what_arrives_in_one_turn_of_the_loop_is_taken_together_and_in_order() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work) as batcher:
+            known_to_be_quick(batcher)
+            futures = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(5)]
+            assert await asyncio.gather(*futures) == [f"<{i}>" for i in range(5)]
+
+    run(test)
+    assert work.batches == [[0, 1, 2, 3, 4]]
+
+
+def test_what_is_known_to_be_quick_runs_on_the_loop_and_what_is_not_in_a_thread() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work) as batcher:
+            await batcher.put("unknown", key="k", rows=1, timeout=NEVER)
+            batcher.costs.add(1, 0.0)
+            assert batcher.quick(1)
+            await batcher.put("quick", key="k", rows=1, timeout=NEVER)
+            for _ in range(30):
+                batcher.costs.add(1, 1.0)
+            assert not batcher.quick(1)
+            await batcher.put("slow", key="k", rows=1, timeout=NEVER)
+
+    run(test)
+    assert [name.startswith("invocation") for name in work.threads] == [True, False, True]
+
+
+def test_nothing_runs_on_the_loop_where_that_is_not_allowed() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, inline=False) as batcher:
+            known_to_be_quick(batcher)
+            await batcher.put("code", key="k", rows=1, timeout=NEVER)
+
+    run(test)
+    assert work.threads[0].startswith("invocation")
+
+
+def test_what_arrives_during_a_prediction_waits_for_its_end_and_goes_together() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            first = batcher.put("first", key="k", rows=1, timeout=NEVER)
+            await started(work)
+            others = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(4)]
+            await asyncio.sleep(0)
+            assert batcher.running == 5
+            work.gate.set()
+            assert await asyncio.gather(first, *others) == ["<first>", "<0>", "<1>", "<2>", "<3>"]
+            assert batcher.running == 0
+
+    run(test)
+    assert work.batches == [["first"], [0, 1, 2, 3]]
+
+
+def test_only_equal_keys_go_together_and_none_goes_with_nobody() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            known_to_be_quick(batcher)
+            puts = [("a1", "a"), ("b1", "b"), ("a2", "a"), ("n1", None), ("n2", None), ("b2", "b")]
+            futures = [batcher.put(item, key=key, rows=1, timeout=NEVER) for item, key in puts]
+            assert await asyncio.gather(*futures) == [f"<{item}>" for item, _ in puts]
+
+    run(test)
+    assert work.batches == [["a1", "a2"], ["b1", "b2"], ["n1"], ["n2"]]
+
+
+def test_a_batch_has_at_most_so_many_rows_unless_one_request_has_more() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, batch_rows=10) as batcher:
+            known_to_be_quick(batcher)
+            sizes = [4, 4, 4, 25, 1]
+            futures = [batcher.put(i, key="k", rows=rows, timeout=NEVER) for i, rows in enumerate(sizes)]
+            await asyncio.gather(*futures)
+
+    run(test)
+    assert work.batches == [[0, 1, 4], [2], [3]]
+
+
+def test_a_failing_member_fails_alone() -> None:
+    work = Recorder()
+    failure = ValueError("poison")
+
+    async def test() -> None:
+        with batching(work) as batcher:
+            futures = [batcher.put(item, key="k", rows=1, timeout=NEVER) for item in ("a", failure, "b")]
+            assert await asyncio.gather(*futures, return_exceptions=True) == ["<a>", failure, "<b>"]
+
+    run(test)
+
+
+def test_work_that_breaks_its_promise_fails_its_batch_and_no_other() -> None:
+    def work(items: Sequence[Any]) -> list[Any]:
+        if "broken" in items:
+            raise RuntimeError
+        return list(items)
+
+    async def test() -> None:
+        with batching(work) as batcher:
+            with pytest.raises(RuntimeError):
+                await batcher.put("broken", key=None, rows=1, timeout=NEVER)
+            assert await batcher.put("whole", key=None, rows=1, timeout=NEVER) == "whole"
+
+    run(test)
+
+
+def test_a_cancelled_member_loses_its_own_place_only() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            running = batcher.put("running", key="k", rows=1, timeout=NEVER)
+            await started(work)
+            waiting = [batcher.put(i, key="k", rows=1, timeout=60) for i in range(4)]
+            waiting[1].cancel()
+            running.cancel()
+            work.gate.set()
+            replies = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [replies[i] for i in (0, 2, 3)] == ["<0>", "<2>", "<3>"]
+            assert isinstance(replies[1], asyncio.CancelledError)
+            assert batcher.running == 0
+
+    run(test)
+    assert work.batches == [["running"], [0, 2, 3]]
+
+
+@pytest.mark.parametrize("limits", [{"queue": 2}, {"queue_rows": 20}])
+def test_what_is_too_much_is_refused_at_once(limits: dict[str, int]) -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, **limits) as batcher:
+            work.gate.clear()
+            running = batcher.put("running", key="k", rows=10, timeout=NEVER)
+            await started(work)
+            waiting = [batcher.put(i, key="k", rows=10, timeout=NEVER) for i in range(2)]
+            with pytest.raises(HttpProblem) as caught:
+                batcher.put("refused", key="k", rows=10, timeout=NEVER)
+            assert (caught.value.status, caught.value.code) == (429, "overloaded")
+            assert caught.value.headers == {"Retry-After": "1"}
+            work.gate.set()
+            assert await asyncio.gather(running, *waiting) == ["<running>", "<0>", "<1>"]
+            assert await batcher.put("later", key="k", rows=10, timeout=NEVER) == "<later>"
+
+    run(test)
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, queue_rows=5) as batcher:
+            assert await batcher.put("large", key="k", rows=1000, timeout=NEVER) == "<large>"
+
+    run(test)
+
+
+def test_a_deadline_that_passes_while_waiting_is_told_and_the_work_is_not_done() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            running = batcher.put("running", key="k", rows=1, timeout=NEVER)
+            await started(work)
+            late = batcher.put("late", key="k", rows=1, timeout=0.01)
+            patient = batcher.put("patient", key="k", rows=1, timeout=NEVER)
+            with pytest.raises(HttpProblem) as caught:
+                await late
+            assert (caught.value.status, caught.value.code) == (504, "deadline-exceeded")
+            work.gate.set()
+            assert await asyncio.gather(running, patient) == ["<running>", "<patient>"]
+
+    run(test)
+    assert work.batches == [["running"], ["patient"]]
+
+
+def test_a_deadline_that_passes_during_the_prediction_is_told_too() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            future = batcher.put("slow", key="k", rows=1, timeout=0.01)
+            with pytest.raises(HttpProblem) as caught:
+                await future
+            assert caught.value.status == 504
+            assert batcher.running == 1
+            work.gate.set()
+
+    run(test)
+
+
+def test_a_deadline_that_has_passed_before_the_work_begins_stops_it() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work) as batcher:
+            known_to_be_quick(batcher)
+            with pytest.raises(HttpProblem) as caught:
+                await batcher.put("late", key="k", rows=1, timeout=-1)
+            assert caught.value.status == 504
+
+    run(test)
+    assert work.batches == []
+
+
+def test_so_many_predictions_at_a_time_as_there_are_threads() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=2) as batcher:
+            work.gate.clear()
+            futures = [batcher.put("one", key="k", rows=1, timeout=NEVER)]
+            await started(work)
+            futures.append(batcher.put("two", key="k", rows=1, timeout=NEVER))
+            await started(work)
+            futures += [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(3)]
+            await asyncio.sleep(0.01)
+            assert work.batches == [["one"], ["two"]]
+            work.gate.set()
+            await asyncio.gather(*futures)
+
+    run(test)
+    assert work.batches == [["one"], ["two"], [0, 1, 2]]
+
+
+def test_a_loop_that_is_gone_gets_nothing() -> None:
+    work = Recorder()
+    work.gate.clear()
+    with batching(work) as batcher:
+
+        async def leave() -> None:
+            batcher.put("left", key="k", rows=1, timeout=NEVER)
+            await started(work)
+
+        asyncio.run(leave())
+        work.gate.set()
+    assert work.batches == [["left"]]
+
+
+def test_costs_are_running_means_by_powers_of_two() -> None:
+    costs = Costs()
+    assert costs.expected(1) == NEVER
+    costs.add(8, 0.010)
+    assert costs.expected(8) == costs.expected(15) == 0.010
+    assert costs.expected(1) == 0.010  # fewer rows than ever measured: no more than the least
+    assert costs.expected(16) == 0.020
+    assert costs.expected(100) == 0.080
+    costs.add(8, 0.020)
+    assert costs.expected(8) == pytest.approx(0.013)

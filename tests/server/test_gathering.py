@@ -15,7 +15,6 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import FACTS, ROW
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
@@ -25,7 +24,7 @@ from modelpack_server.facts import Facts
 from modelpack_server.settings import Settings
 
 NUMBER = Table(columns=(Column(name="x", type="float64"),))
-DATA = replace(FACTS, trust="data", example=None)
+DATA = Facts(name="m", version="1", digest="sha256:" + "ab" * 32, flavor="onnx", trust="data", manifest={})
 
 
 def body(*values: Any) -> dict[str, Any]:
@@ -149,8 +148,8 @@ def test_rounding_of_kernels_is_no_dependence(model: Any, shift: float) -> None:
     run(rounding, test, facts=replace(DATA, example={"inputs": {"x": [1.0, 5.0]}}), threads=1)
 
 
-def test_an_example_of_every_type_is_compared_exactly(typed: Any) -> None:
-    row = {**ROW, "int64": 7}
+def test_an_example_of_every_type_is_compared_exactly(typed: Any, row: dict[str, Any]) -> None:
+    row["int64"] = 7
     other = {**row, "int32": 5, "maybe": "y", "text": "z"}
     facts = replace(DATA, example={"dataframe_records": [row, other]})
 

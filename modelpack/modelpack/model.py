@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelpack import coerce, render
 from modelpack.errors import ModelError, ModelpackError, UsageError
-from modelpack.flavor import Predictor, StreamingPredictor
+from modelpack.flavor import BUILTIN, Predictor, StreamingPredictor
 from modelpack.frame import Frame
 from modelpack.manifest import Manifest
 from modelpack.signature import IO, Signature
@@ -96,7 +96,7 @@ class Model:
         except ModelpackError as exc:
             # What the flavor refuses is told as it is; what the model's own code raises is the model's failure,
             # also if that code uses modelpack.
-            if _passed_through(exc, {"modelpack", "modelpack_flavors", _top(type(self._predictor).__module__)}):
+            if _passed_through(exc, {"modelpack", BUILTIN, _top(type(self._predictor).__module__)}):
                 raise
             raise _raised(exc) from exc
         # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice.

@@ -26,6 +26,7 @@ ARGUMENTS = {
     "test": [],
     "serve": ["--port", "0"],
     "predict": ["-i", "rows.jsonl", "-o", "out.jsonl"],
+    "optimize": ["-o", "optimized"],
 }
 # Names of modules that were imported, and of globals that a pickle asked for, since the last look.
 noted: set[str] = set()
@@ -54,12 +55,15 @@ def functions() -> list[str]:
     return found
 
 
-def commands() -> list[str]:
-    """Return the commands that a grant can be given to."""
+def commands() -> dict[str, list[str]]:
+    """Return the commands that a grant can be given to, and their options."""
     context = cli.main.make_context("modelpack", [], resilient_parsing=True)
-    names = cli.main.list_commands(context)  # type: ignore[attr-defined]
-    found = {name: cli.main.get_command(context, name) for name in names}  # type: ignore[attr-defined]
-    return [name for name, one in found.items() if any("--allow-code" in param.opts for param in one.params)]
+    found = {}
+    for name in cli.main.list_commands(context):  # type: ignore[attr-defined]
+        command = cli.main.get_command(context, name)  # type: ignore[attr-defined]
+        options = [option for param in command.params for option in param.opts]
+        found |= {name: options} if "--allow-code" in options else {}
+    return found
 
 
 def doors(package: Path) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -68,22 +72,13 @@ def doors(package: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     opened = modelpack.open(package)
     yield "load", lambda: code_of(lambda: modelpack.load(package))
     yield "load of an opened package", lambda: code_of(lambda: modelpack.load(opened))
-    for policy in ("strict", "ignore"):
-        yield (
-            f"load, {policy}",
-            lambda policy=policy: code_of(  # type: ignore[misc]
-                lambda: modelpack.load(package, flavor=flavor, environment_policy=policy)
-            ),
-        )
-    for name in commands():
-        more = ARGUMENTS[name]
+    yield (
+        "load as it says, ignoring all else",
+        lambda: code_of(lambda: modelpack.load(package, flavor=flavor, environment_policy="ignore")),
+    )
+    for name, options in commands().items():
+        more = [*ARGUMENTS[name], *(["--flavor", flavor] if "--flavor" in options else [])]
         yield name, lambda name=name, more=more: run([name, str(package), *more])  # type: ignore[misc]
-        yield (
-            f"{name} --flavor",
-            lambda name=name, more=more: run(  # type: ignore[misc]
-                [name, str(package), *more, "--flavor", flavor]
-            ),
-        )
 
 
 def code_of(load: Callable[[], Any]) -> str:
@@ -115,6 +110,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "doors":
-        print(json.dumps({"functions": functions(), "commands": commands()}))
+        print(json.dumps({"functions": functions(), "commands": list(commands()), "known": sorted(ARGUMENTS)}))
     else:
         main(Path(sys.argv[1]))

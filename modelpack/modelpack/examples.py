@@ -13,7 +13,7 @@ from modelpack.frame import Frame
 from modelpack.manifest import Example, Tolerance
 from modelpack.model import Model
 
-__all__ = ["MAX_ROWS", "Outcome", "check", "request_bytes", "response_bytes"]
+__all__ = ["MAX_ROWS", "Outcome", "check", "request", "request_bytes", "response_bytes"]
 
 # The signature is inferred from all rows of the example; this many are kept in the package.
 MAX_ROWS = 100
@@ -43,20 +43,29 @@ def response_bytes(answer: Frame) -> bytes:
     return document.dump({"predictions": render.plain(answer)})
 
 
+def request(model: Model, example: Example) -> tuple[Frame, dict[str, Any]]:
+    """Return the data and the params of the example's request, coerced.
+
+    Raises:
+        InputError: it does not fit the signature.
+    """
+    body = document.parse(model.package.files().read(example.input), max_integer=2**64 - 1)
+    invocation = forms.parse(body, signature=model.signature)
+    frame = coerce.inputs(invocation.data, model.signature, wire="json", at=invocation.at)
+    return frame, coerce.params(invocation.params, model.signature, wire="json")
+
+
 def check(model: Model, example: Example) -> Outcome:
     """Score the example's request and compare the answer with the recorded one.
 
     Raises:
         InputError, ModelError, OutputError: the request cannot be scored any more.
     """
-    files = model.package.files()
-    body = document.parse(files.read(example.input), max_integer=2**64 - 1)
-    invocation = forms.parse(body, signature=model.signature)
-    frame = coerce.inputs(invocation.data, model.signature, wire="json", at=invocation.at)
-    answer = model.score(frame, coerce.params(invocation.params, model.signature, wire="json"))
+    frame, params = request(model, example)
+    answer = model.score(frame, params)
     differences: tuple[str, ...] = ()
     if example.output is not None:
-        wanted = document.parse(files.read(example.output), max_integer=2**64 - 1)["predictions"]
+        wanted = document.parse(model.package.files().read(example.output), max_integer=2**64 - 1)["predictions"]
         got = document.parse(document.dump(render.plain(answer)), max_integer=2**64 - 1)
         differences = tuple(_differences(wanted, got, example.tolerance, "predictions"))
     return Outcome(name=example.name, rows=frame.rows, differences=differences)

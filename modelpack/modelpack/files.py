@@ -262,12 +262,20 @@ class VerifiedFiles:
         if self._directory is None:
             target = Path(tempfile.mkdtemp(prefix="modelpack-"))
             weakref.finalize(self, shutil.rmtree, target, ignore_errors=True)
-            for path in self.paths():
-                copy = target / path
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(self.view(path))
+            self.copy_to(target)
             self._directory = target
         return self._directory
+
+    def copy_to(self, target: Path) -> None:
+        """Write verified copies of all files into a directory.
+
+        Raises:
+            IntegrityError: as :meth:`read`.
+        """
+        for path in self.paths():
+            copy = target / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(self.view(path))
 
     def _entry(self, path: str) -> FileEntry:
         if path not in self._entries:

@@ -29,11 +29,7 @@ def import_directory(
     if (Path(directory) / MANIFEST).exists():
         raise UsageError("it is a package already", code="import-package", hint="Copy it as it is.")
     opened = Package.open(directory)
-    verified = opened.files()
     with atomic.directory(Path(path), overwrite=overwrite) as staging:
-        for name in verified.paths():
-            copy = staging / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(verified.read(name))
+        opened.files().copy_to(staging)
         (staging / MANIFEST).write_bytes(opened.manifest.to_bytes())
     return Package.open(path)

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from modelpack import environment, fieldpath, files
@@ -29,7 +31,7 @@ from modelpack.manifest import (
 )
 from modelpack.signature import Signature
 
-__all__ = ["Details", "Part", "record"]
+__all__ = ["Details", "Part", "beside", "extend", "record"]
 
 _Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
 
@@ -79,6 +81,64 @@ def record(
         raise SaveError.from_faults(faults, hint="See spec/03-manifest.md for what the field may hold.") from None
 
 
+def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[str, Any]) -> bytes:
+    """Return the bytes of the manifest of a package with one part more; all else is as it was.
+
+    ``staging`` holds verified copies of the files that are listed, and those of the new part.
+    """
+    listed = {entry.path: entry for entry in manifest.files}
+    entries = list(_entries(staging, known=listed))
+    env = _joined(manifest.environment, environment.capture(part.saved.packages, part.saved.requires))
+    payload = _payload(part, entries, env)
+    changes: dict[str, Any] = {
+        "created": _created() or manifest.created,
+        "producer": _producer(),
+        "payloads": {**manifest.payloads, **({part.payload: payload} if payload else {})},
+        # The order stays the first producer's preference.
+        "flavors": (*manifest.flavors, _flavor(part, payload is not None, entries)),
+        "environment": env,
+        "provenance": dict(provenance),
+        "files": tuple(entries),
+        "content_digest": content_digest(entries),
+    }
+    return manifest.model_copy(update=changes).to_bytes()
+
+
+def _joined(old: Environment, new: Environment) -> Environment:
+    """Return the old environment and what is new in the other; what was captured stays as it was."""
+    known = set(map(_name, old.dependencies))
+    more = [text for text in new.dependencies if _name(text) not in known]
+    captured = {**new.captured, **old.captured}
+    return old.model_copy(
+        update={
+            "dependencies": tuple(sorted((*old.dependencies, *more), key=_name)),
+            "captured": {name: captured[name] for name in sorted(captured, key=str.casefold)},
+        }
+    )
+
+
+def _name(requirement: str) -> str:
+    """Return the name of the distribution; what another producer wrote and nobody can read stands for itself."""
+    try:
+        return canonicalize_name(Requirement(requirement).name)
+    except InvalidRequirement:
+        return requirement
+
+
+def _producer() -> Producer:
+    return Producer(name="modelpack-python", version=importlib.metadata.version("modelpack"))
+
+
+def beside(staging: Path, manifest: Manifest, documents: Sequence[str]) -> bytes:
+    """Return the bytes of the manifest with documents of other formats added to its files, by their paths."""
+    added = []
+    for path in documents:
+        digest, size = files.hash_file(staging / path)
+        added.append(FileEntry(path=path, size=size, digest=digest, role="compat"))
+    entries = tuple(sorted([*manifest.files, *added], key=lambda entry: entry.path.encode()))
+    return manifest.model_copy(update={"files": entries, "content_digest": content_digest(entries)}).to_bytes()
+
+
 def _manifest(
     entries: Sequence[FileEntry],
     parts: Sequence[Part],
@@ -91,7 +151,7 @@ def _manifest(
         name=details.name,
         version=details.version,
         created=_created(),
-        producer=Producer(name="modelpack-python", version=importlib.metadata.version("modelpack")),
+        producer=_producer(),
         description=details.description,
         license=details.license,
         authors=tuple(details.authors),
@@ -150,11 +210,14 @@ _EXAMPLE = Example(name="example", input="examples/example.input.json", output="
 _ROLES: Mapping[str, _Role] = {"payloads": "payload", "code": "code", "examples": "example"}
 
 
-def _entries(staging: Path) -> Iterator[FileEntry]:
+def _entries(staging: Path, known: Mapping[str, FileEntry] = MappingProxyType({})) -> Iterator[FileEntry]:
     sizes, faults = files.scan(staging)
     if faults:
         raise SaveError.from_faults(faults)
     for path in sorted(sizes, key=str.encode):
+        if path in known:
+            yield known[path]
+            continue
         digest, size = files.hash_file(staging / path)
         yield FileEntry(path=path, size=size, digest=digest, role=_ROLES.get(path.split("/")[0], "other"))
 

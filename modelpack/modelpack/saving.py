@@ -6,18 +6,18 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelpack import atomic, examples, flavor, trust, twins
+from modelpack import atomic, examples, flavor, foreign, trust, twins
 from modelpack.errors import FlavorError, InputError, SaveError, TrustError, UsageError
 from modelpack.flavor import Converter, Flavor, SaveContext, Saved
 from modelpack.learned import Learned, learn
 from modelpack.manifest import Manifest
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
-from modelpack.recording import Details, Part, record
+from modelpack.recording import Details, Part, beside, record
 from modelpack.signature import Signature
 
 __all__ = ["save"]
@@ -53,8 +53,9 @@ def save(
     gives the signature, and the model's answer to it is recorded, so that the package can test itself. ``signature``
     overrides what the example would give. ``name`` is made from the path if None. ``dependencies`` are requirements
     (PEP 508) beyond what the flavor needs. ``code`` are Python files or directories the model needs, copied into the
-    package. ``options`` are the flavor's own. Nothing is reloaded, no process started, no network used. The
-    package's digest is granted to this user, so that one's own models just load.
+    package. ``options`` are the flavor's own. ``also`` names what the package holds besides: a twin of the model in
+    another flavor's format (``"onnx"``), documents for another tool (``"mlflow"``). Nothing is reloaded, no process
+    started, no network used. The package's digest is granted to this user, so that one's own models just load.
 
     Raises:
         SaveError: the path exists (``target-exists``; pass ``overwrite=True``), the model cannot be written, or it
@@ -87,19 +88,27 @@ def save(
         _copy_code(sources, staging)
         # 3. The signature, and the answer to the example.
         learned = learn(saved, example, signature)
-        # 4. Twins: the same model in other formats, each held to the original's answers.
-        parts += [_twin(model, one, i, context, saved, learned) for i, one in enumerate(also)]
+        # 4. Twins: the same model in other formats, each held to the original's answers; those that the flavor offers
+        #    stand before it.
+        others = [(i, one) for i, one in enumerate(also) if one not in foreign.WRITERS]
+        parts += [_twin(model, one, i, context, saved, learned) for i, one in others]
+        parts += _offered(model, also, context, saved, learned)
+        parts.sort(key=lambda part: part.flavor not in saved.twins)
         # 5. The example's request and response.
         _write_examples(staging, learned)
         # 6. The manifest, over the files as they are.
         raw = record(staging, parts, learned.signature, details, tuple(dependencies))
+        # 7. Documents of other formats beside it.
+        for one in (name for name in dict.fromkeys(also) if name in foreign.WRITERS):
+            manifest = Manifest.parse(raw)
+            raw = beside(staging, manifest, foreign.write(one, staging, manifest))
         Manifest.parse(raw)
         (staging / MANIFEST).write_bytes(raw)
         needs_grant = Package(staging, raw).runs_code()
-    # 7. One's own packages just load.
+    # 8. One's own packages just load.
     package = Package(target, raw)
     if needs_grant:
-        _grant(package)
+        grant(package)
     return package
 
 
@@ -162,9 +171,25 @@ def _twin(model: object, name: str, position: int, context: SaveContext, saved: 
             "a second payload is checked on the example, and there is none", code="also-unchecked", path="example"
         )
     directory = _made(context.directory.parent / name)
-    made = other.convert(model, saved, SaveContext(directory=directory, options={}, example=context.example))
-    checked = twins.check(saved.predictor, made.predictor, learned, thresholds=made.thresholds)
-    return Part(flavor=other.name, version=other.version, payload=name, saved=made, checked=checked)
+    twin = SaveContext(directory=directory, options={}, example=context.example)
+    return twins.make(other, model, saved, learned, twin, against=PAYLOAD)
+
+
+def _offered(
+    model: object, asked: Sequence[str], context: SaveContext, saved: Saved, learned: Learned
+) -> Iterator[Part]:
+    """Yield the twins that nobody asked for but the flavor offers, where they can be made, checked, and agree."""
+    for name in saved.twins if learned.frame is not None else ():
+        if name in asked:
+            continue
+        try:
+            yield _twin(model, name, 0, context, saved, learned)
+        except FlavorError as exc:
+            if exc.code not in ("conversion-unsupported", "twin-differs", "twin-unchecked"):
+                raise
+            shutil.rmtree(context.directory.parent / name)
+            if exc.code == "twin-differs":
+                warnings.warn(f"the package is written without its twin {name}: {exc.message}", stacklevel=4)
 
 
 def _write_examples(staging: Path, learned: Learned) -> None:
@@ -185,7 +210,7 @@ def _write_examples(staging: Path, learned: Learned) -> None:
     (folder / "example.output.json").write_bytes(examples.response_bytes(learned.answer.slice(0, rows)))
 
 
-def _grant(package: Package) -> None:
+def grant(package: Package) -> None:
     """Grant the digest; a store that cannot be written is a note, not a failed save."""
     manifest = package.manifest
     try:

@@ -5,6 +5,7 @@ Labels, integers and text must be equal; floats within a recorded tolerance (spe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,18 +13,42 @@ from typing import Any
 import numpy as np
 
 from modelpack import coerce, render
+from modelpack.dtypes import ListType
 from modelpack.errors import FlavorError, InputError, OutputError
-from modelpack.flavor import Predictor
-from modelpack.frame import Frame
+from modelpack.flavor import Converter, Predictor, SaveContext, Saved
+from modelpack.frame import Frame, Vector
 from modelpack.learned import Learned
 from modelpack.manifest import Checked, Tolerance
 from modelpack.probes import boundaries, joined, probes
+from modelpack.recording import Part
 from modelpack.signature import IO, Json, Signature
 
-__all__ = ["TOLERANCE", "check"]
+__all__ = ["TOLERANCE", "check", "make"]
 
 TOLERANCE = Tolerance(rtol=1e-4, atol=1e-6)
 _SHOWN = 5
+
+
+def make(
+    converter: Converter,
+    model: object,
+    saved: Saved,
+    learned: Learned,
+    context: SaveContext,
+    *,
+    against: str = "native",
+) -> Part:
+    """Write the model, which is saved as ``saved``, in the converter's format too, and check it.
+
+    ``against`` is the id of the payload it was saved as; the directory of ``context`` has the new payload's.
+
+    Raises:
+        FlavorError: there is no conversion (``conversion-unsupported``), or it answers differently (``twin-differs``).
+    """
+    made = converter.convert(model, saved, context)
+    checked = check(saved.predictor, made.predictor, learned, thresholds=made.thresholds, against=against)
+    payload = context.directory.name
+    return Part(flavor=converter.name, version=converter.version, payload=payload, saved=made, checked=checked)
 
 
 def check(
@@ -118,8 +143,16 @@ class _Pair:
 
 def _arrays(frame: Frame) -> dict[str, np.ndarray[Any, Any]]:
     if frame.columns is not None:
-        return {name: vector.data for name, vector in frame.columns.items()}
+        return {name: _physical(vector) for name, vector in frame.columns.items()}
     return dict(frame.tensors or {})
+
+
+def _physical(vector: Vector) -> np.ndarray[Any, Any]:
+    """Return the values; lists of floats, all of one length, as a matrix, so that they are compared as floats are."""
+    if isinstance(vector.type, ListType) and vector.type.items.type in ("float32", "float64"):
+        with contextlib.suppress(TypeError, ValueError):
+            return np.array(vector.data.tolist(), dtype=np.float64)
+    return vector.data
 
 
 def _compared(wanted: Frame, got: Frame) -> float:

@@ -33,6 +33,7 @@ _ORDER = {
     "inspect": "Say what a package is, what it needs, and what would run on load.",
     "verify": "Check every file of a package against its manifest.",
     "test": "Score the package's examples and compare with the recorded answers.",
+    "optimize": "Add a checked ONNX form, which serve then uses.",
     "serve": "Answer HTTP requests in real time.",
     "predict": "Score files in batch.",
     "trust": "Allow packages to run their code, by digest.",

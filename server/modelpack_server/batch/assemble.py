@@ -14,9 +14,9 @@ import pyarrow as pa
 from modelpack import render
 from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
-from modelpack_server.batch import answers, cells
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.formats import Format
+from modelpack_server.codecs import answers, cells
 
 __all__ = ["Assembler", "Rows"]
 

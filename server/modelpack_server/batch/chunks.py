@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from modelpack_server.batch import cells
 from modelpack_server.batch.inputs import Source
+from modelpack_server.codecs import cells
 
 __all__ = ["Broken", "Chunk", "Wanted", "Wire"]
 

@@ -15,8 +15,8 @@ from modelpack import coerce
 from modelpack.errors import InputError, ModelpackError
 from modelpack.frame import Frame
 from modelpack.model import Model
-from modelpack_server.batch import answers, progress, readers, rejects, writers
 from modelpack_server.batch import plan as plans
+from modelpack_server.batch import progress, readers, rejects, writers
 from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.destination import Destination
@@ -25,6 +25,7 @@ from modelpack_server.batch.options import Options, Summary
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.rejects import Rejects
+from modelpack_server.codecs import answers
 
 __all__ = ["predict_files", "run"]
 

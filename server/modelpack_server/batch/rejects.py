@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from modelpack.errors import Fault, InputError
-from modelpack_server.batch import cells, destination
+from modelpack_server.batch import destination
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.readers.delimited import LineFinder
+from modelpack_server.codecs import cells
 
 __all__ = ["Aside", "Rejects", "Stop", "opened", "refusals"]
 

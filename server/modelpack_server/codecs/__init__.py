@@ -12,7 +12,7 @@ from typing import Any, Literal
 from modelpack.frame import Frame
 from modelpack.signature import Signature
 
-__all__ = ["DECODERS", "ENCODERS", "Decoded", "decoder", "encoder"]
+__all__ = ["DECODERS", "ENCODERS", "Decoded", "decoder", "encoder", "possible"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +35,25 @@ Encoder = Callable[[Frame], bytes]
 DECODERS: Mapping[str, str] = MappingProxyType(
     {
         "application/json": "modelpack_server.codecs.json_body:decode",
-        "text/csv": "modelpack_server.codecs.csv_body:decode",
+        "application/vnd.apache.arrow.stream": "modelpack_server.codecs.arrow_body:decode",
+        "application/vnd.apache.arrow.file": "modelpack_server.codecs.arrow_body:decode_file",
         "application/vnd.apache.parquet": "modelpack_server.codecs.parquet_body:decode",
+        "application/x-npy": "modelpack_server.codecs.npy_body:decode",
+        "application/x-npz": "modelpack_server.codecs.npz_body:decode",
+        "text/csv": "modelpack_server.codecs.csv_body:decode",
     }
 )
-ENCODERS: Mapping[str, str] = MappingProxyType({"application/json": "modelpack_server.codecs.json_body:encode"})
+# In the order in which they are preferred by a client that takes several alike.
+ENCODERS: Mapping[str, str] = MappingProxyType(
+    {
+        "application/json": "modelpack_server.codecs.json_body:encode",
+        "application/vnd.apache.arrow.stream": "modelpack_server.codecs.arrow_body:encode",
+        "application/vnd.apache.parquet": "modelpack_server.codecs.parquet_body:encode",
+        "application/x-npy": "modelpack_server.codecs.npy_body:encode",
+        "application/x-npz": "modelpack_server.codecs.npz_body:encode",
+        "text/csv": "modelpack_server.codecs.csv_body:encode",
+    }
+)
 
 
 @cache
@@ -55,6 +69,15 @@ def decoder(media: str) -> Decoder:
 
 
 def encoder(media: str) -> Encoder:
-    """Return what writes predictions in this media type: ``encode(frame) -> bytes``, raising OutputError."""
+    """Return what writes predictions in this media type: ``encode(frame) -> bytes``.
+
+    It raises OutputError for what no format can say, HttpProblem (406) for what this one cannot.
+    """
     found: Encoder = _named(ENCODERS[media])
     return found
+
+
+def possible(signature: Signature) -> tuple[str, ...]:
+    """Return the media types in which a model can answer, as far as its signature tells; JSON is always the first."""
+    rule: Callable[[Signature], tuple[str, ...]] = _named("modelpack_server.codecs.shapes:possible")
+    return rule(signature)

@@ -1,4 +1,4 @@
-"""CSV in: RFC 4180 with a header row, every cell kept as the text it is until the signature says what it means.
+"""CSV in and out: RFC 4180 with a header row, every cell kept as the text it is until the signature says what it means.
 
 An empty field is a missing value, a quoted empty field is the empty string.
 """
@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from modelpack.errors import Fault, InputError
+from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensors
-from modelpack_server.codecs import Decoded
+from modelpack_server.codecs import Decoded, answers, cells, csv_text, shapes
 
-__all__ = ["check_quotes", "decode"]
+__all__ = ["check_quotes", "decode", "encode"]
 
 MAX_FAULTS = 100
 
@@ -37,6 +38,16 @@ def decode(body: bytes, signature: Signature) -> Decoded:
     names = [column[0].as_py() or "" for column in table.columns]
     _check_names(names)
     return Decoded(data=table.slice(1).rename_columns(names), wire="text")
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the answer as CSV with a header row, its columns and cells as in files that batches write."""
+    table = answers.table_of(frame, shapes.CSV)
+    head = csv_text.header(table.column_names)
+    if not table.num_rows or not table.num_columns:
+        return head
+    texts = pa.table([cells.texts(column) for column in table.columns], names=table.column_names)
+    return b"".join((head, csv_text.lines(texts), b"\n"))
 
 
 def check_quotes(body: bytes) -> None:

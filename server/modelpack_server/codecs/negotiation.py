@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["accepts", "content_type"]
+__all__ = ["accepts", "choose", "content_type"]
 
 
 def content_type(header: str | None, known: Iterable[str]) -> str:
@@ -64,15 +64,43 @@ def accepts(header: str | None, media: str) -> bool:
     """Say whether a sender with this Accept header takes ``media`` (RFC 9110, 12.5.1: the most specific range wins)."""
     if header is None or not header.strip():
         return True
-    kind = media.partition("/")[0]
-    ranks = {media: 3, f"{kind}/*": 2, "*/*": 1}
-    best, answer = 0, False
+    return _preference(_ranges(header), media) > 0
+
+
+def choose(accept: str | None, possible: Sequence[str]) -> str:
+    """Return the media type that a sender with this Accept header likes best; of several alike the first.
+
+    Raises:
+        HttpProblem: 406 when it takes none of those that are possible.
+    """
+    if accept is None or accept == "*/*" or not accept.strip():
+        return possible[0]
+    ranges = _ranges(accept)
+    # max() returns the first of the largest.
+    best = max(possible, key=lambda media: _preference(ranges, media))
+    if _preference(ranges, best) > 0:
+        return best
+    offered = ", ".join(possible)
+    raise HttpProblem(
+        406, "predictions cannot be written as what Accept asks for", code="not-acceptable", hint=f"Accept {offered}."
+    )
+
+
+def _ranges(header: str) -> dict[str, float]:
+    """Return the media ranges of an Accept header and how much each is liked; of a repeated one the first counts."""
+    ranges: dict[str, float] = {}
     for item in header.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        rank = ranks.get(name, 0)
-        if rank > best:
-            best, answer = rank, _quality(parameters) > 0
-    return answer
+        ranges.setdefault(name, _quality(parameters))
+    return ranges
+
+
+def _preference(ranges: dict[str, float], media: str) -> float:
+    """Return what the most specific range says about a media type."""
+    for name in (media, media.partition("/")[0] + "/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return 0.0
 
 
 def _quality(parameters: Iterable[str]) -> float:
@@ -80,7 +108,8 @@ def _quality(parameters: Iterable[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
             try:
-                return float(value)
+                quality = float(value)
             except ValueError:
                 return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
     return 1.0

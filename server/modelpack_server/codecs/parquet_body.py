@@ -1,4 +1,4 @@
-"""Parquet in: one file is one request; its columns keep their own types until the signature checks them."""
+"""Parquet in and out: one file is one request, or one answer; columns keep their own types."""
 
 from __future__ import annotations
 
@@ -6,30 +6,68 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from modelpack.errors import InputError
-from modelpack.signature import Signature
-from modelpack_server.codecs import Decoded
+from modelpack.frame import Frame
+from modelpack.signature import Signature, Table
+from modelpack_server.codecs import Decoded, answers, shapes
+from modelpack_server.codecs.arrow_bounds import dense
+from modelpack_server.codecs.arrow_tensors import tensors
 
-__all__ = ["MAX_EXPANSION", "decode"]
+__all__ = ["MAX_EXPANSION", "decode", "encode"]
 
 # A few bytes of Parquet can stand for gigabytes; a body may grow to this many times its size, or to the floor.
-MAX_EXPANSION = 1000
+MAX_EXPANSION = 10
 FLOOR = 256 * 1024 * 1024
+_MOST_ROWS = 65_536
 
 
 def decode(body: bytes, signature: Signature) -> Decoded:
-    """Return the rows of a Parquet body as an Arrow table."""
+    """Return the rows of a Parquet body as an Arrow table, without the columns that the model ignores."""
     limit = max(len(body) * MAX_EXPANSION, FLOOR)
     try:
-        with parquet.ParquetFile(pa.BufferReader(body)) as file:
-            batches, size = [], 0
-            for batch in file.iter_batches(batch_size=16384):
-                size += batch.nbytes
-                if size > limit:
-                    raise InputError("the Parquet body is too large once decoded", code="parquet-size")
-                batches.append(batch)
-            table = pa.Table.from_batches(batches, schema=file.schema_arrow)
-    except (pa.ArrowException, OSError, ValueError) as exc:
+        with parquet.ParquetFile(pa.BufferReader(body), pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise InputError("the Parquet file has two columns of one name", code="parquet-duplicate-column")
+            table = _read(file, _wanted(names, signature), limit)
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as exc:
         raise InputError("the body is not a Parquet file that can be read", code="parquet-invalid") from exc
-    if len(set(table.column_names)) < table.num_columns:
-        raise InputError("the Parquet file has two columns of one name", code="parquet-duplicate-column")
-    return Decoded(data=table, wire="python")
+    return Decoded(data=tensors(table, signature.inputs), wire="python")
+
+
+def _wanted(names: list[str], signature: Signature) -> list[str]:
+    """Return the columns to read: those of the signature, unless others are to be refused."""
+    inputs = signature.inputs
+    if not isinstance(inputs, Table) or inputs.extra_columns == "reject":
+        return names
+    known = {column.name for column in inputs.columns}
+    found = [name for name in names if name in known]
+    # Without any the number of rows would be lost, and the fault is told better from all of them.
+    return found or names
+
+
+def _read(file: parquet.ParquetFile, names: list[str], limit: int) -> pa.Table:
+    wanted = set(names)
+    schema = pa.schema([field for field in file.schema_arrow if field.name in wanted])
+    batches, size = [], 0
+    for batch in file.iter_batches(batch_size=_MOST_ROWS, columns=names, use_threads=False):
+        size += sum(dense(column) for column in batch.columns)
+        if size > limit:
+            raise _too_large()
+        batches.append(batch)
+    table = pa.Table.from_batches(batches, schema=schema)
+    table.validate(full=True)
+    return table
+
+
+def _too_large() -> InputError:
+    return InputError(
+        "the Parquet body is too large once decoded", code="parquet-size", hint="Send fewer rows at a time."
+    )
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the answer as a Parquet file, its columns called as in files that batches write."""
+    sink = pa.BufferOutputStream()
+    parquet.write_table(answers.table_of(frame, shapes.PARQUET), sink, compression="zstd", store_schema=True)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 from modelpack.errors import InputError
 from modelpack.signature import Signature
 from modelpack_server import problems
-from modelpack_server.codecs import DECODERS, json_body
-from modelpack_server.codecs.negotiation import accepts, content_type
+from modelpack_server.codecs import DECODERS, compression, json_body, possible
+from modelpack_server.codecs.negotiation import choose, content_type
 from modelpack_server.invocation import JSON, Batcher, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
 
@@ -45,6 +45,7 @@ class Terms:
     """What the head of a request says: the formats of body and reply, and the seconds it may take."""
 
     media: str
+    encoding: str
     reply: str
     timeout: float
     headers: tuple[tuple[bytes, bytes], ...]
@@ -57,6 +58,7 @@ class Hot:
         self, signature: Signature, batcher: Batcher[Request], *, max_body: int, timeout: float, gather: bool
     ) -> None:
         self.signature = signature
+        self.replies = possible(signature)
         self.batcher = batcher
         self.max_body = max_body
         self.timeout = timeout or math.inf
@@ -82,6 +84,9 @@ class Hot:
         except BodyTooLarge as exc:
             await _linger(exc, scope, receive, send)
             return
+        if terms.encoding:
+            # In a thread: a small body can be a large one in disguise.
+            body = await asyncio.to_thread(compression.decompress, body, terms.encoding, self.max_body)
         reply = await self._reply(Request(terms.media, body, query, terms.reply), terms.timeout, receive)
         headers = [*terms.headers, (b"content-length", b"%d" % len(reply))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -121,24 +126,19 @@ class Hot:
                 self._terms[known] = terms
         return terms, length
 
-    def _read(self, headers: tuple[tuple[bytes, bytes], ...]) -> Terms:
+    def _read(self, said: tuple[tuple[bytes, bytes], ...]) -> Terms:
         found: dict[str, str] = {}
-        for name, value in headers:
+        for name, value in said:
             text = value.decode("latin-1")
             # Accept may be sent in parts (RFC 9110, 5.3); of the others the first counts, as everywhere.
             before = found.get(name.decode())
             found[name.decode()] = text if before is None else f"{before}, {text}" if name == b"accept" else before
         media = content_type(found.get("content-type"), DECODERS)
-        _check_encoding(found.get("content-encoding", ""))
-        if not accepts(found.get("accept"), JSON):
-            raise HttpProblem(
-                406,
-                "predictions are written as application/json only",
-                code="not-acceptable",
-                hint=f"Send Accept: {JSON}.",
-            )
+        encoding = compression.known(found.get("content-encoding", ""))
+        reply = choose(found.get("accept"), self.replies)
         timeout = min(self.timeout, _seconds(found.get("x-request-timeout")))
-        return Terms(media=media, reply=JSON, timeout=timeout, headers=((b"content-type", JSON.encode()),))
+        headers = ((b"content-type", reply.encode()),)
+        return Terms(media=media, encoding=encoding, reply=reply, timeout=timeout, headers=headers)
 
     async def _rest(self, message: Mapping[str, Any], receive: Receive) -> bytes:
         """Return the whole body, or raise as soon as it is known to be too large."""
@@ -213,17 +213,6 @@ def _seconds(text: str | None) -> float:
             hint="Send seconds, such as 0.5.",
         )
     return seconds
-
-
-def _check_encoding(text: str) -> None:
-    if text.strip().lower() not in ("", "identity"):
-        raise HttpProblem(
-            415,
-            "this Content-Encoding is not read",
-            code="content-encoding-unknown",
-            hint="Send the body uncompressed.",
-            headers={"Accept-Encoding": "identity"},
-        )
 
 
 def _query_params(query: bytes) -> Mapping[str, Any] | None:

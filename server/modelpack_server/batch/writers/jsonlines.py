@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from modelpack_server.batch import cells
+from modelpack_server.codecs import cells
 
 __all__ = ["JsonLinesWriter"]
 

@@ -1,4 +1,4 @@
-"""The model's answers as columns beside the kept ones."""
+"""The model's answers as columns, called the same in files that batches write and in replies over HTTP."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from modelpack import coerce, render
 from modelpack.errors import OutputError
 from modelpack.frame import Frame
 from modelpack.signature import IO, Tensors
-from modelpack_server.batch import cells
+from modelpack_server.codecs import cells, shapes
 
-__all__ = ["empty", "rename", "to_arrow", "to_table"]
+__all__ = ["empty", "rename", "table_of", "to_arrow", "to_table"]
 
 SINGLE = "prediction"
 
@@ -33,6 +33,18 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
     if frame.columns is not None:
         return to_arrow(frame)
     return _tensors(frame.tensors or {}, frozenset())
+
+
+def table_of(frame: Frame, media: str) -> pa.Table:
+    """Return an answer that goes over HTTP as a table.
+
+    Raises:
+        HttpProblem: 406 for what is no table: free JSON, or tensors that have no or not the same rows.
+    """
+    count = shapes.rows(frame)
+    if count is None:
+        raise shapes.refuse(frame, media, f"this answer is no table, as which {media} would say it")
+    return to_table(frame, count)
 
 
 def to_arrow(frame: Frame) -> pa.Table:
@@ -69,7 +81,12 @@ def _spread(name: str, array: np.ndarray[Any, Any], kind: pa.DataType | None) ->
         return {f"{name}_{i}": _column(np.ascontiguousarray(array[:, i]), kind) for i in range(array.shape[1])}
     if array.ndim < 2:
         return {name: _column(array, kind)}
-    kind = _column(array.reshape(-1), kind).type
+    column = _column(np.ascontiguousarray(array).reshape(-1), kind)
+    if array.size:
+        for size in reversed(array.shape[1:]):
+            column = pa.FixedSizeListArray.from_arrays(column, size)
+        return {name: column}
+    kind = column.type
     for size in reversed(array.shape[1:]):
         kind = pa.list_(kind, size)
     return {name: pa.array(array.tolist(), type=kind)}

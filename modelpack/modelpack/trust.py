@@ -58,6 +58,7 @@ FORMATS: Mapping[str, Auditor] = MappingProxyType(
         "python-source": _code("Python source: loading it imports and runs it"),
         "safetensors": _module("safetensors_file"),
         "skops": lambda files, entry: skops.audit(files.read, entry or ""),
+        "spark-ml": _module("spark_ml"),
         "torch-pickle": _code("a torch file with pickles inside: loading it can run whatever it says"),
         "torchscript": _code("TorchScript: loading it builds a program that can reach more than arithmetic"),
         "xgboost-json": _module("xgboost_json"),

@@ -1,0 +1,63 @@
+"""The one local SparkSession of a process: started when the first model needs it, or the one that is there."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from modelpack import optional
+from modelpack.errors import UsageError
+
+__all__ = ["session"]
+
+_CONFIG = {
+    "spark.default.parallelism": "1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.log.level": "ERROR",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+_lock = threading.Lock()
+
+
+def session() -> Any:
+    """Return the active session, or start a local one that listens on this machine alone.
+
+    Raises:
+        UsageError: there is no pyspark (``extra-missing``), or no Java (``java-missing``).
+    """
+    sql = optional.require("pyspark.sql", what="The flavor spark", extra="spark")
+    with _lock:
+        active = sql.SparkSession.getActiveSession()
+        return active if active is not None else _started()
+
+
+@functools.cache
+def _started() -> Any:
+    from pyspark.sql import SparkSession
+
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java", path=str(Path(home, "bin")) if home else None) is None:
+        raise UsageError(
+            "Spark needs Java, and there is none on PATH or in JAVA_HOME",
+            code="java-missing",
+            hint="Install a Java runtime, version 17 or 21; or load the package with the flavor spark_numpy, "
+            "if it has that.",
+        )
+    # Workers of Spark are to be the Python that runs here.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master("local[*]").appName("modelpack")
+    for key, value in _CONFIG.items():
+        builder = builder.config(key, value)
+    found = builder.getOrCreate()
+    atexit.register(found.stop)
+    return found

@@ -419,3 +419,12 @@ def test_a_json_answer_is_the_best_json_there_is(raw: Any, expected: Any) -> Non
     got = render.plain(made)
     assert got == [expected, "x"]
     json.dumps(got, allow_nan=False)
+
+
+def test_a_model_that_renames_the_columns_changes_no_other_frame() -> None:
+    frame = Frame(rows=1, columns={"a": Vector(type="float64", data=np.array([1.0]))})
+    first = render.to(frame, "pandas")
+    first.columns.name = "changed"
+    first.columns = ["b"]
+    second = render.to(frame, "pandas")
+    assert (list(second.columns), second.columns.name) == (["a"], None)

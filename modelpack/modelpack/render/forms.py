@@ -66,14 +66,14 @@ def _pandas(frame: Frame) -> Any:
     if len(dtypes) == 1 and plain and dtypes.pop().kind in "fiub" and _complete(vectors):
         # One block: the fastest DataFrame there is.
         block: np.ndarray[Any, Any] = np.array([vector.data for vector in vectors])
-        return pandas.DataFrame(block.T, columns=_index(tuple(names)), copy=False)
+        return pandas.DataFrame(block.T, columns=_index(tuple(names)).copy(), copy=False)
     series = {name: _series(vector, pandas) for name, vector in frame.columns.items()}
     return pandas.DataFrame(series, index=pandas.RangeIndex(frame.rows), columns=names, copy=False)
 
 
 @lru_cache(maxsize=64)
 def _index(names: tuple[str, ...]) -> Any:
-    """Return the names as the index of columns: making one costs more than the rest of a small DataFrame."""
+    """Return the names as an index of columns, to be copied: making one is most of what a small DataFrame costs."""
     return require("pandas", what="A model that takes a DataFrame").Index(names)
 
 

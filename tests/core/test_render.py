@@ -28,7 +28,7 @@ from modelpack.dtypes import (
     TimestampType,
 )
 from modelpack.errors import UsageError
-from modelpack.frame import Frame
+from modelpack.frame import Frame, Vector
 from modelpack.signature import Column, Signature, Table
 
 UTC = TimestampType(unit="us", tz="UTC")

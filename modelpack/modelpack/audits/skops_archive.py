@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
 import zlib
 from functools import lru_cache
@@ -28,6 +29,10 @@ MAX_HEADER = 65_536
 MAX_GROWTH = 100
 FREE_GROWTH = 64 * 2**20
 
+# What zipfile raises on archives whose listing lies: of places before the file, of names, of how they are packed.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, struct.error,
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}\Z")
 _SCALAR = re.compile(r"[<>|=]?([?biufcSUVmM])(\d{1,9})?(\[\d*[A-Za-z]+\])?\Z")
 _SPARSE_MEMBERS = frozenset(
@@ -73,7 +78,7 @@ class Archive:
         self.entry = entry
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as exc:
+        except _UNREADABLE as exc:
             malformed(f"not a zip file: {exc}", entry)
         self._members = self._listing(len(data))
         # The end record has 22 bytes when there is no comment, and zipfile also finds one that other bytes follow.
@@ -118,7 +123,7 @@ class Archive:
         try:
             with self._zip.open(info) as file:
                 return file.read(limit)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as exc:
+        except _UNREADABLE as exc:
             malformed(f"member {name} cannot be read: {type(exc).__name__}", self.entry)
 
     def _member(self, name: str) -> zipfile.ZipInfo:
@@ -146,7 +151,7 @@ class Archive:
             if any(i.flag_bits & 0x1 or i.compress_type not in (0, 8) for i in infos):
                 malformed("a sparse matrix has a member that is encrypted or not deflated", self.entry)
             contents = {name.removesuffix(".npy"): inner.read(name) for name in names}
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as exc:
+        except _UNREADABLE as exc:
             malformed(f"a sparse matrix cannot be read: {type(exc).__name__}", self.entry)
         for content in contents.values():
             check_npy(content, len(content), self.entry)

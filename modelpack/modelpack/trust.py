@@ -61,6 +61,7 @@ FORMATS: Mapping[str, Auditor] = MappingProxyType(
         "spark-ml": _module("spark_ml"),
         "torch-pickle": _code("a torch file with pickles inside: loading it can run whatever it says"),
         "torchscript": _code("TorchScript: loading it builds a program that can reach more than arithmetic"),
+        "transformers": _module("transformers_dir"),
         "xgboost-json": _module("xgboost_json"),
         "xgboost-ubj": _module("xgboost_json"),
     }

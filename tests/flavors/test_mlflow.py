@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,79 @@ def test_wrappers_and_old_formats_are_left_to_python(tmp_path: Path) -> None:
         modelpack.load(package, allow_code=package.digest)
 
 
+def torch_bytes(kind: str) -> bytes:
+    """Return a small torch model as MLflow writes it."""
+    import io
+
+    import torch
+
+    model, buffer = torch_model(), io.BytesIO()
+    if kind == "pt2":
+        rows = torch.export.Dim("rows")
+        program = torch.export.export(model, (torch.zeros(3, 4),), dynamic_shapes=({0: rows},))
+        torch.export.save(program, buffer)
+    elif kind == "script":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(torch.jit.script(model), buffer)
+    else:
+        torch.save(model, buffer, _use_new_zipfile_serialization=kind == "pickle")
+    return buffer.getvalue()
+
+
+def torch_model() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "format_id", "trust"),
+    [
+        ("pickle", "data/model.pth", "torch-pickle", "code"),
+        ("old", "data/model.pth", "torch-pickle", "code"),
+        ("script", "data/model.pth", "torchscript", "code"),
+        ("pt2", "data/model.pt2", "pt2", "graph"),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.8.0", "3.17.2"])
+def test_pytorch_directories_load_by_what_the_file_is(
+    tmp_path: Path, kind: str, file: str, format_id: str, trust: str, version: str
+) -> None:
+    import torch
+
+    tensor = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}
+    inputs = COLUMNS if kind != "pt2" else [tensor]
+    folder = write(
+        tmp_path / "net",
+        f"""\
+        flavors:
+          python_function: {{data: data, loader_module: mlflow.pytorch, python_version: 3.11.7}}
+          pytorch: {{model_data: data, pytorch_version: {torch.__version__}}}
+        mlflow_version: {version}
+        signature:
+          inputs: '{json.dumps(inputs)}'
+        """,
+    )
+    (folder / "data").mkdir()
+    (folder / file).write_bytes(torch_bytes(kind))
+    (folder / "data/pickle_module_info.txt").write_text("os")
+    package = modelpack.open(folder)
+    (candidate, _) = package.plan(store=Store(tmp_path / "none")).candidates
+    assert (candidate.name, candidate.formats, candidate.trust) == ("torch", (format_id,), trust)
+    if trust == "code":
+        with pytest.raises(TrustError):
+            modelpack.load(package, store=Store(tmp_path / "none"), flavor="torch")
+    rows = X.head() if kind != "pt2" else X.head().to_numpy(np.float32).copy()
+    with torch.inference_mode():
+        wanted = torch_model()(torch.from_numpy(X.head().to_numpy(np.float32).copy())).numpy()
+    loaded = modelpack.load(package, allow_code=package.digest, flavor="torch")
+    np.testing.assert_allclose(loaded.predict(rows), wanted, rtol=1e-6)
+    result = CliRunner().invoke(main, ["import", str(folder), "-o", str(tmp_path / "pkg")])
+    assert (result.exit_code, modelpack.open(tmp_path / "pkg").digest) == (0, package.digest)
+
+
 @pytest.mark.parametrize(
     ("text", "code", "path"),
     [
@@ -303,6 +377,7 @@ def test_wrappers_and_old_formats_are_left_to_python(tmp_path: Path) -> None:
         ("flavors: {crate: {}}", "mlmodel-unsupported", "MLmodel.flavors"),
         ("flavors: {sklearn: {pickled_model: x.pkl}}", "mlmodel-file-missing",
          "MLmodel.flavors.sklearn.pickled_model"),
+        ("flavors: {pytorch: {model_data: data}}", "mlmodel-file-missing", "MLmodel.flavors.pytorch.model_data"),
         ("flavors: {onnx: {data: ../x.onnx}}", "mlmodel-file-missing", "MLmodel.flavors.onnx.data"),
         ("just text", "mlmodel-invalid", "MLmodel"),
         ("a: 1\na: 2", "mlmodel-invalid", "MLmodel"),

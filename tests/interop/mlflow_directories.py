@@ -40,8 +40,15 @@ open(out + "/half_loader.py", "w").write(
 mlflow.pyfunc.save_model(
     out + "/loader", loader_module="half_loader", code_paths=[out + "/half_loader.py"], **own
 )
+import os, torch
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)).eval()
+own["pip_requirements"] = ["torch"]
+mlflow.pytorch.save_model(net, out + "/torch", serialization_format="pickle", **own)
+mlflow.pytorch.save_model(torch.jit.script(net), out + "/torchscript", serialization_format="pickle", **own)
 answers = {}
-for name in ("skops", "cloudpickle", "proba", "loader"):
+for name in ("skops", "cloudpickle", "proba", "loader", "torch", "torchscript"):
     answers[name] = np.asarray(mlflow.pyfunc.load_model(out + "/" + name).predict(x.head(20))).tolist()
 json.dump({"answers": answers, "rows": x.head(20).to_dict("list")}, open(out + "/answers.json", "w"))
 """

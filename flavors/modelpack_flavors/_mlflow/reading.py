@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from modelpack.manifest import (
     content_digest,
 )
 from modelpack.signature import Signature, Table
-from modelpack_flavors._mlflow import mlmodel, signatures
+from modelpack_flavors._mlflow import mlmodel, signatures, torch_files
 
 __all__ = ["manifest"]
 
@@ -55,7 +56,7 @@ def _manifest(root: Path) -> Manifest:
     if not isinstance(flavors, dict) or not flavors:
         raise PackageError("the file names no flavors", code="mlmodel-invalid", path="MLmodel.flavors")
     signature = signatures.signature(described.get("signature"))
-    found = list(_parts(flavors, paths, signature))
+    found = list(_parts(Directory(root=root, paths=paths, flavors=flavors, signature=signature)))
     if not found:
         raise PackageError(
             f"none of its flavors is known here: {', '.join(flavors)}",
@@ -106,38 +107,44 @@ class Part:
         return FlavorEntry(name=self.flavor, payloads={"model": self.flavor}, config=dict(self._config), code=code)
 
 
-def _parts(flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature) -> Iterator[Part]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Directory:
+    """What is known of the directory: where it is, its files, and what its MLmodel says."""
+
+    root: Path
+    paths: tuple[str, ...]
+    flavors: Mapping[str, Any]
+    signature: Signature
+
+
+def _parts(directory: Directory) -> Iterator[Part]:
     """Yield the flavors in the order in which they should be tried: the safest first."""
     for name, build in _BUILDERS.items():
-        config = flavors.get(name)
+        config = directory.flavors.get(name)
         if isinstance(config, dict):
-            part = build(config, flavors, paths, signature)
+            part = build(config, directory)
             if part is not None:
                 yield part
 
 
-def _sklearn(
-    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
-) -> Part:
-    entry = _file(config, "pickled_model", paths, "sklearn")
+def _sklearn(config: Mapping[str, Any], found: Directory) -> Part:
+    entry = _file(config, "pickled_model", found.paths, "sklearn")
     written = config.get("serialization_format")
-    method = _text(flavors.get("python_function"), "predict_fn") or "predict"
+    method = _text(found.flavors.get("python_function"), "predict_fn") or "predict"
     version = _text(config, "sklearn_version")
     return Part(
         "sklearn",
         Payload(format="skops" if written == "skops" else "pickle", files=(entry,), entry=entry),
-        {"method": method, **({"form": "pandas"} if isinstance(signature.inputs, Table) else {})},
+        {"method": method, **({"form": "pandas"} if isinstance(found.signature.inputs, Table) else {})},
         {"scikit-learn": version} if version else {},
         runs_code=bool(config.get("code")),
     )
 
 
-def _lightgbm(
-    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
-) -> Part | None:
+def _lightgbm(config: Mapping[str, Any], found: Directory) -> Part | None:
     if config.get("model_class", "lightgbm.basic.Booster") != "lightgbm.basic.Booster":
         return None  # a wrapper's labels are in a pickle or a skops file of its own making
-    entry = _file(config, "data", paths, "lightgbm")
+    entry = _file(config, "data", found.paths, "lightgbm")
     options: dict[str, Any] = {
         "best_iteration": -1,
         "classes": None,
@@ -149,10 +156,8 @@ def _lightgbm(
     return Part("lightgbm", Payload(format="lightgbm-text", files=(entry,), entry=entry), options, {})
 
 
-def _xgboost(
-    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
-) -> Part | None:
-    entry = _file(config, "data", paths, "xgboost")
+def _xgboost(config: Mapping[str, Any], found: Directory) -> Part | None:
+    entry = _file(config, "data", found.paths, "xgboost")
     written = entry.rpartition(".")[2]
     kind = str(config.get("model_class", "xgboost.core.Booster")).rpartition(".")[2]
     if written not in ("ubj", "json"):
@@ -167,10 +172,22 @@ def _xgboost(
     return Part("xgboost", Payload(format=f"xgboost-{written}", files=(entry,), entry=entry), options, {})
 
 
-def _onnx(config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature) -> Part:
-    entry = _file(config, "data", paths, "onnx")
+def _onnx(config: Mapping[str, Any], found: Directory) -> Part:
+    entry = _file(config, "data", found.paths, "onnx")
     # External data lies beside the graph; the audit says which files it is.
-    return Part("onnx", Payload(format="onnx", files=_beside(paths, entry), entry=entry), {}, {})
+    return Part("onnx", Payload(format="onnx", files=_beside(found.paths, entry), entry=entry), {}, {})
+
+
+def _pytorch(config: Mapping[str, Any], found: Directory) -> Part | None:
+    entry, format_id = torch_files.find(config, found.root, found.paths)
+    version = _text(config, "pytorch_version") if format_id == "torch-pickle" else None
+    return Part(
+        "torch",
+        Payload(format=format_id, files=(entry,), entry=entry),
+        {} if format_id == "pt2" else torch_files.feed(found.signature),
+        {"torch": version} if version else {},
+        runs_code=format_id == "torch-pickle",
+    )
 
 
 def _file(config: Mapping[str, Any], key: str, paths: tuple[str, ...], flavor: str) -> str:
@@ -181,25 +198,24 @@ def _file(config: Mapping[str, Any], key: str, paths: tuple[str, ...], flavor: s
     return entry
 
 
-def _python_function(
-    config: Mapping[str, Any], flavors: Mapping[str, Any], paths: tuple[str, ...], signature: Signature
-) -> Part | None:
+def _python_function(config: Mapping[str, Any], found: Directory) -> Part | None:
     loader = config.get("loader_module")
     if not isinstance(loader, str):
         return None
     kept = ("loader_module", "data", "python_model", "artifacts", "config", "streamable")
     return Part(
         "mlflow",
-        Payload(format="mlflow-pyfunc", files=paths, entry="MLmodel"),
+        Payload(format="mlflow-pyfunc", files=found.paths, entry="MLmodel"),
         {key: config[key] for key in kept if config.get(key) is not None},
         {},
         runs_code=True,
     )
 
 
-_Builder = Callable[[Mapping[str, Any], Mapping[str, Any], tuple[str, ...], Signature], "Part | None"]
+_Builder = Callable[[Mapping[str, Any], Directory], "Part | None"]
 _BUILDERS: Mapping[str, _Builder] = {
     "onnx": _onnx,
+    "pytorch": _pytorch,
     "lightgbm": _lightgbm,
     "xgboost": _xgboost,
     "sklearn": _sklearn,

@@ -17,9 +17,13 @@ from modelpack.errors import FlavorError, SaveError, TrustError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved
 from modelpack.optional import require
 from modelpack.signature import Table
+from modelpack_flavors._mlflow.serving import load_pyfunc
 from modelpack_flavors._pickles import unpickled
 
 __all__ = ["FLAVOR"]
+
+# What MLflow calls when a package's MLmodel names this module; the name stands in packages and stays.
+_load_pyfunc = load_pyfunc
 
 
 @dataclass(frozen=True, slots=True)

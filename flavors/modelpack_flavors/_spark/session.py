@@ -16,11 +16,15 @@ from modelpack.errors import UsageError
 
 __all__ = ["session"]
 
+# Made for few rows at once: compiling a plan for each call costs more than it saves.
 _CONFIG = {
     "spark.default.parallelism": "1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.log.level": "ERROR",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.codegen.wholeStage": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.shuffle.partitions": "1",
     "spark.ui.enabled": "false",

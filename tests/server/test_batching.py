@@ -322,3 +322,6 @@ def test_costs_are_running_means_by_powers_of_two() -> None:
     assert costs.expected(100) == 0.080
     costs.add(8, 0.020)
     assert costs.expected(8) == pytest.approx(0.013)
+    costs.add(0, 99.0)
+    assert costs.expected(0) == NEVER
+    assert costs.expected(1) == pytest.approx(0.013)

@@ -23,9 +23,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 @dataclass(slots=True)
 class State:
-    """Whether the server takes requests: it stops to when it is told to stop."""
+    """Whether the server takes requests: it stops to when it is told to stop.
+
+    ``leaving``: another worker takes its place. What comes is answered, and each connection closed after its answer.
+    """
 
     draining: bool = False
+    leaving: bool = False
 
 
 class Edge:
@@ -50,7 +54,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"].append((b"x-request-id", request_id.encode()))
-                if self.state.draining:
+                if self.state.draining or self.state.leaving:
                     # The last answer on this connection: the client must not send another request down it.
                     message["headers"] = [h for h in message["headers"] if h[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))

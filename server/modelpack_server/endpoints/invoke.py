@@ -30,8 +30,9 @@ __all__ = ["Hot", "Terms"]
 # How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the 413
 # instead of a reset connection.
 LINGER_SECONDS = 5.0
-# Bodies up to this size are decoded on the event loop, so that they can be gathered; larger ones in a thread, alone.
+# Text up to this size is decoded on the event loop, so that it can be gathered; all else in a thread, alone.
 SMALL = 64 * 1024
+TEXT = frozenset({JSON, "text/csv"})
 # How many different heads of requests are remembered.
 REMEMBERED = 256
 
@@ -94,8 +95,8 @@ class Hot:
 
     async def _reply(self, request: Request, timeout: float, receive: Receive) -> bytes:
         """Hand the request over; small ones are decoded here and now, so that they can be gathered."""
-        common, rows, quick = None, 1, False
-        if len(request.body) <= SMALL:
+        common, rows, quick = None, 0, False
+        if len(request.body) <= SMALL and request.media in TEXT:
             usual = False
             if request.media == JSON and request.query is None:
                 request.decoded, usual = self._json(request.body)

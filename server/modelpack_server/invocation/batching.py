@@ -52,7 +52,9 @@ class Costs:
         self._means: dict[int, float] = {}
 
     def add(self, rows: int, seconds: float) -> None:
-        """Take a measurement in."""
+        """Take a measurement in; one of unknown rows (0) says nothing."""
+        if not rows:
+            return
         size = rows.bit_length()
         mean = self._means.get(size)
         self._means[size] = seconds if mean is None else mean + WEIGHT * (seconds - mean)
@@ -60,6 +62,8 @@ class Costs:
     def expected(self, rows: int) -> float:
         """Return the seconds a call with so many rows may take; infinity as long as nothing is known."""
         size = rows.bit_length()
+        if not rows:
+            return math.inf
         known = self._means.get(size)
         if known is not None:
             return known
@@ -107,6 +111,8 @@ class Batcher(Generic[T]):
 
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
         """Return the future of the reply; requests with equal keys may be worked on together, None keeps one alone.
+
+        ``rows`` is 0 as long as nobody knows.
 
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.

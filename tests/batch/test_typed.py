@@ -12,7 +12,7 @@ from modelpack import coerce
 from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
-from modelpack_server.batch.typed import typed
+from modelpack_server.codecs.typed import typed
 
 KINDS = ("float64", "float32", "int64", "int8", "uint64", "bool", "utf8")
 

@@ -100,7 +100,9 @@ def test_what_is_ambiguous_is_refused(body: bytes, code: str) -> None:
 
 def test_rows_of_numbers_need_no_header() -> None:
     decoded = csv_body.decode(b"1,2\n3,4\n", MATRIX)
-    assert decoded.data == [["1", "2"], ["3", "4"]]
+    assert decoded.data.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    # What is no plain number stays the text it is.
+    assert csv_body.decode(b"1,2\n3,inf\n", MATRIX).data == [["1", "2"], ["3", "inf"]]
 
 
 CELL = st.none() | st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=5)

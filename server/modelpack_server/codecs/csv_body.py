@@ -10,6 +10,7 @@ import io
 import re
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
@@ -17,10 +18,12 @@ from modelpack.errors import Fault, InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensors
 from modelpack_server.codecs import Decoded, answers, cells, csv_text, shapes
+from modelpack_server.codecs.typed import typed
 
 __all__ = ["check_quotes", "decode", "encode"]
 
 MAX_FAULTS = 100
+_NUMBERS = frozenset({pa.float64(), pa.int64()})
 
 # A field that is quoted as RFC 4180 says: at the start of a field, inner quotes doubled, to the end of the field.
 _QUOTED = re.compile(rb'(?:(?<=[,\r\n])|\A(?:\xef\xbb\xbf)?)"(?:[^"]|"")*"(?=[,\r\n]|\Z)')
@@ -30,14 +33,22 @@ def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the rows of a CSV body as a table of text; rows of numbers without a header for a model of tensors."""
     check_quotes(body)
     if isinstance(signature.inputs, Tensors):
-        table = _read(body, _width(body))
-        columns = [column.to_pylist() for column in table.columns]
-        return Decoded(data=[list(row) for row in zip(*columns, strict=True)], wire="text")
+        return Decoded(data=_matrix(_read(body, _width(body)), signature), wire="text")
     width = _width(body)
     table = _read(body, width)
     names = [column[0].as_py() or "" for column in table.columns]
     _check_names(names)
-    return Decoded(data=table.slice(1).rename_columns(names), wire="text")
+    return Decoded(data=typed(table.slice(1).rename_columns(names), signature), wire="text")
+
+
+def _matrix(table: pa.Table, signature: Signature) -> Any:
+    """Return rows without names: as one array if all are plain numbers, else as lists of text."""
+    numbers = typed(table, signature)
+    kinds = set(numbers.schema.types)
+    if len(kinds) == 1 and kinds <= _NUMBERS and not any(column.null_count for column in numbers.columns):
+        return np.column_stack([column.to_numpy() for column in numbers.columns])
+    columns = [column.to_pylist() for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def encode(frame: Frame) -> bytes:

@@ -43,9 +43,10 @@ def encode(frame: Frame) -> bytes:
 
 def write(array: np.ndarray[Any, Any]) -> bytes:
     """Return an array as an npy file."""
-    sink = io.BytesIO()
-    np.lib.format.write_array(sink, np.asarray(array, order="C"), allow_pickle=False)
-    return sink.getvalue()
+    array = np.asarray(array, order="C")
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return b"".join((head.getvalue(), array.tobytes()))
 
 
 def parse(body: memoryview) -> np.ndarray[Any, Any]:

@@ -16,7 +16,8 @@ from modelpack.signature import Signature, Table, Tensors
 
 __all__ = ["typed"]
 
-_SAFE = 2.0**53
+# Whole numbers up to here are exact in a float type; larger ones must be looked at.
+_SAFE = {"float64": 2.0**53, "float32": 2.0**24}
 _INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 
 
@@ -37,8 +38,8 @@ def _kinds(names: list[str], signature: Signature) -> dict[str, Any]:
 
 def _column(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
     try:
-        if kind == "float64":
-            return _floats(column)
+        if isinstance(kind, str) and kind in _SAFE:
+            return _floats(column, _SAFE[kind])
         if isinstance(kind, str) and kind in _INTEGERS:
             return _integers(column)
     except pa.ArrowInvalid:
@@ -46,11 +47,11 @@ def _column(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
     return column
 
 
-def _floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _floats(column: pa.ChunkedArray, safe: float) -> pa.ChunkedArray:
     numbers = column.cast(pa.float64())
     values = pc.fill_null(numbers, 0.0).to_numpy()
     # Large integers must be exact, and words such as "inf" and "nan" have rules of their own.
-    return numbers if not len(values) or np.abs(values).max() < _SAFE else column
+    return numbers if not len(values) or np.abs(values).max() < safe else column
 
 
 def _integers(column: pa.ChunkedArray) -> pa.ChunkedArray:

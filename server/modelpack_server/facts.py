@@ -19,7 +19,11 @@ EXAMPLE_ROWS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """Name, origin and trust of a model; ``example`` is a small ``/invocations`` body (None without one)."""
+    """Name, origin and trust of a model.
+
+    ``twin`` is set where the model is a checked twin: ``of`` which flavor, and how it was held to that one's answers.
+    ``example`` is a small ``/invocations`` body (None without one).
+    """
 
     name: str
     version: str
@@ -28,6 +32,7 @@ class Facts:
     trust: str
     manifest: Mapping[str, Any]
     description: str = ""
+    twin: Mapping[str, Any] | None = None
     example: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -38,6 +43,7 @@ class Facts:
             "digest": self.digest,
             "flavor": self.flavor,
             "trust": self.trust,
+            "twin": self.twin,
             "signature": self.manifest.get("signature", {}),
             "manifest": self.manifest,
         }
@@ -54,8 +60,18 @@ def of(model: Model) -> Facts:
         trust=model.candidate.trust or "unknown",
         manifest=orjson.loads(manifest.to_bytes()),
         description=manifest.description or "",
+        twin=_twin(model),
         example=_example(model),
     )
+
+
+def _twin(model: Model) -> Mapping[str, Any] | None:
+    flavors = model.manifest.flavors
+    checked = flavors[model.candidate.index].checked
+    if checked is None:
+        return None
+    others = (entry.name for entry in flavors if checked.against in entry.payloads.values())
+    return {"of": next(others, flavors[0].name), "checked": checked.model_dump(mode="json")}
 
 
 def _example(model: Model) -> Mapping[str, Any] | None:

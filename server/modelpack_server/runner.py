@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -22,6 +24,9 @@ __all__ = ["Server", "bind", "url"]
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 30
 LAST_CALL_SECONDS = 1.0
+# How long whoever is connected is answered by a process that another has taken the place of: until an idle connection
+# would be closed anyway.
+LEAVE_SECONDS = KEEP_ALIVE_SECONDS + 5.0
 
 log = logging.getLogger("modelpack.server")
 
@@ -58,10 +63,18 @@ class Server(uvicorn.Server):
     """uvicorn, but a stop that was asked for is a success, and new requests are told about it.
 
     After the first SIGTERM or SIGINT the requests in flight are finished, at most ``grace`` seconds long; after the
-    second nothing is waited for.
+    second nothing is waited for. After SIGUSR2 it listens no more, but whoever is connected is answered until they
+    leave: another process does the same work. ``beat`` is called as long as the event loop comes round.
     """
 
-    def __init__(self, app: Starlette, settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        settings: Settings,
+        *,
+        on_ready: Callable[[], None],
+        beat: Callable[[], object] = lambda: None,
+    ) -> None:
         windows = sys.platform == "win32"
         config = uvicorn.Config(
             app,
@@ -80,11 +93,14 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._on_ready = on_ready
+        self._beat = beat
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def serve_on(self, server: socket.socket) -> int:
         """Serve until told to stop; return the exit code: 0, or 1 if requests had to be given up."""
         self._listening = server
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR2, self._leave)
         self.run(sockets=[server])
         running: int = self._app.state.invocations.running
         self._app.state.invocations.close()
@@ -99,6 +115,18 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Give a sign of life ten times a second."""
+        self._beat()
+        return await super().on_tick(counter)
+
+    def _leave(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to make room for another process."""
+        self._app.state.server.leaving = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_listening)
+        self.should_exit = True
+
     def _stop_listening(self) -> None:
         for server in self.servers:
             server.close()
@@ -106,6 +134,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close connections once whoever is connected has had time to be told."""
+        state = self._app.state.server
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                while state.leaving and not state.draining and self.server_state.connections:
+                    await asyncio.sleep(0.02)
         # uvicorn closes idle connections at once, also one whose request is on its way: its client would see a reset.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_CALL_SECONDS):
@@ -118,10 +151,11 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; uvicorn's own handler would in the end raise the signal again."""
-        self._app.state.server.draining = True
+        state = self._app.state.server
+        again, state.draining = state.draining, True
         if self._loop is not None:
             # At once: who connects from now on is refused, and can go elsewhere.
             self._loop.call_soon_threadsafe(self._stop_listening)
-        if self.should_exit:
+        if again:
             self.force_exit = True
         self.should_exit = True

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal
+
+from modelpack_server.cores import usable_cores
 
 __all__ = ["LogLevel", "Settings", "Source"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 MEBIBYTE = 1024 * 1024
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +22,8 @@ class Settings:
     on at the same time. ``grace`` is how many seconds requests in flight get after SIGTERM. ``timeout``: seconds until
     an answer is given up (0: never). ``batching``: whether requests that arrive together are scored together, and
     ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused.
+    ``hang``: seconds without a sign of life outside a prediction after which a worker is replaced (0: never).
+    ``max_memory``: bytes of a worker's memory beyond which it is replaced (0: never).
     """
 
     host: str = "127.0.0.1"
@@ -40,6 +36,8 @@ class Settings:
     batching: Literal["auto", "on", "off"] = "auto"
     batch_rows: int = 1024
     queue: int = 512
+    hang: float = 60.0
+    max_memory: int = 0
     log_level: LogLevel = "info"
     json_logs: bool = False
 

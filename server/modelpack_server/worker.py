@@ -19,21 +19,30 @@ from typing import Any
 
 import modelpack
 from modelpack.errors import IntegrityError, ModelpackError
-from modelpack_server import app, facts, logs, runner
+from modelpack_server import app, choosing, facts, logs, runner
 from modelpack_server.codecs import decoder, encoder
 from modelpack_server.facts import Facts
 from modelpack_server.invocation import Scorer, score
+from modelpack_server.pulse import Marked, Pulse
 from modelpack_server.settings import Settings, Source
 
-__all__ = ["arguments", "run", "warm"]
+__all__ = ["arguments", "run", "told", "warm"]
 
 JSON = "application/json"
 
 log = logging.getLogger("modelpack.server")
 
 
-def run(source: Source, settings: Settings, server: socket.socket, on_ready: Callable[[Facts], None]) -> int:
+def run(
+    source: Source,
+    settings: Settings,
+    server: socket.socket,
+    on_ready: Callable[[Facts], None],
+    pulse: Pulse | None = None,
+) -> int:
     """Load the model and serve it on a bound socket until told to stop; return the exit code.
+
+    ``pulse`` is where signs of life are written, if anybody looks at them.
 
     Raises:
         ModelpackError: the model cannot be loaded.
@@ -46,11 +55,12 @@ def run(source: Source, settings: Settings, server: socket.socket, on_ready: Cal
             path=source.package,
             hint="Start the server again to serve the new one.",
         )
-    model = modelpack.load(package, allow_code=source.allow_code, flavor=source.flavor)
+    model = choosing.load(package, source)
     about = facts.of(model)
     warm(model, about)
-    served = app.assemble(model, about, settings)
-    code = runner.Server(served, settings, on_ready=lambda: on_ready(about)).serve_on(server)
+    pulse = pulse or Pulse(-1)
+    served = app.assemble(Marked(model, pulse), about, settings)
+    code = runner.Server(served, settings, on_ready=lambda: on_ready(about), beat=pulse.beat).serve_on(server)
     if code:
         # A thread that is still inside the model cannot be stopped, and Python would wait for it.
         logging.shutdown()
@@ -70,9 +80,16 @@ def warm(model: Scorer, about: Facts) -> None:
         log.warning("the package's own example cannot be scored: %s", exc.code)
 
 
-def arguments(source: Source, settings: Settings, *, server: int, report: int) -> list[str]:
+def told(about: Facts) -> dict[str, str]:
+    """Return what is said of a model that is ready to be served."""
+    twin = {"twin_of": about.twin["of"]} if about.twin else {}
+    return {"name": about.name, "version": about.version, "digest": about.digest, "flavor": about.flavor, **twin}
+
+
+def arguments(source: Source, settings: Settings, *, server: int, report: int, pulse: int) -> list[str]:
     """Return the command that starts a worker with these file descriptors."""
-    call = {"source": asdict(source), "settings": asdict(settings), "server": server, "report": report}
+    call: dict[str, Any] = {"source": asdict(source), "settings": asdict(settings), "server": server, "report": report}
+    call["pulse"] = pulse
     # -P: the directory the server was started in is no place to import from.
     return [sys.executable, "-P", "-m", "modelpack_server.worker", json.dumps(call)]
 
@@ -86,15 +103,14 @@ def main(argument: str) -> int:
     threading.Thread(target=_stop_with_parent, name="parent-watch", daemon=True).start()
     report: int = call["report"]
     os.set_inheritable(report, False)
+    pulse = Pulse(call["pulse"])
+    os.close(call["pulse"])
 
     def ready(about: Facts) -> None:
-        _tell(
-            report,
-            {"ready": {"name": about.name, "version": about.version, "digest": about.digest, "flavor": about.flavor}},
-        )
+        _tell(report, {"ready": told(about)})
 
     try:
-        return run(source, settings, socket.socket(fileno=call["server"]), ready)
+        return run(source, settings, socket.socket(fileno=call["server"]), ready, pulse)
     except ModelpackError as exc:
         _tell(report, {"failed": {"kind": type(exc).__name__, **exc.to_json()}})
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -34,11 +35,28 @@ class Size(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2].upper()]
 
 
+class Workers(click.ParamType[int]):
+    """A number of processes, or ``auto`` (0): one for each core."""
+
+    name = "number|auto"
+    most = 512
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if value == "auto" or isinstance(value, int):
+            return 0 if value == "auto" else int(value)
+        if not value.isascii() or not value.isdecimal() or not 1 <= int(value) <= self.most:
+            self.fail(f"{value!r} is neither auto nor a number from 1 to {self.most}", param, ctx)
+        return int(value)
+
+
 @click.command()
 @click.argument("package", type=click.Path())
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 512), help="Number of processes.")
+@click.option(
+    "--workers", default=1, show_default=True, type=Workers(), help="Number of processes; auto: one for each core."
+)
 @click.option("--threads", type=click.IntRange(1, 512), help="Requests at a time per worker.  [default: cores]")
 @click.option("--max-body", default="100MB", show_default=True, type=Size(), help="Largest request body.")
 @click.option(
@@ -60,8 +78,20 @@ class Size(click.ParamType[int]):
 @click.option(
     "--queue", default=512, show_default=True, type=click.IntRange(1), help="Requests that may wait for the model."
 )
+@click.option(
+    "--hang",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds without a sign of life outside a prediction before a worker is replaced; 0: any.",
+)
+@click.option(
+    "--max-memory", type=Size(), help="Memory of a worker beyond which another takes its place.  [default: any]"
+)
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
-@click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@click.option(
+    "--flavor", metavar="NAME", help="Load with this flavor instead of the checked twin or the first that can be."
+)
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
@@ -78,6 +108,10 @@ def command(package: str, *, allow_code: str | None, flavor: str | None, **optio
         -d '{"dataframe_records": [{"age": 31}]}'
     """
     with guard(as_json=options["json_logs"]):
+        cores = runtime("cores")
+        options["workers"] = options["workers"] or cores.usable_cores()
+        # Before anything imports numpy: the libraries below it look only once.
+        os.environ.update(cores.library_threads(options["workers"], os.environ))
         supervisor, settings = runtime("supervisor"), runtime("settings")
         chosen = {name: value for name, value in options.items() if value is not None}
         source = settings.Source(package=package, allow_code=allow_code, flavor=flavor)
@@ -88,7 +122,10 @@ def command(package: str, *, allow_code: str | None, flavor: str | None, **optio
 
 def _announce(url: str, about: Mapping[str, str]) -> None:
     digest = about["digest"].removeprefix("sha256:")[:12]
-    click.echo(f"ready: {url} serves {about['name']} {about['version']} (sha256:{digest}, flavor {about['flavor']})")
+    flavor = f"flavor {about['flavor']}"
+    if "twin_of" in about:
+        flavor += f", checked twin of {about['twin_of']}"
+    click.echo(f"ready: {url} serves {about['name']} {about['version']} (sha256:{digest}, {flavor})")
 
 
 def _announce_json(url: str, about: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def open_session(facts: Facts, source: bytes | Path, options: Mapping[str, Any])
     if release and _number(release) > _number(runtime.__version__):
         raise _too_old(runtime, f">= {release}", facts)
     chosen = runtime.SessionOptions()
-    chosen.intra_op_num_threads = options.get("intra_op_threads", 0)
+    chosen.intra_op_num_threads = options.get("intra_op_threads", 0) or _threads()
     chosen.inter_op_num_threads = options.get("inter_op_threads", 0)
     chosen.graph_optimization_level = getattr(
         runtime.GraphOptimizationLevel, _LEVELS[options.get("optimization", "all")]
@@ -109,6 +110,15 @@ def open_session(facts: Facts, source: bytes | Path, options: Mapping[str, Any])
             code="payload-invalid",
             hint=str(exc)[:500],
         ) from exc
+
+
+def _threads() -> int:
+    """Return the threads that the environment gives to each library, which onnxruntime itself does not read; else 0.
+
+    It would take all cores of the machine, also those that a container may not use.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(said), MAX_THREADS) if said.isascii() and said.isdecimal() and len(said) < 9 else 0
 
 
 def _too_old(runtime: Any, wanted: str, facts: Facts) -> FlavorError:

@@ -11,24 +11,27 @@ from modelpack.signature import Signature, Table
 from modelpack_server.codecs import Decoded, answers, shapes
 from modelpack_server.codecs.arrow_bounds import dense
 from modelpack_server.codecs.arrow_tensors import tensors
+from modelpack_server.codecs.parquet_bounds import Weight, weigh
 
 __all__ = ["MAX_EXPANSION", "decode", "encode"]
 
 # A few bytes of Parquet can stand for gigabytes; a body may grow to this many times its size, or to the floor.
 MAX_EXPANSION = 10
 FLOOR = 256 * 1024 * 1024
+# Rows that are read at a time where it matters, and the bytes that they may take.
 _MOST_ROWS = 65_536
+_PIECE = 16 * 1024 * 1024
 
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the rows of a Parquet body as an Arrow table, without the columns that the model ignores."""
     limit = max(len(body) * MAX_EXPANSION, FLOOR)
     try:
-        with parquet.ParquetFile(pa.BufferReader(body), pre_buffer=False) as file:
+        with parquet.ParquetFile(pa.BufferReader(body)) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise InputError("the Parquet file has two columns of one name", code="parquet-duplicate-column")
-            table = _read(file, _wanted(names, signature), limit)
+            table = _read(body, file, _wanted(names, signature), limit)
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as exc:
         raise InputError("the body is not a Parquet file that can be read", code="parquet-invalid") from exc
     return Decoded(data=tensors(table, signature.inputs), wire="python")
@@ -45,18 +48,35 @@ def _wanted(names: list[str], signature: Signature) -> list[str]:
     return found or names
 
 
-def _read(file: parquet.ParquetFile, names: list[str], limit: int) -> pa.Table:
-    wanted = set(names)
-    schema = pa.schema([field for field in file.schema_arrow if field.name in wanted])
-    batches, size = [], 0
-    for batch in file.iter_batches(batch_size=_MOST_ROWS, columns=names, use_threads=False):
-        size += sum(dense(column) for column in batch.columns)
-        if size > limit:
-            raise _too_large()
-        batches.append(batch)
-    table = pa.Table.from_batches(batches, schema=schema)
+def _read(body: bytes, file: parquet.ParquetFile, names: list[str], limit: int) -> pa.Table:
+    """Return these columns of the file, read at once if they can only fit, else piece by piece."""
+    weight = weigh(memoryview(body), file.metadata, set(names))
+    if weight.kept > limit:
+        raise _too_large()
+    if weight.plain <= limit:
+        table = file.read(columns=names, use_threads=False)
+    else:
+        table = _read_pieces(body, names, weight, limit).cast(_schema(file.schema_arrow, names))
+    table = table.select(names)
     table.validate(full=True)
     return table
+
+
+def _read_pieces(body: bytes, names: list[str], weight: Weight, limit: int) -> pa.Table:
+    """Return the columns with their dictionaries, once it is known that they are not too large without."""
+    step = max(1, min(_MOST_ROWS, _PIECE // max(1, weight.longest)))
+    batches, size = [], 0
+    with parquet.ParquetFile(pa.BufferReader(body), read_dictionary=weight.texts) as file:
+        for batch in file.iter_batches(batch_size=step, columns=names, use_threads=False):
+            size += sum(dense(column) for column in batch.columns)
+            if size > limit:
+                raise _too_large()
+            batches.append(batch)
+        return pa.Table.from_batches(batches, _schema(file.schema_arrow, names)).select(names)
+
+
+def _schema(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names])
 
 
 def _too_large() -> InputError:

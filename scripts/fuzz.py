@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 HOSTILE = Path(__file__).resolve().parent.parent / "tests" / "hostile"
-BATCH = 500
+BATCH = 200
 
 
 def main() -> int:

@@ -444,6 +444,7 @@ def old(**changes: Any) -> Any:
         ({"target_nodeids": [7, 2, 0]}, "not there"),
         ({"target_weights": [1.0]}, "values in weights"),
         ({"n_targets": 0}, "class or target"),
+        ({"n_targets": 2**40}, "more outputs than leaves"),
         ({"base_values": [0.0, 0.0]}, "starts from"),
     ],
 )
@@ -492,6 +493,7 @@ def new(**changes: Any) -> Any:
         ({"nodes_modes": np.full(3, 6, np.uint8)}, "set of values"),
         ({"membership_values": np.array([1.0, np.nan])}, "set of values"),
         ({"leaf_targetids": [0, 1, 0, 2]}, "class or target"),
+        ({"n_targets": 2**40}, "more outputs than leaves"),
         ({"leaf_weights": np.ones(3)}, "leaf_weights"),
         ({"nodes_missing_value_tracks_true": [1]}, "tracks_true"),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 import zipfile
@@ -226,7 +227,16 @@ def test_reasons_say_which_kind_of_thing_is_not_listed() -> None:
 
 
 SIMPLE = packed(scalar(1))
+
+
+def moved(by: int) -> bytes:
+    """Return a file whose end says that its listing begins elsewhere."""
+    place = struct.unpack("<I", SIMPLE[-6:-2])[0]
+    return SIMPLE[:-6] + struct.pack("<I", place + by) + SIMPLE[-2:]
+
+
 MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "members before the file": (lambda: moved(8), "cannot be read"),
     "no zip": (lambda: b"PK but no more", "not a zip file"),
     "bytes before": (lambda: b"x" + SIMPLE, "before or after"),
     "no schema": (lambda: zipped({"a.npy": b""}), "schema.json is missing"),

@@ -6,6 +6,7 @@ The mark is an empty file ``modelpack-was-here`` in the working directory. Calle
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def hostile_payloads() -> None:
     archives()
     skops_nodes()
     skops_states()
+    spark()
+    transformers()
 
 
 def pickles() -> None:
@@ -496,3 +499,71 @@ def skops_states() -> None:
         ("sparse-pointer", "Rows that end behind the data.", sparse("indptr", 2**30)),
     ]:  # fmt: skip
         broken(f"state-{name}", text, "skops", raw, spec=spec)
+
+
+def directory(
+    id_: str, description: str, format_: str, contents: dict[str, bytes], entry: str, where: tuple[str, str]
+) -> None:
+    """Write a vector whose payload is a directory."""
+    files = {f"payloads/native/{path}": raw for path, raw in contents.items()}
+    payload = {"format": format_, "files": list(files), "entry": f"payloads/native/{entry}"}
+    uses = [{"name": format_.partition("-")[0], "payloads": {"model": "native"}}]
+    value_ = manifest(files, payloads={"native": payload}, flavors=uses)
+    spec = "09-trust.md#audits"
+    reject(f"load-{id_}", spec, description, value_, ("load", *where), files, schema="accept")
+
+
+def spark() -> None:
+    """Directories of Spark that name what Spark would build."""
+    home, entry = "org.apache.spark.ml", "metadata/part-00000"
+    invalid = ("payload-invalid", entry)
+
+    def stage(name: str, **params: Any) -> bytes:
+        return json.dumps({"class": name, "uid": "stage_1", "paramMap": params}).encode() + b"\n"
+
+    bare, pipeline = f"{home}.feature.Binarizer", f"{home}.PipelineModel"
+    inside = stage("com.example.Runs")
+    for name, text, contents, where in [
+        ("class", "A class of a library of its own.", {entry: inside}, DENIED),
+        ("class-installed", "A class of Java's own.", {entry: stage("java.lang.Runtime")}, DENIED),
+        ("stage", "A pipeline with a stage of a library of its own.",
+         {entry: stage(pipeline, stageUids=["stage_1"]), f"stages/0_stage_1/{entry}": inside}, DENIED),
+        ("python", "A pipeline whose stages Python would import.",
+         {entry: stage(pipeline, stageUids=[], language="Python")}, DENIED),
+        ("uid", "A stage above the directory.", {entry: stage(pipeline, stageUids=["../../x"])}, invalid),
+        ("stage-missing", "A stage that is not there.", {entry: stage(pipeline, stageUids=["stage_1"])}, invalid),
+        ("unlisted-file", "A file where Spark writes none.", {entry: stage(bare), "lib.jar": b"PK"}, invalid),
+        ("two-lines", "Two descriptions of one stage.", {entry: stage(bare) + inside}, invalid),
+        ("class-twice", "A class twice.",
+         {entry: b'{"class":"%s","class":"com.example.Runs","uid":"a","paramMap":{}}' % bare.encode()}, invalid),
+        ("pickle", "A pickle in place of a description.", {entry: OPENS}, invalid),
+    ]:  # fmt: skip
+        directory(f"spark-{name}", text, "spark-ml", contents, entry, where)
+
+
+def transformers() -> None:
+    """Directories of transformers that bring more than data."""
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    plain = {
+        "config.json": dump(config),
+        "model.safetensors": honest.safetensors(),
+        "tokenizer.json": b"{}",
+        "tokenizer_config.json": b"{}",
+    }
+    custom = dump({**config, "auto_map": {"AutoModel": "modeling.Net"}})
+    remote = dump({**config, "_name_or_path": "example/elsewhere"})
+    other = dump({"model_type": "example", "architectures": ["Example"]})
+    for name, text, changes, path in [
+        ("pickled-weights", "Pickled weights beside the others.", {"pytorch_model.bin": OPENS}, "pytorch_model.bin"),
+        ("source", "Source of a model of its own.", {"modeling.py": SOURCE}, "modeling.py"),
+        ("auto-map", "A configuration that names source to import.", {"config.json": custom}, "config.json#auto_map"),
+        ("elsewhere", "A configuration that names another place.", {"config.json": remote}, "config.json#_name_or_path"),
+        ("model", "A model nobody knows.", {"config.json": other}, "config.json#model_type"),
+        ("template", "A template, which is a program.", {"chat_template.jinja": b"{{ x }}"}, "chat_template.jinja"),
+        ("tokenizer-class", "A tokenizer of its own.",
+         {"tokenizer_config.json": dump({"tokenizer_class": "Runs", "auto_map": {"AutoTokenizer": ["t.Runs", None]}})},
+         "tokenizer_config.json#tokenizer_class"),
+        ("pickled-tokenizer", "A tokenizer that is a pickle.", {"tokenizer.json": OPENS}, "tokenizer.json"),
+    ]:  # fmt: skip
+        files = dict(sorted({**plain, **changes}.items()))
+        directory(f"transformers-{name}", text, "transformers", files, "config.json", ("payload-invalid", path))

@@ -6,6 +6,7 @@ that the real MLflow writes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import textwrap
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,8 @@ from modelpack.cli import main
 from modelpack.errors import FlavorError, PackageError, SaveError, TrustError, UsageError
 from modelpack.trust import Store
 from modelpack_flavors._mlflow import mlmodel, signatures
+from modelpack_server.app import build
+from modelpack_server.batch import Options, predict_files
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
 COLUMNS = [{"type": "double", "name": name, "required": True} for name in X.columns]
@@ -125,6 +129,29 @@ def test_a_3x_directory_loads_like_a_package(tmp_path: Path) -> None:
     assert package.manifest.provenance["mlflow"]["mlflow_version"] == "3.17.2"
     assert package.manifest.name == "iris"
     assert [p.name for p in package.manifest.signature.params] == ["k"]
+
+
+def test_a_directory_is_served_over_http(tmp_path: Path) -> None:
+    folder = three_x(tmp_path / "iris", tmp_path)
+    app = build(modelpack.load(folder))
+    body = (folder / "serving_input_example.json").read_bytes()
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://model") as client:
+            return await client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+
+    reply = asyncio.run(ask())
+    app.state.invocations.close()
+    assert reply.json() == {"predictions": model().predict(X.head(3)).tolist()}
+
+
+def test_a_directory_scores_files(tmp_path: Path) -> None:
+    folder = three_x(tmp_path / "iris", tmp_path)
+    X.to_csv(tmp_path / "in.csv", index=False)
+
+    predict_files(modelpack.load(folder), [tmp_path / "in.csv"], tmp_path / "out.csv", Options(keep=()))
+
+    np.testing.assert_array_equal(pd.read_csv(tmp_path / "out.csv")["prediction"], model().predict(X))
 
 
 def test_its_environment_is_read_and_installer_options_are_not(tmp_path: Path) -> None:

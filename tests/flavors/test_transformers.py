@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
-import os
 import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ import modelpack
 from modelpack.errors import FlavorError, InputError, PackageError, SaveError, UsageError
 from modelpack.manifest import content_digest
 from modelpack.trust import Store
+from modelpack_server.app import build
 
 _SPEC = importlib.util.spec_from_file_location("cases_of_transformers", Path(__file__).parent / "cases/transformers.py")
 assert _SPEC is not None and _SPEC.loader is not None
@@ -98,13 +100,14 @@ def test_transformers_itself_opens_the_payload(packages: Callable[[str], Path]) 
 
 
 def test_one_request_over_http(packages: Callable[[str], Path]) -> None:
-    from starlette.testclient import TestClient
+    app = build(modelpack.load(packages("classification")))
 
-    from modelpack_server.app import create_app
-    from modelpack_server.settings import Settings
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://model") as client:
+            return await client.post("/invocations", json={"dataframe_records": [{"text": one} for one in cases.TEXTS]})
 
-    with TestClient(create_app(modelpack.load(packages("classification")), Settings())) as client:
-        reply = client.post("/invocations", json={"dataframe_records": [{"text": text} for text in cases.TEXTS]})
+    reply = asyncio.run(ask())
+    app.state.invocations.close()
     assert reply.status_code == 200
     assert [row["label"] for row in reply.json()["predictions"]] == cases.classification().answer["label"]
 
@@ -187,8 +190,8 @@ def test_a_text_that_is_too_long_is_refused_by_row_or_cut_if_asked(
 @pytest.mark.parametrize(
     ("name", "rows", "code"),
     [
-        ("masks", {"text": ["no mask"]}, "mask-missing"),
-        ("generation", {"text": [""]}, "text-empty"),
+        ("masks", {"text": ["no mask"]}, "value-refused"),
+        ("generation", {"text": [""]}, "value-refused"),
     ],
 )
 def test_texts_that_a_task_cannot_take(packages: Callable[[str], Path], name: str, rows: Any, code: str) -> None:
@@ -330,7 +333,7 @@ def test_hostile_directories_are_refused_before_transformers_sees_them(
         with pytest.raises(PackageError) as info:
             attempt()
         assert (info.value.code, info.value.path) == ("payload-invalid", path)
-    assert not os.path.exists("ran")
+    assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def stream(model: Any, tokenizer: Any, text: str, params: Mapping[str, Any]) -> 
 def _given(model: Any, tokenizer: Any, text: str) -> Any:
     given = tokenizer(text, return_tensors="pt").to(model.device)
     if given["input_ids"].shape[1] == 0:
-        raise InputError("the text has no token to go on from", code="text-empty", path="text")
+        raise InputError("the text has no token to go on from", code="value-refused", path="text")
     given.pop("token_type_ids", None)
     return given
 

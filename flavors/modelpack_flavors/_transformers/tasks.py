@@ -71,7 +71,7 @@ class Scorer:
         if len(found) != 1:
             raise InputError(
                 "a text is taken: one column of utf8, or a tensor of utf8 with one dimension",
-                code="text-missing",
+                code="value-refused",
                 path=str(self.config.get("column") or "text"),
             )
         return [str(text) for text in found[0]]
@@ -90,7 +90,7 @@ class StreamingScorer(Scorer):
         """Yield the text as it is generated."""
         texts = self.texts(data)
         if len(texts) != 1:
-            raise InputError("a stream answers one text", code="stream-rows", path=self.config.get("column") or "text")
+            raise InputError("a stream answers one text", code="value-refused", path=self.config.get("column") or "text")
         with self.lock:
             if not self.config.get("truncation", False):
                 lengths.check(self.tokenizer, self.model, texts, params["max_new_tokens"], self.config.get("column"))
@@ -166,7 +166,7 @@ def _filled(scorer: Scorer, texts: Sequence[str], params: Mapping[str, Any]) -> 
     for row, ids in enumerate(scorer.tokenizer(list(texts))["input_ids"]):
         if ids.count(mask) != 1:
             raise InputError(
-                f"the text has not exactly one {scorer.tokenizer.mask_token}", code="mask-missing",
+                f"the text has not exactly one {scorer.tokenizer.mask_token}", code="value-refused",
                 path=lengths.place(scorer.config.get("column"), row),
             )  # fmt: skip
     found = scorer.run(texts, top_k=min(params["top_k"], scorer.model.config.vocab_size))

@@ -6,16 +6,18 @@ returns a :class:`Case`-like object (model, example, answer, options, code). A f
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -23,6 +25,8 @@ import modelpack
 from modelpack import coerce, document, examples, flavor, forms, render
 from modelpack.errors import IntegrityError, SaveError, TrustError
 from modelpack.trust import Store, default_store
+from modelpack_server.app import build
+from modelpack_server.batch import Options, predict_files
 
 # pyspark leaves the closing of its sockets to the collector.
 pytestmark = [
@@ -160,6 +164,51 @@ def test_the_json_request_gives_the_same_answer(case: Any, package: modelpack.Pa
     again = model.score(coerce.inputs(case.example, model.signature), coerce.params(None, model.signature))
     assert render.plain(answer) == render.plain(again)
     json.dumps(render.plain(answer), allow_nan=False)
+
+
+def test_over_http_it_gives_the_recorded_answer(package: modelpack.Package) -> None:
+    app = build(modelpack.load(package.path))
+    body = (package.path / "examples/example.input.json").read_bytes()
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://model") as client:
+            return await client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+
+    reply = asyncio.run(ask())
+    app.state.invocations.close()
+    assert reply.status_code == 200, reply.text
+    assert reply.json() == recorded(package)
+
+
+def test_in_batch_it_gives_the_recorded_answer(package: modelpack.Package, tmp_path: Path) -> None:
+    body = json.loads((package.path / "examples/example.input.json").read_bytes())
+    split, inputs = body.get("dataframe_split"), body.get("inputs")
+    rows = [dict(zip(split["columns"], row, strict=True)) for row in split["data"]] if split else turned(inputs)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    predict_files(modelpack.load(package.path), [tmp_path / "in.jsonl"], tmp_path / "out.jsonl", Options(keep=()))
+
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    predictions = recorded(package)["predictions"]
+    wanted = turned(predictions) if isinstance(predictions, dict) else predictions
+    assert [list(flat(row)) for row in answers] == [list(flat(row)) for row in wanted]
+
+
+def recorded(package: modelpack.Package) -> Any:
+    return json.loads((package.path / "examples/example.output.json").read_bytes())
+
+
+def turned(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return rows by name, from values by row by name."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """Yield what is in one row, whatever the columns are called."""
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from flat(one)
+    if not isinstance(value, dict | list):
+        yield value
 
 
 def test_code_needs_a_grant_and_nothing_else_does(package: modelpack.Package, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _wanted(names: list[str], signature: Signature) -> list[str]:
 
 def _read(body: bytes, file: parquet.ParquetFile, names: list[str], limit: int) -> pa.Table:
     """Return these columns of the file, read at once if they can only fit, else piece by piece."""
-    weight = weigh(memoryview(body), file.metadata, set(names))
+    weight = weigh(memoryview(body), set(names))
     if weight.kept > limit:
         raise _too_large()
     if weight.plain <= limit:

@@ -15,6 +15,7 @@ from modelpack_flavors._spark.values import (
     Columns,
     Value,
     assembled,
+    dot,
     numbers,
     refuse,
     unsupported,
@@ -155,7 +156,8 @@ def _binarizer(stage: Stage) -> Step:
         for old, name, limit in triples:
             value = found.get(old)
             data = vectors(found, old) if value is not None and value.data.ndim == 2 else numbers(found, old)
-            found[name] = Value((data > limit).astype(np.float64), value.missing if value else None)
+            # A missing value is not above the threshold.
+            found[name] = Value((data > limit).astype(np.float64))
 
     return step
 
@@ -225,7 +227,7 @@ def _normalizer(stage: Stage) -> Step:
 
 def _pca(stage: Stage) -> Step:
     components = matrix(stage.data[0]["pc"], stage.uid)
-    return _scaler(stage, lambda x: x @ components, len(components))
+    return _scaler(stage, lambda x: dot(x, components), len(components))
 
 
 STAGES: Mapping[str, Callable[[Stage], Step]] = {

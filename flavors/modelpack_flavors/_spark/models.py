@@ -11,7 +11,7 @@ from modelpack.audits.spark_ml import Stage
 from modelpack.audits.spark_ml_data import matrix, vector
 from modelpack.audits.spark_ml_trees import Trees
 from modelpack_flavors._spark.features import Step, number
-from modelpack_flavors._spark.values import Array, Columns, Value, refuse, unsupported, vectors
+from modelpack_flavors._spark.values import Array, Columns, Value, dot, refuse, unsupported, vectors
 
 __all__ = ["MODELS"]
 
@@ -90,13 +90,13 @@ def _logistic(stage: Stage) -> Step:
     row = stage.data[0]
     weights, bias = matrix(row["coefficientMatrix"], stage.uid), vector(row["interceptVector"], stage.uid)
     if row["isMultinomial"]:
-        return _classifier(stage, lambda x: x @ weights.T + bias, weights.shape[1], _softmax)
+        return _classifier(stage, lambda x: dot(x, weights.T) + bias, weights.shape[1], _softmax)
     threshold = number(stage.params.get("threshold", 0.5))
     with np.errstate(divide="ignore"):
         limit = float(np.log(threshold) - np.log1p(-threshold)) if threshold != 0.5 else 0.0
     return _classifier(
         stage,
-        lambda x: _two(x @ weights[0] + bias[0]),
+        lambda x: _two(dot(x, weights[0]) + bias[0]),
         weights.shape[1],
         lambda margins: _two_chances(_sigmoid(margins[:, 0])),
         _above(limit),
@@ -106,7 +106,7 @@ def _logistic(stage: Stage) -> Step:
 def _svc(stage: Stage) -> Step:
     weights, bias = _linear(stage.data[0], stage)
     return _classifier(
-        stage, lambda x: _two(x @ weights + bias), len(weights), None, _above(number(stage.params["threshold"]))
+        stage, lambda x: _two(dot(x, weights) + bias), len(weights), None, _above(number(stage.params["threshold"]))
     )
 
 
@@ -128,7 +128,7 @@ def _multinomial(prior: Array, theta: Array) -> Callable[[Array], Array]:
     def raw(x: Array) -> Array:
         if not (x >= 0).all():
             refuse("a naive Bayes model takes no negative and no missing values")
-        answer: Array = x @ theta.T + prior
+        answer: Array = dot(x, theta.T) + prior
         return answer
 
     return raw
@@ -140,7 +140,7 @@ def _bernoulli(prior: Array, theta: Array) -> Callable[[Array], Array]:
     def raw(x: Array) -> Array:
         if not ((x == 0) | (x == 1)).all():
             refuse("a Bernoulli naive Bayes model takes 0 and 1 only")
-        answer: Array = x @ (theta - absent).T + prior + absent.sum(axis=1)
+        answer: Array = dot(x, (theta - absent).T) + prior + absent.sum(axis=1)
         return answer
 
     return raw
@@ -159,7 +159,7 @@ def _gaussian(prior: Array, theta: Array, sigma: Array) -> Callable[[Array], Arr
 
 def _linear_regression(stage: Stage) -> Step:
     weights, bias = _linear(stage.data[0], stage)
-    return _regressor(stage, lambda x: x @ weights + bias, len(weights))
+    return _regressor(stage, lambda x: dot(x, weights) + bias, len(weights))
 
 
 def _generalized(stage: Stage) -> Step:
@@ -181,7 +181,7 @@ def _generalized(stage: Stage) -> Step:
         "poisson": (_TINY, np.finfo(float).max),
         "gamma": (_TINY, np.finfo(float).max),
     }[family]
-    return _regressor(stage, lambda x: np.clip(inverse[link](x @ weights + bias), low, high), len(weights))
+    return _regressor(stage, lambda x: np.clip(inverse[link](dot(x, weights) + bias), low, high), len(weights))
 
 
 def _kmeans(stage: Stage) -> Step:
@@ -196,7 +196,7 @@ def _kmeans(stage: Stage) -> Step:
             norm = np.linalg.norm(x, axis=1, keepdims=True)
             if not (norm > 0).all():
                 refuse("a vector without length has no cosine distance")
-            nearest: Array = (x / norm @ centers.T).argmax(axis=1).astype(np.int32)
+            nearest: Array = dot(x / norm, centers.T).argmax(axis=1).astype(np.int32)
             return nearest
         parts = [x[i : i + _ROWS] for i in range(0, len(x), _ROWS)]
         chosen = [((part[:, None, :] - centers) ** 2).sum(axis=2).argmin(axis=1) for part in parts]
@@ -260,7 +260,7 @@ def _forest_classifier(stage: Stage) -> Step:
 def _boosted_classifier(stage: Stage) -> Step:
     return _classifier(
         stage,
-        _by_leaves(stage, lambda t, leaf: _two(t.prediction[leaf] @ t.weights)),
+        _by_leaves(stage, lambda t, leaf: _two(dot(t.prediction[leaf], t.weights))),
         _size(stage),
         lambda margins: _two_chances(_sigmoid(2.0 * margins[:, 0])),
     )
@@ -275,7 +275,7 @@ def _forest_regressor(stage: Stage) -> Step:
 
 
 def _boosted_regressor(stage: Stage) -> Step:
-    return _regressor(stage, _by_leaves(stage, lambda t, leaf: t.prediction[leaf] @ t.weights), _size(stage))
+    return _regressor(stage, _by_leaves(stage, lambda t, leaf: dot(t.prediction[leaf], t.weights)), _size(stage))
 
 
 MODELS: Mapping[str, Callable[[Stage], Step]] = {

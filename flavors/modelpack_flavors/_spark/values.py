@@ -11,7 +11,7 @@ import numpy as np
 from modelpack.errors import FlavorError, InputError
 from modelpack.frame import Frame, Vector
 
-__all__ = ["Array", "Columns", "Value", "assembled", "columns", "numbers", "refuse", "unsupported", "vectors"]
+__all__ = ["Array", "Columns", "Value", "assembled", "columns", "dot", "numbers", "refuse", "unsupported", "vectors"]
 
 Array = np.ndarray[Any, Any]
 
@@ -96,6 +96,12 @@ def assembled(found: Columns, names: Sequence[str], *, keep: bool) -> Array:
             refuse(f"a value of column {name!r} is missing")
         parts.append(part[:, None])
     return np.concatenate(parts, axis=1)
+
+
+def dot(x: Array, weights: Array) -> Array:
+    """Return the products of rows with weights, each row's by itself: whatever else is scored with it."""
+    answer: Array = (np.ascontiguousarray(x)[:, None, :] @ weights)[:, 0]
+    return answer
 
 
 def _of(found: Columns, name: str) -> Value:

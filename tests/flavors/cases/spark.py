@@ -1,4 +1,4 @@
-"""Models for the contract: a pipeline with its twin left out, trees and forests with it, clusters, a single model."""
+"""Models for the contract: pipelines with their twins, and clusters as a single model without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from palmerpenguins import load_penguins
 from pyspark.ml import Pipeline
-from pyspark.ml.classification import DecisionTreeClassifier, LogisticRegression
+from pyspark.ml.classification import DecisionTreeClassifier, RandomForestClassifier
 from pyspark.ml.clustering import KMeans
 from pyspark.ml.feature import IndexToString, OneHotEncoder, StringIndexer, VectorAssembler
 from pyspark.ml.regression import GBTRegressor
@@ -56,11 +56,11 @@ def pipeline() -> types.SimpleNamespace:
         lambda: StringIndexer(inputCols=["island", "sex"], outputCols=["island_", "sex_"], handleInvalid="keep"),
         lambda: OneHotEncoder(inputCols=["island_", "sex_"], outputCols=["islands", "sexes"]),
         lambda: VectorAssembler(inputCols=[*NUMBERS, "islands", "sexes"], outputCol="features"),
-        lambda: LogisticRegression(maxIter=3),
+        lambda: RandomForestClassifier(numTrees=2, maxDepth=3),
         lambda: IndexToString(inputCol="prediction", outputCol="guess", labels=["Adelie", "Gentoo", "Chinstrap"]),
     )
     columns = ["prediction", "probability", "guess"]
-    return case(model, table.iloc[::30].reset_index(drop=True), columns, options={"twin": False})
+    return case(model, table.iloc[::30].reset_index(drop=True), columns, twins=("spark_numpy",))
 
 
 @functools.cache

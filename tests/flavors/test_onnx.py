@@ -42,6 +42,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import modelpack
 from modelpack import flavor
+from modelpack.audits import onnx_graph
 from modelpack.audits.onnx_graph import Facts
 from modelpack.errors import FlavorError, InputError, PackageError, SaveError, UsageError
 from modelpack.flavor import SaveContext
@@ -555,3 +556,17 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
         for seed in ("1", "2")
     }  # fmt: skip
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "option", "wanted"), [("3", {}, 3), ("3", {"intra_op_threads": 2}, 2), ("all", {}, 0), ("", {}, 0)]
+)
+def test_a_session_takes_as_many_threads_as_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, said: str, option: dict[str, Any], wanted: int
+) -> None:
+    """onnxruntime itself does not read the variable; what the package says comes first."""
+    raw = graph([("x", F32, [None, 2])], [("y", F32, [None, 2])], helper.make_node("Neg", ["x"], ["y"]))
+    content = raw.SerializeToString()
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    session = sessions.open_session(onnx_graph.inspect(content, "m", {}), content, option)
+    assert session.get_session_options().intra_op_num_threads == wanted

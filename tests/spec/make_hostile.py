@@ -557,7 +557,7 @@ def transformers() -> None:
         ("pickled-weights", "Pickled weights beside the others.", {"pytorch_model.bin": OPENS}, "pytorch_model.bin"),
         ("source", "Source of a model of its own.", {"modeling.py": SOURCE}, "modeling.py"),
         ("auto-map", "A configuration that names source to import.", {"config.json": custom}, "config.json#auto_map"),
-        ("elsewhere", "A configuration that names another place.", {"config.json": remote}, "config.json#_name_or_path"),
+        ("elsewhere", "A configuration that names elsewhere.", {"config.json": remote}, "config.json#_name_or_path"),
         ("model", "A model nobody knows.", {"config.json": other}, "config.json#model_type"),
         ("template", "A template, which is a program.", {"chat_template.jinja": b"{{ x }}"}, "chat_template.jinja"),
         ("tokenizer-class", "A tokenizer of its own.",

@@ -70,7 +70,7 @@ class Worker:
     process: subprocess.Popen[bytes]
     pulse: Pulse
     deaths: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     ready: bool = False
     beats: int = 0
     silent: float = 0.0
@@ -166,8 +166,6 @@ class Supervisor:
         os.close(writing)
         started = Worker(slot, process, Pulse(shared), deaths, old=old)
         os.close(shared)
-        if old is not None and old.young:
-            started.spare(old.recycled + 1)
         self.workers.append(started)
         listener = threading.Thread(target=self._listen, args=(started, reading), daemon=True)
         listener.start()
@@ -265,6 +263,8 @@ class Supervisor:
             return
         log.warning("worker %d holds %d MB of memory; another takes its place", one.slot, memory // 1024**2)
         self._start(one.slot, old=one)
+        if time.monotonic() - max(one.started, one.spared) < STABLE_SECONDS:
+            self.workers[-1].spare(one.recycled + 1)
 
     def _on_overdue(self, event: Event) -> None:
         if event.worker in self.workers:

@@ -12,7 +12,7 @@ from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature
 from modelpack_server.codecs import Decoded, answers, shapes
-from modelpack_server.codecs.arrow_bounds import check_messages, check_table, limit_of
+from modelpack_server.codecs.arrow_bounds import check_messages, check_names, check_table, limit_of
 from modelpack_server.codecs.arrow_tensors import tensors
 
 __all__ = ["decode", "decode_file", "encode"]
@@ -40,6 +40,7 @@ def _read(body: pa.Buffer, signature: Signature, *, whole: bool) -> Decoded:
         if whole and end != body.size:
             raise InputError("something follows the end of the Arrow stream", code="arrow-invalid")
         with pa.ipc.open_stream(body) as reader:
+            check_names(reader.schema)
             table = reader.read_all()
         table.validate(full=True)
         check_table(table, limit)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from modelpack.errors import InputError
 
-__all__ = ["MAX_EXPANSION", "check_messages", "check_table", "dense", "limit_of"]
+__all__ = ["MAX_EXPANSION", "check_messages", "check_names", "check_table", "dense", "limit_of"]
 
 # A body may grow to this many times its size, or to the floor.
 MAX_EXPANSION = 10
@@ -53,8 +53,18 @@ def check_messages(body: pa.Buffer, limit: int) -> int:
 def _claimed(message: Any) -> int:
     """Return the bytes that the compressed buffers of a message claim to become, 0 if none is compressed.
 
-    The layout is Message.fbs of the Arrow format; pyarrow has verified the offsets when it read the message.
+    The layout is Message.fbs of the Arrow format.
+
+    Raises:
+        ValueError: an offset leads outside of the message.
     """
+    try:
+        return _uncompressed(message)
+    except (struct.error, IndexError) as exc:
+        raise ValueError("an Arrow message that is damaged") from exc
+
+
+def _uncompressed(message: Any) -> int:
     meta = memoryview(message.metadata)
     root = _at(meta, 0)
     kind, header = _field(meta, root, 1), _field(meta, root, 2)
@@ -66,12 +76,16 @@ def _claimed(message: Any) -> int:
         if not data:
             return 0
         batch = _at(meta, data)
-    if not _field(meta, batch, 3):
+    version, extra = _field(meta, root, 0), _field(meta, root, 4)
+    # Before version 5 of the metadata a message said in its custom metadata that it is compressed.
+    early = extra and (not version or meta[version] < _VERSION_5)
+    if not _field(meta, batch, 3) and not early:
         return 0
     return _buffers(meta, _field(meta, batch, 2), memoryview(message.body))
 
 
 _DICTIONARY_BATCH = 2
+_VERSION_5 = 4
 
 
 def _buffers(meta: memoryview, field: int, body: memoryview) -> int:
@@ -115,6 +129,26 @@ def check_table(table: pa.Table, limit: int) -> None:
             size += sum(dense(chunk) for chunk in column.chunks)
             if size > limit:
                 raise too_large()
+
+
+def check_names(schema: pa.Schema) -> None:
+    """Look at every name of a schema, of fields in fields and of time zones too.
+
+    Raises:
+        ValueError: one is not UTF-8.
+    """
+    kinds = [field.type for field in schema if field.name is not None]
+    while kinds:
+        kind = kinds.pop()
+        if isinstance(kind, pa.BaseExtensionType):
+            kinds.append(kind.storage_type)
+        elif pa.types.is_dictionary(kind):
+            kinds.append(kind.value_type)
+        elif pa.types.is_timestamp(kind):
+            str(kind.tz)
+        else:
+            inner = [kind.field(place) for place in range(kind.num_fields)]
+            kinds.extend(field.type for field in inner if field.name is not None)
 
 
 def _plain(kind: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Table
 from modelpack_server.codecs import Decoded, answers, shapes
-from modelpack_server.codecs.arrow_bounds import dense
+from modelpack_server.codecs.arrow_bounds import check_names, dense
 from modelpack_server.codecs.arrow_tensors import tensors
 from modelpack_server.codecs.parquet_bounds import Weight, weigh
 
@@ -28,6 +28,7 @@ def decode(body: bytes, signature: Signature) -> Decoded:
     limit = max(len(body) * MAX_EXPANSION, FLOOR)
     try:
         with parquet.ParquetFile(pa.BufferReader(body)) as file:
+            check_names(file.schema_arrow)
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise InputError("the Parquet file has two columns of one name", code="parquet-duplicate-column")

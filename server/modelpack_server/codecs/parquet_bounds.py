@@ -121,7 +121,7 @@ def chunks(body: memoryview) -> Iterator[Chunk]:
     Raises:
         ValueError: the footer cannot be read.
     """
-    if len(body) < 12 or body[-4:] != b"PAR1":
+    if len(body) < 12 or bytes(body[-4:]) != b"PAR1":
         raise ValueError("no Parquet footer")
     (length,) = struct.unpack_from("<I", body, len(body) - 8)
     if length > len(body) - 12:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["join"]
+__all__ = ["SHOWN", "join", "shown"]
+
+# Names come from outside; no more of one than this is repeated in an error.
+SHOWN = 100
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def shown(name: str) -> str:
+    """Return the name as errors repeat it: cut where it is longer than SHOWN."""
+    return name if len(name) <= SHOWN else name[: SHOWN - 1] + "…"
 
 
 def join(path: str, *parts: str | int) -> str:
@@ -15,7 +23,9 @@ def join(path: str, *parts: str | int) -> str:
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif _PLAIN.fullmatch(part):
+            continue
+        part = shown(part)
+        if _PLAIN.fullmatch(part):
             path += f".{part}" if path else part
         else:
             # A lone surrogate is escaped, so that the path can always be printed.

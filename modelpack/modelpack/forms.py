@@ -73,6 +73,8 @@ def _data(form: str, value: Any) -> Any:
         for row, record in enumerate(value):
             if not isinstance(record, Mapping):
                 raise _refuse("type-mismatch", f"{form}[{row}]", f"{kind(record)} where a record is expected")
+    if form == "inputs" and value == {}:
+        raise _refuse("form-invalid", form, "an object without a column or tensor does not say how many rows there are")
     if form == "instances" and not isinstance(value, list):
         raise _refuse("type-mismatch", form, f"{kind(value)} where a list with one entry per row is expected")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -21,13 +22,22 @@ MAX_FAULTS = 50
 def guard(*, as_json: bool = False) -> Iterator[None]:
     """Turn a ModelpackError into readable lines on stderr (or JSON on stdout) and the right exit code."""
     try:
-        yield
-    except ModelpackError as exc:
-        fail(exc, as_json=as_json)
+        try:
+            yield
+        except ModelpackError as exc:
+            fail(exc, as_json=as_json)
     except BrokenPipeError:
         # The reader of our output has gone (`modelpack inspect … | head`); that is no error of ours.
         sys.stderr.close()
         raise SystemExit(0) from None
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        click.echo(f"modelpack: what was to be written does not fit: {exc.strerror}", err=True)
+        # What is left in the buffer of stdout would be tried again at the end, and fail again.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        raise SystemExit(1) from None
 
 
 def fail(error: ModelpackError, *, as_json: bool = False) -> None:
@@ -47,8 +57,9 @@ def fail(error: ModelpackError, *, as_json: bool = False) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print a value as JSON on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value as JSON on stdout; what a terminal would act on is escaped, which leaves the value the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def _line(error: ModelpackError) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from modelpack.errors import Fault, InputError, ModelpackError
+from modelpack.fieldpath import shown
 
 __all__ = ["CAP", "Collector", "Misfit", "field", "join"]
 
@@ -32,9 +33,9 @@ class Misfit(Exception):
 
 def field(name: str) -> str:
     """Return the path step to a named part: ``.age``, or ``["odd name"]``."""
-    if name.isidentifier():
-        return f".{name}"
-    short = name if len(name) <= 100 else name[:99] + "…"
+    short = shown(name)
+    if short.isidentifier():
+        return f".{short}"
     # A lone surrogate could not be written in the reply; it is escaped as in JSON.
     return f"[{json.dumps(short, ensure_ascii=not short.isprintable())}]"
 

@@ -95,15 +95,27 @@ class Reader:
 
 def encode(frame: Frame) -> bytes:
     """Return the reply MLflow's clients expect: ``{"predictions": ...}``, always valid JSON."""
-    return _written(render.plain(frame))
+    return _written(_plain(frame))
 
 
 def encode_parts(frame: Frame, bounds: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return a reply for each of the ranges of rows, as :func:`encode` would write it."""
-    plain = render.plain(frame)
+    plain = _plain(frame)
     if type(plain) is dict:
         return [_written({name: rows[start:stop] for name, rows in plain.items()}) for start, stop in bounds]
     return [_written(plain[start:stop]) for start, stop in bounds]
+
+
+def _plain(frame: Frame) -> Any:
+    try:
+        return render.plain(frame)
+    except RecursionError as exc:
+        # It holds itself, or is deeper than any JSON that could be read again.
+        raise _not_sayable() from exc
+
+
+def _not_sayable() -> OutputError:
+    return OutputError("the answer holds something JSON cannot say", code="output-not-json", path="predictions")
 
 
 def _written(predictions: Any) -> bytes:
@@ -119,9 +131,7 @@ def _encode_slowly(answer: dict[str, Any]) -> bytes:
     try:
         return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise OutputError(
-            "the answer holds something JSON cannot say", code="output-not-json", path="predictions"
-        ) from exc
+        raise _not_sayable() from exc
 
 
 def wants_whole(signature: Signature) -> bool:

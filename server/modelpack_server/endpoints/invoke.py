@@ -230,7 +230,11 @@ def _query_params(query: bytes) -> Mapping[str, Any] | None:
             path="query",
             hint="Use ?params={...}",
         )
-    params = json_body.parse(pairs[0][1].encode())
+    try:
+        params = json_body.parse(pairs[0][1].encode())
+    except InputError as exc:
+        message = exc.message.replace("the body", "params in the query")
+        raise InputError(message, code=exc.code, path="params", hint=exc.hint) from None
     if not isinstance(params, dict):
         raise InputError("params in the query must be a JSON object", code="params-type", path="params")
     return params

@@ -79,13 +79,16 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Destination]:
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
-    """Yield an open file that gets its name when the block ends without an error, and vanishes otherwise."""
+def whole_file(path: Path, *, overwrite: bool, family: str = "") -> Iterator[IO[bytes]]:
+    """Yield an open file that gets its name when the block ends without an error, and vanishes otherwise.
+
+    What a killed run left is swept by the next one to the same path, or to one of the same ``family``.
+    """
     path = Path(os.path.realpath(path))
     with _translated(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         # File names are at most 255 bytes long, and this one is longer than the target's.
-        prefix = f".modelpack-{path.name[:60]}-"
+        prefix = f".modelpack-{family or path.name[:60]}-"
         _sweep(path.parent, prefix)
         with _locked(path.parent / prefix) as opened:
             hidden = Path(opened.name)

@@ -15,7 +15,7 @@ from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.readers.delimited import LineFinder
 from modelpack_server.codecs import cells
 
-__all__ = ["Aside", "Rejects", "Stop", "opened", "refusals"]
+__all__ = ["Aside", "Refusal", "Rejects", "Stop", "opened", "refusals"]
 
 MAX_FAULTS = 100
 
@@ -105,8 +105,9 @@ class Stop:
 
     tolerant = False
 
-    def __init__(self) -> None:
+    def __init__(self, into: str = "FILE") -> None:
         self.count = 0
+        self._hint = f"With --on-error {into} such rows are written aside, and the others scored."
 
     def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
         """Raise InputError for the rows that are refused, if there are any."""
@@ -119,7 +120,7 @@ class Stop:
                 Fault(refusal.code, refusal.path, refusal.message, row=refusal.row, column=refusal.column)
                 for refusal in map(lines.add, found[:MAX_FAULTS])
             ],
-            hint="With --on-error FILE such rows are written aside, and the others scored.",
+            hint=self._hint,
         )
 
 

@@ -1,0 +1,217 @@
+"""Appending to a Delta table: files of our own, committed together with application transactions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelpack.errors import OutputError, SaveError, UsageError
+from modelpack_server.batch import destination
+from modelpack_server.batch.writers.columnar import ParquetWriter
+from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.tables import LOG, open_table, reason, require
+
+__all__ = ["Conflict", "Part", "Target", "fit"]
+
+# What a writer must know of that changes nothing about appending plain files, as long as nobody has set it to work.
+_WRITER_FEATURES = frozenset({"appendOnly", "invariants", "checkConstraints", "changeDataFeed", "timestampNtz",
+                              "deletionVectors", "v2Checkpoint", "vacuumProtocolCheck"})  # fmt: skip
+_RULES = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
+_RETRIES = 15
+
+
+class Conflict(Exception):
+    """Somebody else has moved the same position meanwhile; nothing was committed."""
+
+
+class Part:
+    """One data file while it is written, and then its entry in the log."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path = path
+        self.rows = 0
+        self._writer = ParquetWriter(file)
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows that fit the table."""
+        self.rows += table.num_rows
+        self._writer.write(table)
+
+    def close(self, error: BaseException | None) -> None:
+        """Write the end of the file, unless there was an error."""
+        (self._writer.abandon if error else self._writer.close)()
+
+    def action(self) -> Any:
+        """Return the entry for the log."""
+        stat = self.path.stat()
+        actions = require("deltalake.transaction")
+        stats = orjson.dumps(_statistics(self.path)).decode()
+        return actions.AddAction(self.path.name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats)
+
+
+class Target:
+    """A Delta table that rows are appended to."""
+
+    def __init__(self, root: Path, *, family: str) -> None:
+        self.root = root
+        self._family = family
+
+    def open(self) -> Any | None:
+        """Return a fresh snapshot of the table; None if there is none yet.
+
+        Raises:
+            UsageError: the table asks more of a writer than is done here (``table-unwritable``).
+        """
+        if not (self.root / LOG).is_dir():
+            if self.root.is_dir() and any(not path.name.startswith(".modelpack-") for path in self.root.iterdir()):
+                message = f"{self.root} holds something, and is no Delta table"
+                raise UsageError(message, code="output-foreign", hint="Choose another output.")
+            return None
+        table = open_table(self.root, files=False)
+        _check_writable(table, self.root)
+        return table
+
+    def create(self, schema: pa.Schema) -> Any:
+        """Create the table, unless somebody else has done it meanwhile, and return it."""
+        errors = require("deltalake.exceptions")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            require().DeltaTable.create(str(self.root), schema=schema, mode="ignore")
+        except errors.DeltaError as exc:
+            # Two that create it at once: the second finds it there.
+            if not (self.root / LOG / f"{0:020d}.json").is_file():
+                raise _unwritable(self.root, exc) from exc
+        except OSError as exc:
+            raise _unwritable(self.root, exc) from exc
+        return self.open()
+
+    @contextmanager
+    def part(self) -> Iterator[Part]:
+        """Yield a data file to write; when the block ends well it has its name, but is not yet in the log."""
+        path = self.root / f"part-00000-{uuid.uuid4()}-c000.snappy.parquet"
+        with destination.whole_file(path, overwrite=False, family=self._family) as file:
+            part = Part(path, file)
+            try:
+                yield part
+            except BaseException as exc:
+                part.close(exc)
+                raise
+            part.close(None)
+
+    def commit(
+        self, table: Any, parts: Sequence[Part], transactions: Mapping[str, int], facts: Mapping[str, Any]
+    ) -> None:
+        """Add the parts and move the transactions, both or neither.
+
+        ``table`` must be the very object from which the transactions' old values were read: delta-rs looks for
+        conflicts since that snapshot, and a path or a later one would hide them.
+
+        Raises:
+            Conflict: one of the transactions was moved since; the parts are removed.
+            SaveError: the commit failed for another reason (``output-unwritable``).
+        """
+        deltalake, errors = require(), require("deltalake.exceptions")
+        properties = deltalake.CommitProperties(
+            app_transactions=[deltalake.Transaction(name, value) for name, value in transactions.items()],
+            custom_metadata={"modelpack": orjson.dumps(facts).decode()},
+            max_commit_retries=_RETRIES,
+        )
+        actions = [part.action() for part in parts if part.rows]
+        try:
+            table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+        except errors.CommitFailedError as exc:
+            self._discard(parts)
+            raise Conflict(reason(exc)) from exc
+        except (errors.DeltaError, OSError) as exc:
+            # It may be there all the same (a checkpoint failed behind it): the parts stay, the next look will tell.
+            raise _unwritable(self.root, exc) from exc
+        for part in parts:
+            if not part.rows:
+                part.path.unlink(missing_ok=True)
+
+    def _discard(self, parts: Sequence[Part]) -> None:
+        """Remove files of a commit that lost, once the log says that it did."""
+        listed = {str(path) for path in pa.table(open_table(self.root).get_add_actions())["path"].to_pylist()}
+        for part in parts:
+            if part.path.name not in listed:
+                part.path.unlink(missing_ok=True)
+
+
+def fit(table: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
+    """Return the rows with the columns and types of a Delta table.
+
+    Raises:
+        OutputError: the table has other columns (``output-columns``), or a value is none of its type.
+    """
+    wanted, found = set(schema.names), set(table.column_names)
+    if wanted != found:
+        lacks, more = sorted(wanted - found), sorted(found - wanted)
+        words = [f"has {', '.join(map(repr, lacks))}, which the answers have not"] if lacks else []
+        words += [f"lacks {', '.join(map(repr, more))}"] if more else []
+        raise _columns(root, " and ".join(words))
+    given = storable(table)
+    columns = []
+    for field in schema:
+        column, kind = table.column(field.name), given.field(field.name).type
+        if kind != field.type and not pa.types.is_null(column.type):
+            raise _columns(root, f"has {field.name!r} as {field.type}, here it is {column.type}")
+        if column.null_count and not field.nullable:
+            raise _columns(root, f"takes no missing values in {field.name!r}, and there is one")
+        try:
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        except pa.ArrowException as exc:
+            message = f"the column {field.name!r} has a value that is not exact as {field.type}"
+            raise OutputError(message, code="not-exact", path=str(root)) from exc
+    return pa.table(columns, schema=pa.schema([pa.field(field.name, field.type) for field in schema]))
+
+
+def _columns(root: Path, what: str) -> OutputError:
+    hint = "Write to another table, or keep other columns (--keep)."
+    return OutputError(what, code="output-columns", path=str(root), hint=hint)
+
+
+def _check_writable(table: Any, root: Path) -> None:
+    """Refuse tables whose rules our files would get around."""
+    metadata, protocol = table.metadata(), table.protocol()
+    found = sorted(set(protocol.writer_features or ()) - _WRITER_FEATURES)
+    found += sorted(key for key in metadata.configuration if key.startswith("delta.constraints."))
+    found += [key for key in _RULES if f'"{key}"' in table.schema().to_json()]
+    if metadata.configuration.get("delta.columnMapping.mode", "none") != "none":
+        found.append("delta.columnMapping.mode")
+    if "delta.setTransactionRetentionDuration" in metadata.configuration:
+        found.append("delta.setTransactionRetentionDuration")  # the position would be forgotten
+    if metadata.partition_columns:
+        found.append(f"partitions by {', '.join(metadata.partition_columns)}")
+    if found:
+        message = f"{root} cannot be appended to, because of {', '.join(found)}"
+        raise UsageError(message, code="table-unwritable", hint="Write to a plain table of its own.")
+
+
+def _statistics(path: Path) -> Mapping[str, Any]:
+    """Return what the log says of a file: rows, missing values, and bounds where these are whole numbers."""
+    found = pq.read_metadata(path)
+    nulls: dict[str, int] = {}
+    least: dict[str, int] = {}
+    most: dict[str, int] = {}
+    for index in range(found.num_columns):
+        column = found.schema.column(index)
+        if column.path != column.name or column.max_repetition_level:
+            continue
+        groups = [found.row_group(group).column(index).statistics for group in range(found.num_row_groups)]
+        if groups and all(group is not None and group.has_null_count for group in groups):
+            nulls[column.name] = sum(group.null_count for group in groups)
+        bounds = [(group.min, group.max) for group in groups if group is not None and group.has_min_max]
+        if bounds and len(bounds) == len(groups) and all(type(end) is int for pair in bounds for end in pair):
+            least[column.name], most[column.name] = min(low for low, _ in bounds), max(high for _, high in bounds)
+    return {"numRecords": found.num_rows, "minValues": least, "maxValues": most, "nullCount": nulls}
+
+
+def _unwritable(root: Path, error: Exception) -> SaveError:
+    return SaveError(f"{root} cannot be written: {reason(error)}", code="output-unwritable")

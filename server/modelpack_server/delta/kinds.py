@@ -1,0 +1,69 @@
+"""Arrow types as a Delta table can have them: the same values, or a clear refusal."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from modelpack.errors import OutputError
+
+__all__ = ["storable", "stored"]
+
+_PLAIN = (pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(),
+          pa.binary(), pa.date32())  # fmt: skip
+# A type that Delta does not have, and the one that holds all its values.
+_WIDER = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.float16(): pa.float32(),
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+    pa.null(): pa.string(),
+    pa.date64(): pa.date32(),
+}
+
+
+def stored(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type as which a Delta table stores values of a type; None if it has none."""
+    if kind in _PLAIN:
+        return kind
+    if kind in _WIDER:
+        return _WIDER[kind]
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", None if kind.tz is None else "UTC")
+    if pa.types.is_decimal128(kind):
+        return kind
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_dictionary(kind):
+        return stored(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        items = stored(kind.value_type)
+        return None if items is None else pa.list_(pa.field("element", items))
+    if pa.types.is_map(kind):
+        keys, values = stored(kind.key_type), stored(kind.item_type)
+        return None if keys is None or values is None else pa.map_(keys, values)
+    if pa.types.is_struct(kind):
+        fields = [(field.name, stored(field.type)) for field in kind]
+        known = [pa.field(name, inner) for name, inner in fields if inner is not None]
+        return pa.struct(known) if len(known) == len(fields) else None
+    return None
+
+
+def storable(table: pa.Table) -> pa.Schema:
+    """Return the schema of the Delta table that can take these rows.
+
+    Raises:
+        OutputError: a column has a type that Delta does not have (``type-not-delta``).
+    """
+    fields = []
+    for field in table.schema:
+        kind = stored(field.type)
+        if kind is None:
+            message = f"the column {field.name!r} is of the type {field.type}, which Delta tables do not have"
+            raise OutputError(message, code="type-not-delta", hint="Keep other columns, or score files in batch.")
+        fields.append(pa.field(field.name, kind))
+    return pa.schema(fields)

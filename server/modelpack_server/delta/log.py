@@ -1,0 +1,158 @@
+"""The log of a Delta table, one commit at a time: which files it added, and what else it changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from modelpack.errors import InputError
+from modelpack_server.delta.tables import LOG, require
+
+__all__ = ["Add", "Commit", "Shape", "check_configuration", "check_features", "commit_path", "data_path",
+           "first_version", "parse_shape", "read_commit"]  # fmt: skip
+
+# What we read rightly. Deletion vectors are looked at file by file.
+FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "typeWidening",
+                      "typeWidening-preview"})  # fmt: skip
+_COMMIT = re.compile(r"^(\d{20})\.json$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What a table is: its id, its columns, and how its files are laid out."""
+
+    id: str
+    schema: pa.Schema
+    partitions: Sequence[str] = ()
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Add:
+    """One data file. ``rows`` as the log tells it (None: it does not); ``alive`` says which of its rows still are."""
+
+    path: str
+    rows: int | None
+    partition: Mapping[str, Any]
+    alive: np.ndarray[Any, Any] | None = None
+    has_vector: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What one version changed. ``removed``: paths of files whose rows were deleted or rewritten."""
+
+    version: int
+    adds: Sequence[Add]
+    removed: Sequence[str]
+    shape: Shape | None
+
+
+def commit_path(root: Path, version: int) -> Path:
+    """Return where the log keeps a commit."""
+    return root / LOG / f"{version:020d}.json"
+
+
+def first_version(root: Path, least: int) -> int | None:
+    """Return the first version from ``least`` on whose commit is there."""
+    found = (match for path in (root / LOG).iterdir() if (match := _COMMIT.match(path.name)))
+    return min((version for match in found if (version := int(match[1])) >= least), default=None)
+
+
+def read_commit(root: Path, version: int) -> Commit | None:
+    """Return what a version changed; None while it is not there.
+
+    Raises:
+        InputError: the commit cannot be read (``table-unreadable``), or needs more than we can (``table-unsupported``).
+    """
+    path = commit_path(root, version)
+    try:
+        actions = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except FileNotFoundError:
+        return None
+    except (OSError, orjson.JSONDecodeError) as exc:
+        raise InputError("cannot be read", code="table-unreadable", path=str(path)) from exc
+    adds: list[Add] = []
+    removed: list[str] = []
+    shape: Shape | None = None
+    for action in actions:
+        for kind, value in action.items():
+            match kind:
+                case "add" if value.get("dataChange"):
+                    adds.append(_add(value, path))
+                case "remove" if value.get("dataChange"):
+                    removed.append(data_path(value["path"], path))
+                case "metaData":
+                    shape = parse_shape(value, path)
+                case "protocol":
+                    check_features(value.get("readerFeatures") or (), path)
+    return Commit(version=version, adds=adds, removed=removed, shape=shape)
+
+
+def data_path(path: str, where: Path) -> str:
+    """Return the path of a file below the table as it is on disk: the log has it in the form of a URL."""
+    plain = unquote(path)
+    if plain.startswith("/") or re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:/", path) or ".." in plain.split("/"):
+        raise InputError(
+            "lists a file outside of the table, as shallow clones do; such tables are not read",
+            code="table-unsupported",
+            path=str(where),
+        )
+    return plain
+
+
+def parse_shape(metadata: Mapping[str, Any], where: Path) -> Shape:
+    """Return what a ``metaData`` action says of the table."""
+    configuration = metadata.get("configuration") or {}
+    check_configuration(configuration, where)
+    schema = require().Schema.from_json(metadata["schemaString"])
+    return Shape(
+        id=metadata["id"],
+        schema=pa.schema(schema.to_arrow()),
+        partitions=tuple(metadata.get("partitionColumns") or ()),
+        configuration=configuration,
+    )
+
+
+def check_features(features: Sequence[str], where: Path) -> None:
+    """Refuse a table that needs a reader to know what we do not."""
+    if unknown := sorted(set(features) - FEATURES - {"columnMapping"}):
+        names = ", ".join(unknown)
+        raise InputError(f"needs features that are not read: {names}", code="table-unsupported", path=str(where))
+
+
+def check_configuration(configuration: Mapping[str, str], where: Path) -> None:
+    """Refuse a table whose files have other names for the columns."""
+    if configuration.get("delta.columnMapping.mode", "none") != "none":
+        raise InputError(
+            "maps its columns to other names in its files (delta.columnMapping.mode); such tables are not read",
+            code="table-unsupported",
+            path=str(where),
+            hint="Copy it into a table without column mapping.",
+        )
+
+
+def _add(value: Mapping[str, Any], where: Path) -> Add:
+    return Add(
+        path=data_path(value["path"], where),
+        rows=_count(value.get("stats")),
+        partition=value.get("partitionValues") or {},
+        has_vector=bool(value.get("deletionVector")),
+    )
+
+
+def _count(stats: Any) -> int | None:
+    """Return the number of rows that the statistics of a file tell."""
+    try:
+        found = orjson.loads(stats).get("numRecords") if isinstance(stats, str) and stats else None
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None

@@ -1,0 +1,67 @@
+"""How far a stream has come: kept in its output table, in the same commits as the rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["NO_SNAPSHOT", "Mark", "Position", "fingerprint", "read", "written"]
+
+NO_SNAPSHOT = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Position:
+    """The next file to score: number ``index`` of the source's version ``version``.
+
+    The version ``base`` stands for all files the table had then (:data:`NO_SNAPSHOT`: none does), any other for those
+    its commit added.
+    """
+
+    version: int
+    index: int = 0
+    base: int = NO_SNAPSHOT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A position, and fingerprints of the table it is in and of the package that scored up to there."""
+
+    position: Position
+    source: int
+    package: int
+
+
+def fingerprint(text: str) -> int:
+    """Return a number for a text: a transaction of Delta holds a name and a 64-bit integer, and nothing else."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def written(job: str, mark: Mark) -> Mapping[str, int]:
+    """Return the application transactions that hold a mark."""
+    position = mark.position
+    return {
+        f"{_prefix(job)}/base": position.base,
+        f"{_prefix(job)}/version": position.version,
+        f"{_prefix(job)}/index": position.index,
+        f"{_prefix(job)}/source": mark.source,
+        f"{_prefix(job)}/package": mark.package,
+    }
+
+
+def read(table: Any, job: str) -> Mark | None:
+    """Return the mark in an open table; None before the first commit of the job."""
+    found = [
+        table.transaction_version(f"{_prefix(job)}/{name}")
+        for name in ("base", "version", "index", "source", "package")
+    ]
+    if any(value is None for value in found):
+        return None
+    base, version, index, source, package = found
+    return Mark(position=Position(version=version, index=index, base=base), source=source, package=package)
+
+
+def _prefix(job: str) -> str:
+    return f"modelpack/stream/{job}"

@@ -1,0 +1,83 @@
+"""The rows of one data file of a Delta table, in the table's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelpack.errors import InputError
+from modelpack_server.delta.log import Add, Shape
+
+__all__ = ["count", "read"]
+
+
+def count(root: Path, add: Add) -> int:
+    """Return how many rows a file has: as the log tells, or else as the file does."""
+    if add.alive is not None:
+        return int(add.alive.sum())
+    return add.rows if add.rows is not None else int(pq.read_metadata(root / add.path).num_rows)
+
+
+def read(
+    root: Path, add: Add, shape: Shape, names: Sequence[str], size: int
+) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
+    """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
+
+    Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+        InputError: the file cannot be read as the table says (``file-unreadable``).
+    """
+    path = root / add.path
+    try:
+        # As in batches: pre_buffer would hold whole row groups for no gain. Spark still writes int96.
+        with pq.ParquetFile(path, pre_buffer=False, coerce_int96_timestamp_unit="us") as file:
+            inside = set(file.schema_arrow.names) - set(shape.partitions)
+            columns = [name for name in names if name in inside]
+            row = 0
+            for batch in file.iter_batches(batch_size=size, columns=columns):
+                numbers = np.arange(row + 1, row + 1 + batch.num_rows)
+                row += batch.num_rows
+                table = _table(batch, add, shape, names)
+                if add.alive is not None:
+                    mask = add.alive[numbers[0] - 1 : numbers[-1]]
+                    table, numbers = table.filter(pa.array(mask)), numbers[mask]
+                yield table, numbers
+    except pa.ArrowException as exc:
+        reason = " ".join(str(exc).split())[:200]
+        message = f"cannot be read as the table's log says: {reason}"
+        raise InputError(message, code="file-unreadable", path=str(path)) from exc
+
+
+def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) -> pa.Table:
+    columns = []
+    for name in names:
+        kind = shape.schema.field(name).type
+        if name in shape.partitions:
+            columns.append(_constant(add.partition.get(name), kind, batch.num_rows))
+        elif name in batch.schema.names:
+            column = batch.column(name)
+            columns.append(column if column.type == kind else column.cast(kind))
+        else:
+            columns.append(pa.nulls(batch.num_rows, kind))
+    return pa.table(columns, schema=pa.schema([pa.field(name, shape.schema.field(name).type) for name in names]))
+
+
+def _constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
+    """Return a column of one partition value: text as the log has it, or of its own type."""
+    if value is None or value == "":
+        return pa.nulls(rows, kind)
+    if isinstance(value, str) and pa.types.is_timestamp(kind):
+        # Without an offset such values are UTC, in columns that have a zone.
+        scalar = pa.array([value.removesuffix("Z")]).cast(pa.timestamp(kind.unit)).cast(kind)[0]
+    elif isinstance(value, str):
+        scalar = pa.array([value]).cast(kind)[0]
+    else:
+        scalar = pa.scalar(value, kind)
+    return pa.repeat(scalar, rows)

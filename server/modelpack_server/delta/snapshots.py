@@ -1,0 +1,80 @@
+"""A Delta table as it was at one version: all its files, in an order that is the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelpack_server.delta.log import Add, Shape, check_configuration, check_features, data_path
+from modelpack_server.delta.tables import open_table
+
+__all__ = ["Snapshot", "files_of", "shape_of", "snapshot"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """One version of a table, and its files."""
+
+    version: int
+    shape: Shape
+    adds: Sequence[Add]
+
+
+def snapshot(root: Path, version: int | None = None) -> Snapshot:
+    """Return the table as it is now, or was at a version.
+
+    Raises:
+        UsageError: there is no table.
+        InputError: it cannot be read, or needs more than we can (``table-unsupported``).
+    """
+    table = open_table(root, version)
+    return Snapshot(version=table.version(), shape=shape_of(table, root), adds=files_of(table, root))
+
+
+def shape_of(table: Any, root: Path) -> Shape:
+    """Return what an open table is."""
+    metadata, protocol = table.metadata(), table.protocol()
+    check_features(protocol.reader_features or (), root)
+    check_configuration(metadata.configuration, root)
+    return Shape(
+        id=metadata.id,
+        schema=pa.schema(table.schema().to_arrow()),
+        partitions=tuple(metadata.partition_columns),
+        configuration=metadata.configuration,
+    )
+
+
+def files_of(table: Any, root: Path) -> list[Add]:
+    """Return the files of an open table, sorted by path."""
+    found = pa.table(table.get_add_actions()).to_pylist()
+    vectors = _vectors(table, root)
+    adds = []
+    for entry in sorted(found, key=lambda entry: str(entry["path"])):
+        path = data_path(entry["path"], root)
+        adds.append(
+            Add(
+                path=path,
+                rows=entry.get("num_records"),
+                partition=entry.get("partition") or {},
+                alive=vectors.get(path),
+            )
+        )
+    return adds
+
+
+def _vectors(table: Any, root: Path) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Return which rows are alive in the files that have a deletion vector."""
+    reader = pa.RecordBatchReader.from_stream(table.deletion_vectors())
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    base = pa.table(table.get_add_actions())
+    names = {str(path): data_path(str(path), root) for path in base["path"].to_pylist()}
+    for batch in reader:
+        for uri, alive in zip(batch["filepath"].to_pylist(), batch["selection_vector"].to_pylist(), strict=True):
+            name = next(plain for raw, plain in names.items() if uri.endswith((raw, plain)))
+            found[name] = np.array(alive, dtype=bool)
+    return found

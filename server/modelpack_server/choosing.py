@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
 
 import modelpack
 from modelpack import Model, twins
-from modelpack.errors import EnvironmentMismatch, FlavorError, PackageError, UsageError
+from modelpack.errors import EnvironmentMismatch, FlavorError, InputError, ModelpackError, PackageError, UsageError
+from modelpack.frame import Frame
 from modelpack.manifest import FlavorEntry, Manifest
 from modelpack.package import Package
+from modelpack.signature import Signature
+from modelpack_server.invocation import Scorer
 from modelpack_server.settings import Source
 
-__all__ = ["load", "twin_of"]
+__all__ = ["Paired", "load", "original_of", "pair", "twin_of"]
 
 TWIN = "onnx"
 
@@ -56,3 +62,61 @@ def twin_of(manifest: Manifest) -> FlavorEntry | None:
         return None
     close = checked.tolerance.rtol <= twins.TOLERANCE.rtol and checked.tolerance.atol <= twins.TOLERANCE.atol
     return entries[0] if close else None
+
+
+def original_of(manifest: Manifest, twin: FlavorEntry) -> str:
+    """Return the name of the flavor that a twin was held to."""
+    against = twin.checked.against if twin.checked else None
+    named = (entry.name for entry in manifest.flavors if entry is not twin and against in entry.payloads.values())
+    return next(named, manifest.flavors[0].name)
+
+
+def pair(model: Model, source: Source) -> Scorer:
+    """Return what scores: the model, and beside a twin that nobody asked for by name, its original."""
+    entry = model.manifest.flavors[model.candidate.index]
+    if entry.checked is None or source.flavor is not None:
+        return model
+    return Paired(model, original_of(model.manifest, entry), source.allow_code)
+
+
+class Paired:
+    """A twin, and its original for what the twin does not offer; that is loaded when it is first asked for."""
+
+    def __init__(self, twin: Model, original: str, allow_code: str | None) -> None:
+        self.twin = twin
+        self._name = original
+        self._allow_code = allow_code
+        self._lock = threading.Lock()
+        self._original: Model | None = None
+        self._failed = False
+
+    @property
+    def signature(self) -> Signature:
+        """What goes in and what comes out."""
+        return self.twin.signature
+
+    def score(self, frame: Frame, params: Mapping[str, Any]) -> Frame:
+        """Score coerced data and return the checked answer.
+
+        Raises:
+            InputError: the twin does not offer what the params ask for, and the original cannot be loaded here
+                (``param-unsupported``).
+        """
+        try:
+            return self.twin.score(frame, params)
+        except InputError as exc:
+            original = self._loaded() if exc.code == "param-unsupported" else None
+            if original is None:
+                raise
+        return original.score(frame, params)
+
+    def _loaded(self) -> Model | None:
+        with self._lock:
+            if self._original is None and not self._failed:
+                try:
+                    self._original = modelpack.load(self.twin.package, allow_code=self._allow_code, flavor=self._name)
+                    log.info("flavor %s answers what the twin does not offer", self._name)
+                except ModelpackError as exc:
+                    self._failed = True
+                    log.warning("flavor %s, which offers what the twin does not, cannot be loaded: %s", self._name, exc)
+            return self._original

@@ -10,6 +10,7 @@ import orjson
 
 from modelpack import Model, coerce, forms
 from modelpack.errors import ModelpackError
+from modelpack_server.choosing import original_of
 
 __all__ = ["EXAMPLE_ROWS", "Facts", "of"]
 
@@ -66,12 +67,10 @@ def of(model: Model) -> Facts:
 
 
 def _twin(model: Model) -> Mapping[str, Any] | None:
-    flavors = model.manifest.flavors
-    checked = flavors[model.candidate.index].checked
-    if checked is None:
+    entry = model.manifest.flavors[model.candidate.index]
+    if entry.checked is None:
         return None
-    others = (entry.name for entry in flavors if checked.against in entry.payloads.values())
-    return {"of": next(others, flavors[0].name), "checked": checked.model_dump(mode="json")}
+    return {"of": original_of(model.manifest, entry), "checked": entry.checked.model_dump(mode="json")}
 
 
 def _example(model: Model) -> Mapping[str, Any] | None:

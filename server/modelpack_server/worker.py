@@ -59,7 +59,7 @@ def run(
     about = facts.of(model)
     warm(model, about)
     pulse = pulse or Pulse(-1)
-    served = app.assemble(Marked(model, pulse), about, settings)
+    served = app.assemble(Marked(choosing.pair(model, source), pulse), about, settings)
     code = runner.Server(served, settings, on_ready=lambda: on_ready(about), beat=pulse.beat).serve_on(server)
     if code:
         # A thread that is still inside the model cannot be stopped, and Python would wait for it.

@@ -12,8 +12,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack import flavor
-from modelpack.errors import FlavorError, IntegrityError, ModelpackError, TrustError, UsageError
+from modelpack import coerce, flavor
+from modelpack.errors import FlavorError, InputError, IntegrityError, ModelpackError, TrustError, UsageError
 from modelpack.manifest import Tolerance
 from modelpack_server import choosing, facts
 from modelpack_server.settings import Source
@@ -142,3 +142,53 @@ class TestTwin:
         assert found(first, twin, plain) is None
         # The first is what is loaded anyway.
         assert found(twin, first) is None
+
+
+class TestPair:
+    """What the twin does not offer is answered by its original."""
+
+    def score(self, scorer: Any, **params: Any) -> Any:
+        frame = coerce.inputs(X, scorer.signature)
+        (answer,) = (scorer.score(frame, coerce.params(params, scorer.signature)).tensors or {}).values()
+        return answer
+
+    def test_the_original_is_loaded_when_it_is_asked_for(
+        self, package: modelpack.Package, model: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scorer: Any = choosing.pair(load(package), Source(package="m"))
+        np.testing.assert_array_equal(self.score(scorer), model.predict(X))
+        assert scorer._original is None
+        caplog.set_level(logging.INFO, "modelpack.server")
+        for _ in range(2):
+            answer = self.score(scorer, method="decision_function")
+            np.testing.assert_array_equal(answer, model.decision_function(X))
+        assert caplog.messages == ["flavor sklearn answers what the twin does not offer"]
+
+    def test_other_refusals_are_final(self, package: modelpack.Package, monkeypatch: pytest.MonkeyPatch) -> None:
+        twin = load(package)
+        scorer: Any = choosing.pair(twin, Source(package="m"))
+
+        def refuse(frame: Any, params: Any) -> Any:
+            raise InputError("other sizes", code="shape-mismatch")
+
+        monkeypatch.setattr(twin, "score", refuse)
+        with pytest.raises(InputError, match="other sizes"):
+            self.score(scorer)
+        assert scorer._original is None
+
+    def test_one_that_cannot_be_loaded_is_tried_once(
+        self, tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        package = modelpack.save(model, tmp_path / "p", example=X, also=["onnx"], options={"format": "pickle"})
+        modelpack.trust.default_store().remove(package.digest)
+        scorer = choosing.pair(load(package), Source(package="m"))
+        for _ in range(2):
+            with pytest.raises(InputError) as info:
+                self.score(scorer, method="decision_function")
+            assert info.value.code == "param-unsupported"
+        assert len([text for text in caplog.messages if "cannot be loaded" in text]) == 1
+
+    def test_a_flavor_that_was_asked_for_is_alone(self, package: modelpack.Package) -> None:
+        for name in ("onnx", "sklearn"):
+            model = load(package, flavor=name)
+            assert choosing.pair(model, Source(package="m", flavor=name)) is model

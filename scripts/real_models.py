@@ -198,7 +198,7 @@ def _window() -> dict[str, Any]:
 
 
 def _files() -> Any:
-    """Return the first and last 1024 bytes of some texts, as the model is given them; 256 stands for no byte."""
+    """Return the first and last 1024 bytes of some texts, as the model is given them."""
     texts = [
         b"import os\nprint(os.name)\n" * 60,
         b"<html><body><p>text</p></body></html>\n" * 40,

@@ -190,6 +190,27 @@ def _pytorch(config: Mapping[str, Any], found: Directory) -> Part | None:
     )
 
 
+def _spark(config: Mapping[str, Any], found: Directory) -> Part:
+    place = _text(config, "model_data") or ""
+    # The checksums and marks beside the data are Spark's own, and no part of the model.
+    own = tuple(
+        path for path in found.paths if path.startswith(f"{place}/") and path.split("/")[-1].startswith("part-")
+    )
+    entry = next((path for path in own if path.startswith(f"{place}/metadata/")), None)
+    if entry is None:
+        where = "MLmodel.flavors.spark.model_data"
+        raise PackageError("names no model of Spark in the directory", code="mlmodel-file-missing", path=where)
+    version = _text(config, "pyspark_version")
+    # MLflow answers with this column, whatever else the model makes.
+    return Part(
+        "spark",
+        Payload(format="spark-ml", files=own, entry=entry),
+        {"columns": ["prediction"]},
+        {"pyspark": version} if version else {},
+        runs_code=bool(config.get("code")),
+    )
+
+
 def _file(config: Mapping[str, Any], key: str, paths: tuple[str, ...], flavor: str) -> str:
     entry = config.get(key)
     if not isinstance(entry, str) or entry not in paths:
@@ -219,6 +240,7 @@ _BUILDERS: Mapping[str, _Builder] = {
     "lightgbm": _lightgbm,
     "xgboost": _xgboost,
     "sklearn": _sklearn,
+    "spark": _spark,
     "python_function": _python_function,
 }
 

@@ -26,7 +26,7 @@ import plan  # noqa: E402
 import report  # noqa: E402
 import serving  # noqa: E402
 import systems  # noqa: E402
-from run import Bench  # noqa: E402
+from run import Bench, allow_connections  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 PARTS = ("loads", "both", "workers", "overload", "inprocess")
@@ -155,6 +155,7 @@ def run(given: argparse.Namespace, chosen: list[systems.System], models: list[st
     """Measure everything that was asked for."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     serving.adopt_orphans()
+    allow_connections()
     effort = plan.QUICK if given.quick else plan.FULL
     if given.rounds:
         effort = dataclasses.replace(effort, rounds=given.rounds, other_rounds=min(given.rounds, effort.other_rounds))

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -261,6 +262,14 @@ def clean_environment(room: Path) -> dict[str, str]:
     """Return the environment that all servers get: without settings of kernels and of Python that slow some of them."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OPENBLAS_", "PYTHON", "VIRTUAL_"))}
     return {**kept, "MODELPACK_TRUST_STORE": str(room / "trust")}
+
+
+def allow_connections() -> None:
+    """Let this process and what it starts open many files: overload takes a connection for each request in flight."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def machine(cores: serving.Cores) -> dict[str, Any]:

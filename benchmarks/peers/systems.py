@@ -170,6 +170,12 @@ def bentoml(name: str, *, batch: int = 1, models: frozenset[str] | None = None) 
     )
 
 
+def mlflow_answer(reply: Any) -> Any:
+    """Return what MLflow answers; graphs answer with the name of their output."""
+    predictions = reply["predictions"]
+    return next(iter(predictions.values())) if isinstance(predictions, dict) else predictions
+
+
 FLOOR = System(
     name="floor",
     peer="floor",
@@ -191,7 +197,7 @@ MLFLOW = System(
     ],
     path="/invocations",
     body=invocations,
-    answer=lambda reply: reply["predictions"],
+    answer=mlflow_answer,
     env=lambda place: {
         "PATH": f"{place.venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "UVICORN_ACCESS_LOG": "false",

@@ -8,7 +8,7 @@ import bentoml
 import numpy as np
 import trained
 
-BATCHED = {"batchable": True, "max_batch_size": 64, "max_latency_ms": 1000} if os.environ["BENCH_BATCH"] != "1" else {}
+BATCHED = {"batchable": True, "max_batch_size": 1024} if os.environ["BENCH_BATCH"] != "1" else {}
 
 
 @bentoml.service(

@@ -11,7 +11,7 @@ import numpy as np
 
 from modelpack.audits.onnx_graph import Facts, Value
 from modelpack.errors import SaveError
-from modelpack.frame import Frame
+from modelpack.frame import Frame, Vector
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
 from modelpack_flavors._onnx.casting import ELEMENTS, cast, column, fault
 
@@ -138,7 +138,9 @@ class Inputs:
             absent = [name for name in wanted if name not in columns]
             if absent:
                 fault("column-missing", f"column {absent[0]!r} is missing", absent[0])
-            parts = [column(columns[name], dtype, name, self.absent) for name in wanted]
+            parts = _as_they_are([columns[name] for name in wanted], dtype)
+            if parts is None:
+                parts = [column(columns[name], dtype, name, self.absent) for name in wanted]
             flat = value.shape is not None and len(value.shape) == 1
             feeds[value.name] = parts[0] if flat and len(parts) == 1 else _stacked(parts, frame.rows)
         return feeds
@@ -155,6 +157,15 @@ class Inputs:
         if first.shape is not None and (len(first.shape) != 2 or (_sized(width) and width != len(names))):
             fault("shape-mismatch", f"{len(names)} columns for an input of another shape", first.name)
         return {first.name: list(names)}
+
+
+def _as_they_are(vectors: Sequence[Vector], dtype: str) -> list[Array] | None:
+    """Return columns that are floats of the input's own type already, missing values as NaN; None if not all are."""
+    if not dtype.startswith("float"):
+        return None
+    target = np.dtype(dtype)
+    parts = [vector.data for vector in vectors]
+    return parts if all(part.dtype == target for part in parts) else None
 
 
 def _stacked(parts: Sequence[Array], rows: int) -> Array:

@@ -47,6 +47,18 @@ finished() {
     cat "$@" | cksum > "$dir/.made-from"
 }
 
+# Spark's tests need a Java runtime; where there is none it is installed, as root or by sudo.
+need_java() {
+    command -v java > /dev/null || [ -x "${JAVA_HOME:-}/bin/java" ] && return
+    local sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    say "installing a Java runtime"
+    if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless; }; then
+        echo "the tests of Spark ML need Java 17 or 21: install it and put java on PATH" >&2
+        return 1
+    fi
+}
+
 # The development environment: the package as an editable install, with every extra and every tool.
 dev_venv() {
     venv="$root/.venv"

@@ -214,10 +214,10 @@ def bars(results: Results) -> list[Bar]:
     fastest = max((arrow[name] for name in (OURS, TWIN) if name in arrow), default=None)
     return [
         Bar("1 row, 32 connections, ONNX twin: of the floor", 0.65, ratio(main.get(TWIN), main.get(FLOOR))),
-        Bar("the same: MLflow", 100, ratio(main.get(TWIN), main.get(MLFLOW)), "x"),
-        Bar("the same: the best of MLServer, LitServe, BentoML", 15, ratio(main.get(TWIN), best_other(main)), "x"),
+        Bar("1 row, 32 connections, ONNX twin: MLflow", 100, ratio(main.get(TWIN), main.get(MLFLOW)), "x"),
+        Bar("1 row, 32 connections, ONNX twin: the best other", 15, ratio(main.get(TWIN), best_other(main)), "x"),
         Bar("1 row, 32 connections, native: MLflow", 35, ratio(main.get(OURS), main.get(MLFLOW)), "x"),
-        Bar("the same: the best other", 5, ratio(main.get(OURS), best_other(main)), "x"),
+        Bar("1 row, 32 connections, native: the best other", 5, ratio(main.get(OURS), best_other(main)), "x"),
         Bar(
             "1 row, 1 connection, native: added to `predict`",
             0.25,
@@ -226,7 +226,7 @@ def bars(results: Results) -> list[Bar]:
             less=True,
         ),
         Bar("1000 rows JSON, 8 connections: MLflow", 5, ratio(thousand.get(OURS), thousand.get(MLFLOW)), "x"),
-        Bar("the same: the best other", 2, ratio(thousand.get(OURS), best_other(thousand)), "x"),
+        Bar("1000 rows JSON, 8 connections: the best other", 2, ratio(thousand.get(OURS), best_other(thousand)), "x"),
         Bar("100,000 rows Arrow: of `predict` in process", 0.7, fastest * bulk / 1000 if fastest and bulk else None),
         Bar("1 row of 2000 columns: MLflow", 20, ratio(wide.get(OURS), wide.get(MLFLOW)), "x"),
         *overload_bars(results),
@@ -257,9 +257,9 @@ def overload_bars(results: Results) -> list[Bar]:
     grown = most["pss_peak"] / most["pss_before"] if most else None
     return [
         Bar("5 x overload: answers in time, of the peak", 0.9, ratio(most["goodput"] if most else None, peak)),
-        Bar("the same: neither answered nor refused with 429, share", 0.0, lost, less=True),
-        Bar("the same: p99 of accepted, of a full batch's time", 3, tail, "x", less=True),
-        Bar("the same: memory, of before", 1.1, grown, "x", less=True),
+        Bar("5 x overload: neither answered nor refused with 429, share", 0.0, lost, less=True),
+        Bar("5 x overload: p99 of accepted, of a full batch's time", 3, tail, "x", less=True),
+        Bar("5 x overload: memory, of before", 1.1, grown, "x", less=True),
     ]
 
 

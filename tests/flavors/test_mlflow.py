@@ -405,6 +405,7 @@ def test_pytorch_directories_load_by_what_the_file_is(
         ("flavors: {sklearn: {pickled_model: x.pkl}}", "mlmodel-file-missing",
          "MLmodel.flavors.sklearn.pickled_model"),
         ("flavors: {pytorch: {model_data: data}}", "mlmodel-file-missing", "MLmodel.flavors.pytorch.model_data"),
+        ("flavors: {spark: {model_data: sparkml}}", "mlmodel-file-missing", "MLmodel.flavors.spark.model_data"),
         ("flavors: {onnx: {data: ../x.onnx}}", "mlmodel-file-missing", "MLmodel.flavors.onnx.data"),
         ("just text", "mlmodel-invalid", "MLmodel"),
         ("a: 1\na: 2", "mlmodel-invalid", "MLmodel"),

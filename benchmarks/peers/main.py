@@ -40,9 +40,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", default="", metavar="NAME[,NAME]", help=", ".join(plan.MODELS))
     parser.add_argument("--parts", default="", metavar="NAME[,NAME]", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, help="instead of 5, or 2 if quick")
-    parser.add_argument("--seconds", type=float, help="of each load, instead of 4, or 2 if quick")
+    parser.add_argument("--seconds", type=float, help="of each load, instead of 3, or 2 if quick")
     parser.add_argument("--no-pin", action="store_true", help="let server and client share all cores")
     parser.add_argument("--out", type=Path, help="where the measurements go")
+    parser.add_argument("--add", action="store_true", help="add to what --out already has")
     parser.add_argument("--write", action="store_true", help="make the tables and plots of docs/ from this run")
     parser.add_argument("--report", action="store_true", help="measure nothing, make tables and plots from --out")
     parser.add_argument("--needs", action="store_true", help="print the environments that this run needs")
@@ -163,6 +164,8 @@ def run(given: argparse.Namespace, chosen: list[systems.System], models: list[st
         effort = dataclasses.replace(effort, seconds=given.seconds, overload_seconds=given.seconds)
     cores = serving.Cores() if given.no_pin else serving.Cores.apart()
     bench = Bench(room=room, out=out, effort=effort, cores=cores)
+    if given.add and out.exists():
+        bench.results = json.loads(out.read_text())
     parts = words(given.parts) or (["loads", "inprocess"] if given.quick else list(PARTS))
     start = time.monotonic()
     needed = {*models, *(["logistic"] if {"both", "workers", "inprocess"} & set(parts) else [])}
@@ -171,7 +174,7 @@ def run(given: argparse.Namespace, chosen: list[systems.System], models: list[st
     if cores.client:
         os.sched_setaffinity(0, cores.client)  # what this process does must not slow the servers
     measure(bench, chosen, models, parts, quick=given.quick)
-    bench.results["minutes"] = round((time.monotonic() - start) / 60, 1)
+    bench.results["minutes"] = round(bench.results.get("minutes", 0) + (time.monotonic() - start) / 60, 1)
     bench.save()
 
 

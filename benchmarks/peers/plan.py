@@ -53,9 +53,9 @@ class Effort:
 FULL = Effort(
     rounds=5,
     other_rounds=3,
-    seconds=4,
+    seconds=3,
     warm=1,
-    overload_seconds=5,
+    overload_seconds=4,
     overload=(0.2, 0.5, 0.8, 1, 1.5, 2, 3, 5),
     workers=3,
 )

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report
 
-OURS, PEER, FLOOR = "#0b6e4f", "#9aa5b1", "#d9d9d9"
+OURS, PEER, FLOOR = "#0b6e4f", "#8895a3", "#222222"
 STYLE = {"svg.hashsalt": "modelpack", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LINES = ("-", "--", "-.", ":")
 
@@ -28,15 +28,19 @@ def colour(name: str) -> str:
     return OURS if name.startswith("modelpack") else FLOOR if name == "floor" else PEER
 
 
-def bars(results: dict[str, Any], folder: Path) -> None:
+def throughput(results: dict[str, Any], folder: Path) -> None:
     """Draw requests per second of the main load, on a logarithmic axis."""
     table = report.medians(results, "rps", "logistic", report.MAIN)
     if not table:
         return
     pairs = sorted(table.items(), key=lambda pair: pair[1])
     figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(pairs) + 1))
-    drawn = axes.barh([name for name, _ in pairs], [value for _, value in pairs], color=[colour(n) for n, _ in pairs])
-    axes.bar_label(drawn, [f"{value:,.0f}" for _, value in pairs], padding=3)
+    for place, (name, value) in enumerate(pairs):
+        axes.plot(value, place, marker="o", markersize=8, color=colour(name))
+        axes.annotate(f"{value:,.0f}", (value, place), xytext=(8, -3), textcoords="offset points")
+    axes.set_yticks(range(len(pairs)), [name for name, _ in pairs])
+    axes.margins(x=0.12)
+    axes.grid(axis="x", color="#eeeeee")
     axes.set_xscale("log")
     axes.set_xlabel("requests per second: 1 row as JSON, 32 connections, one worker on one core")
     save(figure, folder / "peers-throughput.svg")
@@ -93,7 +97,7 @@ def main() -> None:
     """Draw all plots."""
     results = json.loads(Path(sys.argv[1]).read_text())
     pyplot.rcParams.update(STYLE)
-    for draw in (bars, overload, columns):
+    for draw in (throughput, overload, columns):
         draw(results, Path(sys.argv[2]))
 
 

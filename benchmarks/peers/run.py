@@ -144,6 +144,9 @@ class Bench:
     def attempt(self, what: str, system: systems.System, model: str, action: Callable[[], None]) -> None:
         """Do one part of the run; keep what went wrong and go on."""
         print(f"{time.strftime('%H:%M:%S')} {what}: {system.name}, {model}", flush=True)
+        failures = self.results["failures"]
+        before = (what, system.name, model)
+        failures[:] = [one for one in failures if (one["part"], one["system"], one["model"]) != before]
         try:
             action()
         except (RuntimeError, OSError, subprocess.SubprocessError, json.JSONDecodeError) as exc:

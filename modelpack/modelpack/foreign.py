@@ -47,7 +47,7 @@ def write(name: str, root: Path, manifest: Manifest) -> Sequence[str]:
 
     Raises:
         FlavorError: the flavor that writes them is not installed (``flavor-unknown``).
-        SaveError: the format cannot hold what the package is.
+        UsageError: the format cannot hold what the package is (``also-unsupported``).
     """
     writer: Callable[[Path, Manifest], Sequence[str]] = _found(
         WRITERS[name], name, "such documents are written", "also"

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +57,13 @@ def discovered() -> list[Any]:
         if (FOLDER / f"{name}.py").exists()
         for case in cases_of(name)
     ]
+
+
+def documented() -> list[Any]:
+    """Return flavor, case and class of each row in docs/flavors/index.md that a case stands for."""
+    page = (FOLDER.parent.parent.parent / "docs" / "flavors" / "index.md").read_text(encoding="utf-8")
+    cell = r'\[`(\w+)`\]\(\S+ "test_the_class_is_the_one_in_the_docs\[(\w+)-([\w-]+)\]"\)'
+    return [pytest.param(name, case, trust, id=f"{name}-{case}") for trust, name, case in re.findall(cell, page)]
 
 
 @functools.cache
@@ -222,6 +230,12 @@ def test_code_needs_a_grant_and_nothing_else_does(package: modelpack.Package, tm
     assert info.value.code == "code-not-allowed"
     assert package.digest not in str(info.value)  # nothing to paste that would allow it
     assert modelpack.load(package.path, allow_code=package.digest, store=stranger).digest == package.digest
+
+
+@pytest.mark.parametrize(("name", "case", "trust"), documented())
+def test_the_class_is_the_one_in_the_docs(name: str, case: str, trust: str) -> None:
+    path, _ = saved(name, case, SHARED)
+    assert {one.name: one.trust for one in modelpack.open(path).plan().candidates}[name] == trust
 
 
 def test_the_grant_of_one_package_is_not_the_grant_of_another(package: modelpack.Package, tmp_path: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_required_param_that_mlflow_has_no_type_for_is_refused(tmp_path: Path)
         return rows["x"]
 
     signature = Signature.model_validate({"params": [{"name": "day", "type": "date32"}]})
-    with pytest.raises(errors.SaveError) as info:
+    with pytest.raises(errors.UsageError) as info:
         save(days, tmp_path / "pkg", signature=signature)
     assert (info.value.code, info.value.path) == ("also-unsupported", "signature.params[0]")
     assert list(tmp_path.iterdir()) == []

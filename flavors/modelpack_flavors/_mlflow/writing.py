@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from modelpack.errors import SaveError
+from modelpack.errors import UsageError
 from modelpack.fieldpath import join
 from modelpack.manifest import FlavorEntry, Manifest, Payload
 from modelpack.optional import require
@@ -32,8 +32,8 @@ def write(root: Path, manifest: Manifest) -> list[str]:
     """Write the documents into ``root``, which holds the package's other files, and return their paths.
 
     Raises:
-        SaveError: MLflow could never call it: a param that is required has no type there (``also-unsupported``).
-        UsageError: PyYAML is not installed (``extra-missing``).
+        UsageError: MLflow could never call it: a param that is required has no type there (``also-unsupported``); or
+            PyYAML is not installed (``extra-missing``).
     """
     yaml = require("yaml", what="Writing an MLmodel", extra="mlflow")
     signature = declared(manifest.signature)
@@ -92,7 +92,7 @@ def _refuse_required(manifest: Manifest, signature: Mapping[str, str | None]) ->
     known = {spec["name"] for spec in json.loads(signature["params"] or "[]")}
     for i, param in enumerate(manifest.signature.params):
         if param.default is None and not param.nullable and param.name not in known:
-            raise SaveError(
+            raise UsageError(
                 "the param is required and MLflow has no type for it, so that MLflow could never call the model",
                 code="also-unsupported",
                 path=join("signature.params", i),

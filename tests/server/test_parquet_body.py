@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpack.errors import InputError
-from modelpack.signature import Signature
+from modelpack.signature import Column, Signature, Table
 from modelpack_server.codecs import parquet_body
 
 
@@ -52,6 +55,74 @@ def test_a_few_bytes_cannot_become_gigabytes(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(parquet_body, "FLOOR", 1000)
     monkeypatch.setattr(parquet_body, "MAX_EXPANSION", 10)
     refused(written(pa.table({"a": pa.array(["x" * 1000] * 10_000)})), "parquet-size")
+
+
+def stored(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(table, sink, store_schema=False, **options)
+    return sink.getvalue()
+
+
+REPEATED = pa.DictionaryArray.from_arrays(np.zeros(20_000, "i4"), ["x" * 100_000])
+PREFIXES = {"use_dictionary": False, "column_encoding": {"a": "DELTA_BYTE_ARRAY"}, "compression": "zstd"}
+
+
+@pytest.mark.parametrize(
+    ("column", "options"),
+    [
+        (REPEATED, {}),
+        (REPEATED.filter(pa.array([True] * 50 + [False] * 19_950)), {}),
+        (pa.array(["x" * 10_000 + str(number) for number in range(200)]), PREFIXES),
+        (pa.array([["x" * 10_000 + str(number)] for number in range(200)]), {}),
+        (pa.nulls(1_000_000, pa.int64()), {}),
+        (pa.array([[None] * 1_000_000], pa.list_(pa.int8())), {}),
+        (pa.array(np.zeros(1_000_000)), {"compression": "zstd"}),
+        (pa.array([{"x": "y" * 100_000}] * 100), {"data_page_version": "2.0"}),
+    ],
+)
+def test_pages_are_measured_before_they_are_read(
+    column: pa.Array, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = stored(pa.table({"a": column}), **options)
+    monkeypatch.setattr(parquet_body, "FLOOR", 1_000_000)
+    monkeypatch.setattr(parquet_body, "MAX_EXPANSION", 1)
+    assert len(body) < 100_000
+    refused(body, "parquet-size")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"data_page_version": "2.0"},
+        {"row_group_size": 700},
+        {"use_dictionary": False, "column_encoding": {"t": "DELTA_BYTE_ARRAY"}},
+    ],
+)
+def test_large_texts_that_fit_are_read_whole(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table(
+        {
+            "t": [f"value {number % 900}" for number in range(2000)],
+            "l": [[f"{number % 500}", None] for number in range(2000)],
+            "s": [{"x": number, "y": f"a{number % 700}"} for number in range(2000)],
+            "a.b": [1.5] * 2000,
+            "d": [Decimal("1.25")] * 2000,
+        }
+    )
+    monkeypatch.setattr(parquet_body, "FLOOR", 2_000_000)
+    monkeypatch.setattr(parquet_body, "_PIECE", 100_000)
+    assert parquet_body.decode(stored(table, **options), Signature()).data.equals(table)
+
+
+def test_columns_the_model_ignores_are_not_read() -> None:
+    table = pa.table({"a": [1], "a.b": [2], "c": [3]})
+    columns = (Column(name="a", type="int64"), Column(name="later", type="int64", optional=True))
+    ignoring = Signature(inputs=Table(columns=columns))
+    rejecting = Signature(inputs=Table(columns=columns, extra_columns="reject"))
+    assert parquet_body.decode(written(table), ignoring).data.column_names == ["a"]
+    assert parquet_body.decode(written(table), rejecting).data.column_names == ["a", "a.b", "c"]
+    assert parquet_body.decode(written(table.select(["c"])), ignoring).data.column_names == ["c"]
 
 
 @given(st.data())

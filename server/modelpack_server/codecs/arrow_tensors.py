@@ -41,9 +41,10 @@ def _is_lists(kind: pa.DataType) -> bool:
 
 def _view(column: pa.ChunkedArray) -> Any:
     """Return fixed-size lists of numbers without gaps as an array, everything else as it is."""
-    if not column.num_chunks:
-        return column
-    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if column.num_chunks:
+        array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    else:
+        array = pa.array([], column.type)
     if isinstance(array.type, pa.FixedShapeTensorType):
         return array.to_numpy_ndarray() if _complete(array.storage) else column
     shape = [len(array)]

@@ -10,6 +10,7 @@ import io
 import math
 import re
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ _LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
 MAX_HEADER = 10_000
 MAX_RANK = 32
 # bool, integers, floats, datetime64 and timedelta64 of a unit, text and bytes of a width.
-_DTYPE = re.compile(r"\|b1|[<>|][iu][1248]|[<>]f[248]|[<>][mM]8\[(?:s|ms|us|ns|D)\]|[<>|][US]\d{1,9}")
+_DTYPE = re.compile(r"\|b1|[<>|][iu][1248]|[<>]f[248]|[<>][mM]8\[(?:s|ms|us|ns|D)\]|[<>|][US][1-9]\d{0,8}")
 
 
 def decode(body: bytes, signature: Signature) -> Decoded:
@@ -68,8 +69,14 @@ def parse(body: memoryview) -> np.ndarray[Any, Any]:
     data = body[start:]
     if dtype.itemsize * math.prod(shape) != len(data):
         raise _invalid("it has another size than its header says")
-    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype) if len(data) else np.empty(math.prod(shape), dtype)
-    return array.reshape(shape, order="F" if fortran else "C")
+    try:
+        array: np.ndarray[Any, Any] = np.frombuffer(data, dtype) if len(data) else np.empty(0, dtype)
+        array = array.reshape(shape, order="F" if fortran else "C")
+    except (ValueError, OverflowError) as exc:
+        raise _invalid("its shape is one that no array has") from exc
+    if dtype.kind == "U" and len(data) and np.frombuffer(data, dtype.str[0] + "u4").max() > sys.maxunicode:
+        raise _invalid("its text is not Unicode")
+    return array
 
 
 def _header(text: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
@@ -90,7 +97,10 @@ def _header(text: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
         raise _invalid("its header cannot be read")
     if any(type(size) is not int or not 0 <= size < 2**48 for size in shape):
         raise _invalid("its header cannot be read")
-    return np.dtype(descr), fortran, shape
+    try:
+        return np.dtype(descr), fortran, shape
+    except (ValueError, TypeError, OverflowError) as exc:
+        raise _invalid("its values are too wide") from exc
 
 
 def _invalid(why: str) -> InputError:

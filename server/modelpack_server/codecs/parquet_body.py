@@ -57,23 +57,25 @@ def _read(body: bytes, file: parquet.ParquetFile, names: list[str], limit: int) 
     if weight.plain <= limit:
         table = file.read(columns=names, use_threads=False)
     else:
-        table = _read_pieces(body, names, weight, limit).cast(_schema(file.schema_arrow, names))
+        table = _read_pieces(body, _schema(file.schema_arrow, names), weight, limit)
     table = table.select(names)
     table.validate(full=True)
     return table
 
 
-def _read_pieces(body: bytes, names: list[str], weight: Weight, limit: int) -> pa.Table:
-    """Return the columns with their dictionaries, once it is known that they are not too large without."""
+def _read_pieces(body: bytes, schema: pa.Schema, weight: Weight, limit: int) -> pa.Table:
+    """Return the columns of the schema, read with their dictionaries until it is known that they fit without."""
     step = max(1, min(_MOST_ROWS, _PIECE // max(1, weight.longest)))
-    batches, size = [], 0
+    batches, size, names = [], 0, schema.names
     with parquet.ParquetFile(pa.BufferReader(body), read_dictionary=weight.texts) as file:
-        for batch in file.iter_batches(batch_size=step, columns=names, use_threads=False):
-            size += sum(dense(column) for column in batch.columns)
-            if size > limit:
-                raise _too_large()
-            batches.append(batch)
-        return pa.Table.from_batches(batches, _schema(file.schema_arrow, names)).select(names)
+        # One group after another: Arrow joins no dictionaries inside of lists.
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(step, row_groups=[group], columns=names, use_threads=False):
+                size += sum(dense(column) for column in batch.columns)
+                if size > limit:
+                    raise _too_large()
+                batches.append(batch.select(names).cast(schema))
+    return pa.Table.from_batches(batches, schema)
 
 
 def _schema(schema: pa.Schema, names: list[str]) -> pa.Schema:

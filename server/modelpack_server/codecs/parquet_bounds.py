@@ -132,6 +132,9 @@ def chunks(body: memoryview) -> Iterator[Chunk]:
         columns = _typed(_typed(group, dict).get(1), list)
         for leaf, column in zip(leaves, columns, strict=True):
             meta = _typed(_typed(column, dict).get(3), dict)
+            if group.get(3) == 0 and meta.get(5) == 0:
+                # No rows and no values: nothing is read, and where it would be may be written as 0.
+                continue
             start, size = _typed(meta.get(9), int), _typed(meta.get(7), int)
             first = meta.get(11)
             # The dictionary is before the data if there is one.

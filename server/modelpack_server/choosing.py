@@ -17,14 +17,14 @@ from modelpack.signature import Signature
 from modelpack_server.invocation import Scorer
 from modelpack_server.settings import Source
 
-__all__ = ["Paired", "load", "original_of", "pair", "twin_of"]
+__all__ = ["Paired", "choose", "original_of", "pair", "twin_of"]
 
 TWIN = "onnx"
 
 log = logging.getLogger("modelpack.server")
 
 
-def load(package: Package, source: Source) -> Model:
+def choose(package: Package, source: Source) -> Model:
     """Load the flavor to serve; where that is not the first that can be loaded, or not the twin, say so in the log.
 
     Raises:

@@ -55,7 +55,7 @@ def run(
             path=source.package,
             hint="Start the server again to serve the new one.",
         )
-    model = choosing.load(package, source)
+    model = choosing.choose(package, source)
     about = facts.of(model)
     warm(model, about)
     pulse = pulse or Pulse(-1)

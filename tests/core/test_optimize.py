@@ -158,7 +158,7 @@ class TestRefused:
         assert len(modelpack.open(package.path).manifest.flavors) == 1
 
     def test_a_flavor_that_converts_nothing(self, package: modelpack.Package) -> None:
-        assert refused(UsageError, lambda: optimize(package.path, flavor="sklearn")).code == "also-unsupported"
+        assert refused(UsageError, lambda: optimize(package.path, flavor="python")).code == "also-unsupported"
 
 
 def sealed(folder: Path) -> None:

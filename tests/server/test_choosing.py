@@ -33,7 +33,7 @@ def package(tmp_path: Path, model: Any) -> modelpack.Package:
 
 
 def load(package: modelpack.Package, **source: Any) -> modelpack.Model:
-    return choosing.load(package, Source(package=str(package.path), **source))
+    return choosing.choose(package, Source(package=str(package.path), **source))
 
 
 def test_the_twin_is_served_and_said(package: modelpack.Package, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server import schemas
+from modelpack_server.codecs import DECODERS, possible
 from modelpack_server.facts import Facts
 from modelpack_server.problems import MEDIA_TYPE
 
@@ -45,9 +46,9 @@ def _told(summary: str, name: str, media: str, schema: Schema) -> Schema:
 def _invocations(facts: Facts, signature: Signature) -> Schema:
     failures = {
         "400": "The request does not fit the signature; path says where.",
-        "406": "The sender does not take JSON.",
+        "406": "The sender takes no format in which the predictions can be written.",
         "413": "The body is too large.",
-        "415": "The body is in a format that is not read.",
+        "415": "The body is in a format, or compressed in a way, that is not read.",
         "500": "The model failed; id finds the trace in the server's log.",
         "503": "The server is stopping.",
     }
@@ -70,7 +71,10 @@ def _invocations(facts: Facts, signature: Signature) -> Schema:
         ],
         "requestBody": {"required": True, "content": _contents(facts.example, signature)},
         "responses": {
-            "200": {"description": "The predictions.", "content": {JSON: {"schema": answer}}},
+            "200": {
+                "description": "The predictions.",
+                "content": {JSON: {"schema": answer}} | {media: _bytes(media) for media in possible(signature)[1:]},
+            },
             **{status: _failure(text) for status, text in failures.items()},
         },
     }
@@ -87,11 +91,12 @@ def _contents(example: Mapping[str, Any] | None, signature: Signature) -> Schema
     body: Schema = {"schema": {"oneOf": [_body(form, schema) for form, schema in _forms(signature)]}}
     if example is not None:
         body["example"] = json.loads(json.dumps(example))
-    return {
-        JSON: body,
-        "text/csv": {"schema": {"type": "string"}},
-        "application/vnd.apache.parquet": {"schema": {"type": "string", "contentEncoding": "binary"}},
-    }
+    return {JSON: body} | {media: _bytes(media) for media in sorted(DECODERS) if media != JSON}
+
+
+def _bytes(media: str) -> Schema:
+    """Return the description of a body that is no JSON; in OpenAPI 3.1 one that is not text has no schema."""
+    return {"schema": {"type": "string"}} if media.startswith("text/") else {}
 
 
 def _body(form: str, schema: Schema) -> Schema:

@@ -21,6 +21,7 @@ from modelpack.dtypes import (
 )
 from modelpack.signature import Column, Constraints, Json, Param, Signature, Table, Tensor, Tensors
 from modelpack_server import openapi, page, schemas
+from modelpack_server.codecs import DECODERS, possible
 from modelpack_server.facts import Facts
 
 FACTS = Facts(
@@ -181,3 +182,10 @@ def test_the_page_escapes_what_the_package_says() -> None:
 
 def test_the_page_does_without_an_example() -> None:
     assert "dataframe_records" in page.render(replace(FACTS, example=None), Signature(), "http://here/")
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_the_document_lists_the_formats_that_are_read_and_written(signature: Signature) -> None:
+    call = openapi.document(FACTS, signature)["paths"]["/invocations"]["post"]
+    assert sorted(call["requestBody"]["content"]) == sorted(DECODERS)
+    assert tuple(call["responses"]["200"]["content"]) == possible(signature)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelpack.errors import SaveError, UsageError
+from modelpack_server import wholefile
 from modelpack_server.batch import destination
 from modelpack_server.batch.formats import Kind
 
@@ -21,7 +22,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "new" / "out.csv"
-    with destination.whole_file(target, overwrite=False) as file:
+    with wholefile.whole_file(target, overwrite=False) as file:
         file.write(b"x")
         assert not target.exists()
     assert target.read_bytes() == b"x"
@@ -29,7 +30,7 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), destination.whole_file(tmp_path / "out.csv", overwrite=False) as file:
+    with pytest.raises(KeyError), wholefile.whole_file(tmp_path / "out.csv", overwrite=False) as file:
         file.write(b"x")
         raise KeyError
     assert entries(tmp_path) == []
@@ -37,7 +38,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "out.csv").write_bytes(b"old")
-    with pytest.raises(KeyError), destination.whole_file(tmp_path / "out.csv", overwrite=True) as file:
+    with pytest.raises(KeyError), wholefile.whole_file(tmp_path / "out.csv", overwrite=True) as file:
         file.write(b"x")
         raise KeyError
     assert (tmp_path / "out.csv").read_bytes() == b"old"
@@ -45,7 +46,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_file_that_comes_up_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
-    with pytest.raises(UsageError, match="exists"), destination.whole_file(target, overwrite=False) as file:
+    with pytest.raises(UsageError, match="exists"), wholefile.whole_file(target, overwrite=False) as file:
         file.write(b"x")
         target.write_bytes(b"theirs")
     assert target.read_bytes() == b"theirs"
@@ -57,7 +58,7 @@ def test_a_file_system_without_links_works_too(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
-    with destination.whole_file(tmp_path / "out.csv", overwrite=False) as file:
+    with wholefile.whole_file(tmp_path / "out.csv", overwrite=False) as file:
         file.write(b"x")
     assert entries(tmp_path) == ["out.csv"]
 
@@ -65,9 +66,9 @@ def test_a_file_system_without_links_works_too(tmp_path: Path, monkeypatch: pyte
 def test_leftovers_of_dead_runs_are_swept_but_not_those_of_living_ones(tmp_path: Path) -> None:
     (tmp_path / ".modelpack-out.csv-dead").write_bytes(b"half")
     (tmp_path / ".modelpack-other.csv-dead").write_bytes(b"half")
-    with destination.whole_file(tmp_path / "out.csv", overwrite=True) as first:
+    with wholefile.whole_file(tmp_path / "out.csv", overwrite=True) as first:
         first.write(b"1")
-        with destination.whole_file(tmp_path / "out.csv", overwrite=True) as second:
+        with wholefile.whole_file(tmp_path / "out.csv", overwrite=True) as second:
             second.write(b"2")
         first.write(b"1")
     assert (tmp_path / "out.csv").read_bytes() == b"11"
@@ -77,7 +78,7 @@ def test_leftovers_of_dead_runs_are_swept_but_not_those_of_living_ones(tmp_path:
 def test_a_link_is_followed_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "out.csv").symlink_to(tmp_path / "real" / "out.csv")
-    with destination.whole_file(tmp_path / "out.csv", overwrite=False) as file:
+    with wholefile.whole_file(tmp_path / "out.csv", overwrite=False) as file:
         file.write(b"x")
     assert (tmp_path / "real" / "out.csv").read_bytes() == b"x"
 
@@ -148,10 +149,10 @@ def test_a_device_is_written_as_it_is() -> None:
 def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     inside = tmp_path / "file" / "out.csv"
-    with pytest.raises(SaveError, match="cannot be written"), destination.whole_file(inside, overwrite=False):
+    with pytest.raises(SaveError, match="cannot be written"), wholefile.whole_file(inside, overwrite=False):
         pass
     full = destination.stream(Path("/dev/full"))
     with pytest.raises(SaveError, match="No space left"), full as opened, opened.open("", CSV) as file:
         file.write(b"x" * 100_000)
-    with pytest.raises(BrokenPipeError), destination.whole_file(tmp_path / "out.csv", overwrite=False):
+    with pytest.raises(BrokenPipeError), wholefile.whole_file(tmp_path / "out.csv", overwrite=False):
         raise BrokenPipeError

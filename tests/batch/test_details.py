@@ -15,10 +15,10 @@ import pytest
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
+from modelpack_server import columnar
 from modelpack_server.batch import Options, inputs, predict_files, rejects
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.readers import delimited
-from modelpack_server.batch.writers import columnar
 from modelpack_server.codecs import answers, cells
 
 

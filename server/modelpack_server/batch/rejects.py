@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from modelpack.errors import Fault, InputError
-from modelpack_server.batch import destination
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.readers.delimited import LineFinder
 from modelpack_server.codecs import cells
+from modelpack_server.wholefile import whole_file
 
 __all__ = ["Aside", "Refusal", "Rejects", "Stop", "opened", "refusals"]
 
@@ -155,5 +155,5 @@ def opened(path: Path | None, limit: int | None, *, overwrite: bool) -> Iterator
     if path is None:
         yield Stop()
         return
-    with destination.whole_file(path, overwrite=overwrite) as file:
+    with whole_file(path, overwrite=overwrite) as file:
         yield Aside(file, limit)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelpack.errors import OutputError, SaveError, UsageError
-from modelpack_server.batch import destination
-from modelpack_server.batch.writers.columnar import ParquetWriter
+from modelpack_server.columnar import ParquetWriter
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.tables import LOG, open_table, reason, require
+from modelpack_server.wholefile import whole_file
 
 __all__ = ["Conflict", "Part", "Target", "fit"]
 
@@ -96,7 +96,7 @@ class Target:
     def part(self) -> Iterator[Part]:
         """Yield a data file to write; when the block ends well it has its name, but is not yet in the log."""
         path = self.root / f"part-00000-{uuid.uuid4()}-c000.snappy.parquet"
-        with destination.whole_file(path, overwrite=False, family=self._family) as file:
+        with whole_file(path, overwrite=False, family=self._family) as file:
             part = Part(path, file)
             try:
                 yield part

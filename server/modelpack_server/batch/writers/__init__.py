@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import IO, Protocol, cast
 
+from modelpack_server import columnar
 from modelpack_server.batch.assemble import Rows
 from modelpack_server.batch.formats import Format, Kind
-from modelpack_server.batch.writers import columnar, delimited, jsonlines
+from modelpack_server.batch.writers import delimited, jsonlines
 
 __all__ = ["WRITERS", "Writer", "writer"]
 

@@ -196,7 +196,11 @@ class Flavor(Protocol):
 
 @runtime_checkable
 class Converter(Flavor, Protocol):
-    """A flavor that can write models of other flavors in its own format."""
+    """A flavor that can write models of other flavors in its own format.
+
+    It is given a live model when one is saved, and the attribute ``model`` of a loaded predictor, if that has one, when
+    a package gets a twin later (``modelpack optimize``).
+    """
 
     def convert(self, model: object, source: Saved, context: SaveContext) -> Saved:
         """Write the model, which another flavor saved as ``source``, into ``context.directory``.

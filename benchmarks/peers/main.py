@@ -119,7 +119,7 @@ def measure(bench: Bench, chosen: list[systems.System], models: list[str], parts
     for system in chosen:
         if "both" in parts:
             bench.attempt("both cores", system, "logistic", functools.partial(bench.both_cores, system))
-        if "workers" in parts and bench.effort.workers and system.peer != "floor":
+        if "workers" in parts and bench.effort.workers and system.grows:
             bench.attempt("workers", system, "logistic", functools.partial(bench.more_workers, system))
     for system in chosen:
         if "overload" in parts and system.has(plan.OVERLOAD_MODEL) and system.peer != "floor":

@@ -111,7 +111,7 @@ class Bench:
         """Put a load on the server and return what wrk says."""
         kind = systems.ARROW if load.arrow else systems.JSON
         body = self.body(system, model, load.rows, arrow=load.arrow)
-        command = ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+        command = ["wrk", "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
         command += ["-s", str(APPS / "post.lua"), f"http://127.0.0.1:{port}{system.path}", "--", str(body), kind]
         done = subprocess.run(
             [*on(frozenset() if load.both else self.cores.client), *command, *([kind] if load.arrow else [])],
@@ -134,7 +134,7 @@ class Bench:
                 if fault := self.wrong(system, model, server.port, load):
                     raise RuntimeError(f"wrong answer to {load.name}: {fault}")
                 slow = 3 if load.rows >= 100_000 else 1
-                self.wrk(system, model, server.port, load, max(1, round(self.effort.warm)))
+                self.wrk(system, model, server.port, load, self.effort.warm)
                 result = self.wrk(system, model, server.port, load, slow * self.effort.seconds)
                 self.add("loads", **say, load=load.name, **result)
                 print(f"  {load.name:16} {result['rps']:10.1f}/s  p50 {result['p50']:.2f} ms", flush=True)
@@ -157,7 +157,7 @@ class Bench:
         """Measure the main load once more with both cores for the server and the client together."""
         load = plan.Load(rows=1, connections=32, models=plan.LOGISTIC, both=True)
         with self.started(system, "logistic", cores=serving.Cores()) as server:
-            self.wrk(system, "logistic", server.port, load, max(1, round(self.effort.warm)))
+            self.wrk(system, "logistic", server.port, load, self.effort.warm)
             result = self.wrk(system, "logistic", server.port, load, self.effort.seconds)
             self.add("loads", round=1, system=system.name, model="logistic", load="both cores json 1x32", **result)
 

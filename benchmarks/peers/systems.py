@@ -44,6 +44,7 @@ class System:
     env: Callable[[Place], Mapping[str, str]] = field(default=lambda place: {})
     prepare: Callable[[Place], None] = field(default=lambda place: None)
     models: frozenset[str] | None = None  # None: all
+    grows: bool = True  # whether it can run with several workers
 
     def has(self, model: str) -> bool:
         """Return whether this server runs the model in the comparison."""
@@ -128,6 +129,7 @@ def mlserver(name: str, *, process: bool = True, batch: int = 0, models: frozens
         prepare=prepare,
         env=lambda place: {"PYTHONPATH": str(APPS)},
         models=models,
+        grows=process,
     )
 
 
@@ -186,6 +188,7 @@ FLOOR = System(
     path="/invocations",
     body=invocations,
     answer=lambda reply: reply,
+    grows=False,
 )
 
 MLFLOW = System(

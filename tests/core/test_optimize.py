@@ -246,3 +246,16 @@ class TestCommand:
         done = self.run(str(package.path), "-o", str(tmp_path / "there"))
         assert done.exit_code == 1
         assert "target-exists" in done.output
+
+
+def test_what_another_producer_wrote_stays_as_it_is(package: modelpack.Package) -> None:
+    """A dependency that nobody can read is no reason to refuse the package, and is not lost."""
+    manifest = package.path / "modelpack.json"
+    value = json.loads(manifest.read_bytes())
+    value["environment"]["dependencies"].append("?? odd")
+    value["extensions"] = {"org.example/note": [1, 2]}
+    manifest.write_text(json.dumps(value))
+    made = optimize(package.path).manifest
+    assert "?? odd" in made.environment.dependencies
+    assert set(package.manifest.environment.dependencies) < set(made.environment.dependencies)
+    assert made.extensions == {"org.example/note": [1, 2]}

@@ -26,6 +26,7 @@ ARGUMENTS = {
     "test": [],
     "serve": ["--port", "0"],
     "predict": ["-i", "rows.jsonl", "-o", "out.jsonl"],
+    "stream": [],
     "optimize": ["-o", "optimized"],
 }
 # Names of modules that were imported, and of globals that a pickle asked for, since the last look.

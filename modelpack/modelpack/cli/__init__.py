@@ -36,6 +36,7 @@ _ORDER = {
     "optimize": "Add a checked ONNX form, which serve then uses.",
     "serve": "Answer HTTP requests in real time.",
     "predict": "Score files in batch.",
+    "stream": "Score a table as it grows, or lines as they come.",
     "trust": "Allow packages to run their code, by digest.",
     "import": "Make a package of an MLflow directory.",
     "env": "Show the environment a package needs, and how this one differs.",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +14,8 @@ from typing import Any, NoReturn
 import click
 
 from modelpack.cli import runtime
-from modelpack.cli.report import guard
+from modelpack.cli.given import given_keep, given_params
+from modelpack.cli.report import drop_output, guard
 from modelpack.errors import UsageError
 
 __all__ = ["command"]
@@ -77,13 +76,13 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     batch = runtime("batch")
     if given["max_rejects"] is not None and given["on_error"] is None:
         raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
-    raw = _params(given["params"], given["pairs"])
+    raw = given_params(given["params"], given["pairs"])
     progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
     chosen = {"batch_size": given["batch_size"]} if given["batch_size"] is not None else {}
     options = batch.Options(
         input_format=given["input_format"],
         output_format=given["output_format"],
-        keep=_keep(given["keep"]),
+        keep=given_keep(given["keep"]),
         on_error=given["on_error"],
         max_rejects=given["max_rejects"],
         overwrite=given["overwrite"],
@@ -99,34 +98,6 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     values = coerce.params(raw, model.signature, wire="json")
     return batch.run(model, plan, batch.with_params(options, values))
-
-
-def _keep(text: str) -> tuple[str, ...] | None:
-    if text == "all":
-        return None
-    return () if text == "none" else tuple(next(csv.reader([text])))
-
-
-def _params(text: str | None, pairs: Sequence[str]) -> dict[str, Any]:
-    try:
-        values = json.loads(text) if text is not None else {}
-    except ValueError as exc:
-        raise UsageError("--params is not JSON", code="params-invalid", path="--params") from exc
-    if not isinstance(values, dict):
-        raise UsageError("--params is not a JSON object", code="params-invalid", path="--params")
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise UsageError(f"{pair!r} is not NAME=VALUE", code="params-invalid", path="--param")
-        values[name] = _value(value)
-    return values
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @contextmanager
@@ -155,8 +126,7 @@ def _stoppable(*, nothing: str) -> Iterator[Callable[[], None]]:
         click.echo(f"modelpack: stopped by {signal.Signals(number).name}{nothing}", err=True)
         raise SystemExit(128 + number) from None
     except BrokenPipeError:
-        # The reader of our output has gone; what Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise SystemExit(0) from None
     finally:
         for number, handler in before.items():

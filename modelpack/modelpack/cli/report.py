@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import click
 
 from modelpack.errors import ModelpackError, UsageError
 
-__all__ = ["MAX_FAULTS", "fail", "guard", "printable", "show_json"]
+__all__ = ["MAX_FAULTS", "drop_output", "fail", "guard", "printable", "show_json"]
 
 MAX_FAULTS = 50
 
@@ -72,3 +73,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def drop_output() -> None:
+    """Let what Python still holds for standard output go nowhere: its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from modelpack.errors import OutputError, SaveError, UsageError
 from modelpack_server.columnar import ParquetWriter
 from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.log import stamp
 from modelpack_server.delta.tables import LOG, open_table, reason, require
 from modelpack_server.wholefile import whole_file
 
@@ -62,6 +63,7 @@ class Target:
     def __init__(self, root: Path, *, family: str) -> None:
         self.root = root
         self._family = family
+        self._stamp: tuple[int, int] | None = None
 
     def open(self) -> Any | None:
         """Return a fresh snapshot of the table; None if there is none yet.
@@ -74,8 +76,18 @@ class Target:
                 message = f"{self.root} holds something, and is no Delta table"
                 raise UsageError(message, code="output-foreign", hint="Choose another output.")
             return None
-        table = open_table(self.root, files=False)
+        return self._checked(open_table(self.root))
+
+    def refresh(self, table: Any | None) -> Any | None:
+        """Return the table as it is now, as :meth:`open` does but sooner: what is new is read, and nothing else."""
+        if table is None or self._stamp is None or stamp(self.root, table.version()) != self._stamp:
+            return self.open()
+        table.update_incremental()
+        return self._checked(table)
+
+    def _checked(self, table: Any) -> Any:
         _check_writable(table, self.root)
+        self._stamp = stamp(self.root, table.version())
         return table
 
     def create(self, schema: pa.Schema) -> Any:
@@ -135,6 +147,12 @@ class Target:
         for part in parts:
             if not part.rows:
                 part.path.unlink(missing_ok=True)
+
+    @staticmethod
+    def withdraw(parts: Sequence[Part]) -> None:
+        """Remove files that no commit was tried with."""
+        for part in parts:
+            part.path.unlink(missing_ok=True)
 
     def _discard(self, parts: Sequence[Part]) -> None:
         """Remove files of a commit that lost, once the log says that it did."""

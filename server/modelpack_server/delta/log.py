@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,3 +157,12 @@ def _count(stats: Any) -> int | None:
     except (orjson.JSONDecodeError, AttributeError):
         return None
     return found if isinstance(found, int) else None
+
+
+def stamp(root: Path, version: int) -> tuple[int, int] | None:
+    """Return what tells a commit from another one of that number, as in a table put in the place of the old one."""
+    try:
+        stat = os.stat(commit_path(root, version))  # noqa: PTH116 - a stream asks with every tick
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns

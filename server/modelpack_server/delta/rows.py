@@ -49,7 +49,9 @@ def read(
                     mask = add.alive[numbers[0] - 1 : numbers[-1]]
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
                 yield table, numbers
-    except pa.ArrowException as exc:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as exc:
         reason = " ".join(str(exc).split())[:200]
         message = f"cannot be read as the table's log says: {reason}"
         raise InputError(message, code="file-unreadable", path=str(path)) from exc

@@ -37,7 +37,7 @@ def local(table: str | Path) -> Path:
     return Path(text)
 
 
-def open_table(root: Path, version: int | None = None, *, files: bool = True) -> Any:
+def open_table(root: Path, version: int | None = None) -> Any:
     """Return the table as it is now, or was at a version.
 
     Raises:
@@ -46,7 +46,7 @@ def open_table(root: Path, version: int | None = None, *, files: bool = True) ->
     """
     errors = require("deltalake.exceptions")
     try:
-        return require().DeltaTable(str(root), version=version, without_files=not files)
+        return require().DeltaTable(str(root), version=version)
     except errors.TableNotFoundError as exc:
         message = f"{root} is not a Delta table"
         raise UsageError(message, code="table-missing", hint="Give the directory that holds _delta_log.") from exc

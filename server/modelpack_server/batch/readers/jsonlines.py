@@ -12,28 +12,28 @@ from modelpack_server.batch.chunks import Broken, Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import json_body
 
-__all__ = ["MAX_LINE", "read"]
+__all__ = ["BOM", "MAX_LINE", "Page", "read"]
 
 MAX_LINE = 64 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of a JSON Lines file; a line that is not an object is a broken row."""
     with source.open_raw() as raw, source.unpacked(raw) as stream:
-        page = _Page(source, whole=wanted.whole)
+        page = Page(source, whole=wanted.whole)
         for number, line in enumerate(_lines(source, stream), start=1):
             if line.strip():
                 page.add(line, number)
             if len(page.lines) == size:
                 yield page.chunk(raw.tell() if raw.seekable() else 0)
-                page = _Page(source, page.row, whole=wanted.whole)
+                page = Page(source, page.row, whole=wanted.whole)
         if page.lines or page.row == 0:
             yield page.chunk(raw.tell() if raw.seekable() else 0)
 
 
 def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
-    mark = _BOM
+    mark = BOM
     while line := stream.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise InputError(f"has a line longer than {MAX_LINE} bytes", code="line-too-long", path=source.name)
@@ -41,7 +41,7 @@ def _lines(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
         mark = b""
 
 
-class _Page:
+class Page:
     """The lines read since the last chunk, and what they hold."""
 
     def __init__(self, source: Source, row: int = 0, *, whole: bool) -> None:

@@ -1,0 +1,9 @@
+"""Streams: what is added to a Delta table is scored into another one, each row once; or line by line in a pipe."""
+
+from __future__ import annotations
+
+from modelpack_server.stream import pipe
+from modelpack_server.stream.job import run
+from modelpack_server.stream.options import MAX_ROWS, Options, Summary, Waiter
+
+__all__ = ["MAX_ROWS", "Options", "Summary", "Waiter", "pipe", "run"]

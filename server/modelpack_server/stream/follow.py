@@ -1,0 +1,232 @@
+"""Following a source table: which files come next, and whether it is still the table that it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.errors import InputError, UsageError
+from modelpack_server.delta import rows
+from modelpack_server.delta.log import Add, Shape, first_version, read_commit, stamp
+from modelpack_server.delta.position import Position
+from modelpack_server.delta.snapshots import files_of, shape_of
+from modelpack_server.delta.tables import open_table
+from modelpack_server.stream.options import Options
+
+__all__ = ["Follower", "Piece", "Work"]
+
+# An idle stream looks at the whole table as often as this, in seconds; at the next commit with every tick.
+LOOK_AGAIN = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One file to score, and its place in the order of all."""
+
+    place: Position
+    add: Add
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is scored in one commit, and where the stream is behind it."""
+
+    pieces: Sequence[Piece]
+    end: Position
+
+
+class Follower:
+    """Reads the log of a source table from a position on.
+
+    ``needed`` are the columns that may not change on the way (None: all).
+    """
+
+    def __init__(self, root: Path, options: Options) -> None:
+        self.root = root
+        self.needed: Sequence[str] | None = None
+        self._options = options
+        table = open_table(root)
+        self.shape: Shape = shape_of(table, root)
+        self.latest: int = table.version()
+        self._opened = self.latest
+        self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
+        self._last: tuple[int, tuple[int, int] | None] | None = None
+        self._looked = time.monotonic()
+
+    def first(self) -> Position:
+        """Return where a new stream begins."""
+        asked = self._options.from_version
+        if asked is None:
+            return Position(version=self.latest, base=self.latest)
+        if asked > self.latest + 1:
+            raise UsageError(
+                f"{self.root} has no version {asked} yet; it is at {self.latest}",
+                code="version-absent",
+                path="--from-version",
+            )
+        return Position(version=asked)
+
+    def check(self, position: Position) -> None:
+        """Compare a position with the source as it is.
+
+        Raises:
+            InputError: the position lies beyond what the table has (``source-replaced``).
+        """
+        if position.version > self.latest + 1:
+            raise self._replaced(f"is at version {self.latest}, and was at {position.version - 1} before")
+
+    def gather(self, position: Position) -> Work:
+        """Return the files from the position on that make one commit: at least one file, if there is any.
+
+        Raises:
+            InputError: what follows cannot be had (``source-gap``), is more than added rows (``source-changed``), or
+                belongs to another table (``source-replaced``).
+        """
+        pieces: list[Piece] = []
+        version, index, total = position.version, position.index, 0
+        while (adds := self._adds(version, position.base)) is not None:
+            known, files = adds
+            if known != version:
+                version, index = known, 0
+            while index < len(files):
+                place = Position(version=version, index=index, base=position.base)
+                size = self._size(files[index])
+                if pieces and total + size > self._options.max_rows:
+                    return Work(pieces=pieces, end=place)
+                pieces.append(Piece(place=place, add=files[index]))
+                total, index = total + size, index + 1
+            version, index = version + 1, 0
+            if total >= self._options.max_rows:
+                break
+        return Work(pieces=pieces, end=Position(version=version, index=index, base=position.base))
+
+    def missing(self, add: Add) -> InputError:
+        """Return the error for a data file that is gone."""
+        self._look()
+        return InputError(
+            "is gone: the source was vacuumed before the stream came to it",
+            code="source-gap",
+            path=str(self.root / add.path),
+            hint="Its rows cannot be had any more. With --on-gap skip the stream goes on without them.",
+        )
+
+    def _size(self, add: Add) -> int:
+        try:
+            return rows.count(self.root, add)
+        except FileNotFoundError:
+            return 0  # said when it is read
+
+    def _adds(self, version: int, base: int) -> tuple[int, Sequence[Add]] | None:
+        """Return the files of a version, or of a later one where there is a gap to skip; None if there are none yet."""
+        if self._known is not None and self._known[0] == version:
+            return self._known
+        self._same_as_before(version)
+        found = self._snapshot(version) if version == base else self._commit(version)
+        if found is None and version <= self.latest:
+            version, found = self._gap(version)
+        if found is not None:
+            self._known = version, found
+            self.latest = max(self.latest, version)
+            self._last = version, stamp(self.root, version)
+            return self._known
+        if time.monotonic() - self._looked > LOOK_AGAIN:
+            self._look()
+        return None
+
+    def _snapshot(self, version: int) -> Sequence[Add] | None:
+        try:
+            return files_of(open_table(self.root, version), self.root)
+        except InputError as exc:
+            if exc.code != "table-unreadable":
+                raise
+            return None
+
+    def _commit(self, version: int) -> Sequence[Add] | None:
+        commit = read_commit(self.root, version)
+        if commit is None:
+            return None
+        if commit.shape is not None:
+            self._reshape(commit.shape, version)
+        if commit.removed and self._options.changes == "fail":
+            raise InputError(
+                f"version {version} deletes or rewrites rows ({commit.removed[0]}), and the stream knows only new ones",
+                code="source-changed",
+                path=str(self.root),
+                hint="With --changes append it goes on: new and rewritten rows are scored, deleted ones stay.",
+            )
+        gone = set(commit.removed)
+        # A file that is removed and added again has fewer rows than before, and none that is new.
+        fresh = [add for add in commit.adds if add.path not in gone]
+        for add in fresh:
+            if add.has_vector:
+                raise InputError(
+                    f"version {version} adds a file with a deletion vector, which is not read",
+                    code="table-unsupported",
+                    path=str(self.root / add.path),
+                )
+        return fresh
+
+    def _reshape(self, shape: Shape, version: int) -> None:
+        if shape.id != self.shape.id:
+            raise self._replaced("is another table of that name")
+        if version <= self._opened:
+            return  # what was opened has the columns of this version, or newer ones
+        for field in self.shape.schema:
+            if self.needed is not None and field.name not in self.needed:
+                continue
+            index = shape.schema.get_field_index(field.name)
+            if index < 0 or shape.schema.field(index).type != field.type:
+                now = "is gone" if index < 0 else f"is {shape.schema.field(index).type}"
+                raise InputError(
+                    f"the column {field.name!r} was {field.type} and {now} from version {version} on",
+                    code="source-columns",
+                    path=str(self.root),
+                    hint="If the model takes it like that, start the stream again.",
+                )
+        self.shape = shape
+
+    def _gap(self, version: int) -> tuple[int, Sequence[Add]]:
+        """Deal with commits that have been cleaned out of the log: return the last of them, as if it were empty."""
+        self._look()
+        left = first_version(self.root, version + 1)
+        if self._options.on_gap == "fail":
+            raise InputError(
+                f"the log has no version {version} any more: the stream was stopped for longer than the table keeps it",
+                code="source-gap",
+                path=str(self.root),
+                hint="With --on-gap skip it goes on at the first version that is left; what was added between is lost.",
+            )
+        last = (self.latest + 1 if left is None else left) - 1
+        self._options.say(f"{self.root}: versions {version} to {last} are not in the log any more; skipped")
+        return last, ()
+
+    def _same_as_before(self, version: int) -> None:
+        """Notice a table that was put in the place of the old one: the commit before the next is another file."""
+        if self._last is None or self._last[0] >= version:
+            return
+        if stamp(self.root, self._last[0]) != self._last[1]:
+            self._look()
+            self._last = self._last[0], stamp(self.root, self._last[0])
+
+    def _look(self) -> None:
+        """Open the table anew, and see that it is still the same."""
+        try:
+            table = open_table(self.root)
+        except UsageError as exc:
+            raise self._replaced("is gone") from exc
+        if table.metadata().id != self.shape.id:
+            raise self._replaced("is another table of that name")
+        if table.version() < self.latest:
+            raise self._replaced(f"went back from version {self.latest} to {table.version()}")
+        self.latest = table.version()
+        self._looked = time.monotonic()
+
+    def _replaced(self, what: str) -> InputError:
+        return InputError(
+            f"{what}; the position of this stream means nothing in it",
+            code="source-replaced",
+            path=str(self.root),
+            hint="Begin anew with another output, or under another name (--job).",
+        )

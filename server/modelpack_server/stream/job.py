@@ -1,0 +1,264 @@
+"""The loop: look what was added, score it, commit the answers together with the position reached."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from modelpack import coerce
+from modelpack.errors import InputError, SaveError, UsageError
+from modelpack.model import Model
+from modelpack.signature import Table
+from modelpack_server.batch.assemble import Assembler
+from modelpack_server.batch.chunks import Chunk, Wanted
+from modelpack_server.batch.feed import wanted
+from modelpack_server.batch.formats import Kind
+from modelpack_server.batch.inputs import Source
+from modelpack_server.batch.options import Options as BatchOptions
+from modelpack_server.batch.rejects import Stop
+from modelpack_server.batch.scoring import Scored, Scorer
+from modelpack_server.codecs import answers
+from modelpack_server.delta import position, rows
+from modelpack_server.delta.commit import Conflict, Part, Target, fit
+from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.position import Mark, Position, fingerprint
+from modelpack_server.delta.tables import local
+from modelpack_server.stream.aside import Aside
+from modelpack_server.stream.follow import Follower, Piece, Work
+from modelpack_server.stream.options import Options, Summary, Waiter
+
+__all__ = ["run"]
+
+# So many commits in a row that lose are no accident.
+MAX_CONFLICTS = 50
+
+
+def run(model: Model, source: str | Path, output: str | Path, options: Options, waiter: Waiter) -> Summary:
+    """Score a Delta table into another one as it grows, until ``waiter`` says stop; each row once.
+
+    Raises:
+        UsageError: a table that is not there or cannot be written, an option that does not fit.
+        InputError: rows that do not fit, or a source that is not what it was.
+        ModelError: the model raised, with file and rows.
+    """
+    return _Stream(model, local(source), local(output), options).run(waiter)
+
+
+class _Stream:
+    def __init__(self, model: Model, source: Path, output: Path, options: Options) -> None:
+        self._model = model
+        self._options = options
+        self._refuse_loop(source, output)
+        self._target = Target(output, family="stream")
+        self._table = self._target.open()
+        self._aside: Aside | None = None
+        if options.on_error is not None:
+            target = Target(local(options.on_error), family="rejects")
+            self._aside = Aside(target, options.job, options.max_rejects)
+        self._refused = self._aside or Stop("TABLE")
+        values = coerce.params(options.params, model.signature)
+        self._scorer = Scorer(model, values, keep=options.keep, refused=self._refused)
+        self._follower = Follower(source, options)
+        self._wanted = self._columns()
+        self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
+        self._source = fingerprint(self._follower.shape.id)
+        self._package = fingerprint(model.digest)
+        self.summary = Summary(package=model.digest)
+
+    def run(self, waiter: Waiter) -> Summary:
+        """Go on until there is a reason to stop."""
+        started = time.perf_counter()
+        reached = self._reached()
+        self._follower.check(reached)
+        conflicts = 0
+        while not waiter.asked:
+            work = self._follower.gather(reached)
+            if work.end == reached:
+                if self._options.once:
+                    break
+                waiter.wait(self._options.interval)
+                continue
+            try:
+                reached = self._round(reached, work)
+                conflicts = 0
+            except Conflict:
+                conflicts += 1
+                reached = self._lost(conflicts)
+                waiter.wait(random.uniform(0, 0.1 * conflicts))  # noqa: S311 - so that two do not keep in step
+        self.summary.version = reached.version - 1
+        self.summary.seconds = time.perf_counter() - started
+        return self.summary
+
+    def _refuse_loop(self, source: Path, output: Path) -> None:
+        places = [output.resolve(), *([local(self._options.on_error).resolve()] if self._options.on_error else [])]
+        if source.resolve() in places:
+            raise UsageError(f"{source} is the source too", code="output-is-input", hint="Choose another output.")
+        if len(set(places)) < len(places):
+            raise UsageError(f"{output} cannot be both output and rejects", code="output-clash")
+
+    def _columns(self) -> Wanted:
+        """Return the columns to read: with ``keep`` unsaid those that the output has, if there is one."""
+        have = self._follower.shape.schema.names
+        keep = self._options.keep
+        if keep is None and self._table is not None:
+            keep = [name for name in have if name in set(self._table_schema().names)]
+        for name in keep or ():
+            if name not in have:
+                raise InputError(f"has no column {name!r} to keep", code="keep-missing", path=str(self._follower.root))
+        inputs = self._model.signature.inputs
+        for column in inputs.columns if isinstance(inputs, Table) else ():
+            if column.name not in have and not column.optional:
+                message = f"has no column {column.name!r}, which the model needs"
+                raise InputError(message, code="column-missing", path=str(self._follower.root))
+        found = wanted(self._model.signature, BatchOptions(keep=self._options.keep))
+        return Wanted(inputs=found.inputs, keep=keep if keep is not None else tuple(have), whole=found.whole)
+
+    def _table_schema(self) -> pa.Schema:
+        return pa.schema(self._table.schema().to_arrow())
+
+    def _mark(self) -> Mark | None:
+        """Return the mark in the snapshot of the output that we hold; None if this stream is new.
+
+        Raises:
+            InputError: the mark is that of another source (``source-replaced``).
+            UsageError: the mark is that of another package (``package-changed``).
+        """
+        mark = position.read(self._table, self._options.job) if self._table is not None else None
+        if mark is None:
+            return None
+        if mark.source != self._source:
+            raise InputError(
+                f"is not the table that {self._target.root} was made from so far",
+                code="source-replaced",
+                path=str(self._follower.root),
+                hint="Begin anew with another output, or under another name (--job).",
+            )
+        if mark.package != self._package and not self._options.new_package:
+            raise UsageError(
+                f"{self._target.root} was made with another package so far",
+                code="package-changed",
+                hint="With --new-package the stream goes on with this one; or give another output or --job.",
+            )
+        return mark
+
+    def _reached(self) -> Position:
+        """Return the position in the snapshot of the output that we hold, or where a new stream begins."""
+        mark = self._mark()
+        return mark.position if mark is not None else self._follower.first()
+
+    def _lost(self, conflicts: int) -> Position:
+        """Start over from what another process has committed."""
+        self.summary.conflicts += 1
+        if conflicts == 1:
+            self._options.say(
+                f"another process works on the job {self._options.job!r} in {self._target.root}; "
+                f"going on behind what it has committed"
+            )
+        if conflicts > MAX_CONFLICTS:
+            raise SaveError(
+                f"{self._target.root}: {conflicts} commits in a row were refused because of others",
+                code="output-contended",
+                hint="Stop the other writers, or let each have its own --job.",
+            )
+        self._table = self._target.open()
+        return self._reached()
+
+    def _round(self, reached: Position, work: Work) -> Position:
+        """Score and commit; return the position then.
+
+        The snapshot that tells the position is the one that the commit is made from.
+        """
+        started = time.perf_counter()
+        self._table = self._target.refresh(self._table)
+        before = self._mark()
+        if before is not None and before.position != reached:
+            return before.position  # somebody else was here: gather again
+        if self._aside is not None:
+            self._aside.begin()
+        mark = Mark(position=work.end, source=self._source, package=self._package)
+        facts = {"job": self._options.job, "package": self._model.digest, "source": self._follower.shape.id,
+                 "from": [reached.version, reached.index], "to": [work.end.version, work.end.index]}  # fmt: skip
+        parts, count = self._write(work.pieces)
+        if self._table is None:
+            return self._nothing(work)
+        try:
+            self.summary.rejected += self._aside.commit(mark, facts) if self._aside is not None else 0
+        except BaseException:
+            self._target.withdraw(parts)
+            raise
+        self._target.commit(self._table, parts, position.written(self._options.job, mark), facts)
+        self.summary.rows += count
+        self.summary.commits += 1
+        if count:
+            seconds = time.perf_counter() - started
+            words = "1 row" if count == 1 else f"{count:,} rows"
+            self._options.say(f"version {work.pieces[-1].place.version}: {words} in {seconds:.2f} s")
+        return work.end
+
+    def _nothing(self, work: Work) -> Position:
+        """Go on without a commit: there was no row, and the columns of the output are not known yet."""
+        if self._aside is not None and self._aside.pending:
+            raise InputError(
+                "no row fits so far, so the columns of the output are not known",
+                code="output-unknown",
+                path=str(self._follower.root),
+                hint="Create the output table, or package the model with the signature of its outputs.",
+            )
+        return work.end
+
+    def _write(self, pieces: Sequence[Piece]) -> tuple[Sequence[Part], int]:
+        """Score the files into one new file of the output; without any row there is none."""
+        assembler = Assembler("parquet", self._wanted)
+        with contextlib.ExitStack() as stack:
+            part: Part | None = None
+            for scored in self._scored(pieces):
+                self._refused.take(scored.chunk, scored.faults)
+                if not scored.frame.rows:
+                    continue
+                table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
+                self._ensure(table)
+                part = part or stack.enter_context(self._target.part())
+                part.write(fit(table, self._table_schema(), self._target.root))
+            if part is None:
+                self._ensure(self._empty())
+        return ([part], part.rows) if part is not None else ((), 0)
+
+    def _ensure(self, table: pa.Table) -> None:
+        if self._table is None and table.num_columns:
+            self._table = self._target.create(storable(table))
+
+    def _empty(self) -> pa.Table:
+        """Return the output's columns without a row, as far as they are known; else none at all."""
+        found = answers.empty(self._model.signature.outputs)
+        if not found.num_columns:
+            return found
+        schema = self._follower.shape.schema
+        kept = pa.schema([schema.field(name) for name in self._wanted.kept(schema.names)]).empty_table()
+        renamed = answers.rename(found, kept.column_names)
+        return pa.table([*kept.columns, *renamed.columns], names=[*kept.column_names, *renamed.column_names])
+
+    def _scored(self, pieces: Sequence[Piece]) -> Iterator[Scored]:
+        for piece in pieces:
+            if self._aside is not None:
+                self._aside.at(piece.place)
+            yield from map(self._scorer, self._chunks(piece))
+
+    def _chunks(self, piece: Piece) -> Iterator[Chunk]:
+        root, shape = self._follower.root, self._follower.shape
+        source = Source(path=root / piece.add.path, kind=Kind(format="parquet"), stem="")
+        names = self._wanted.pick(shape.schema.names) or shape.schema.names
+        try:
+            for table, numbers in rows.read(root, piece.add, shape, names, self._options.batch_size):
+                if not table.num_rows:
+                    continue  # all of them are deleted
+                yield Chunk(source=source, wire="python", data=table, numbers=numbers)
+        except FileNotFoundError as exc:
+            error = self._follower.missing(piece.add)
+            if self._options.on_gap == "fail":
+                raise error from exc
+            self._options.say(f"{error.path}: {error.message}; skipped")

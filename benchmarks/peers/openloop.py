@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--deadline", type=float, default=1)
-    parser.add_argument("--connections", type=int, default=4000)
+    parser.add_argument("--connections", type=int, default=15_000)
     given = parser.parse_args()
     body = given.body.read_bytes()
     head = f"POST {given.path} HTTP/1.1\r\nHost: 127.0.0.1:{given.port}\r\nContent-Type: {given.content_type}\r\n"

@@ -178,6 +178,8 @@ class Bench:
             capacity = self.wrk(system, model, server.port, load, self.effort.overload_seconds)
             say = {"system": system.name, "capacity": capacity["rps"], "batch_p50": full["p50"]}
             for multiple in multiples:
+                if multiple * capacity["rps"] > plan.OVERLOAD_MOST:
+                    continue
                 entry = self.offer(system, model, server, multiple * capacity["rps"])
                 self.add("overload", **say, multiple=multiple, **entry)
                 print(f"  x{multiple:<4} {entry['offered']:9.0f}/s -> {entry['goodput']:9.1f}/s", flush=True)

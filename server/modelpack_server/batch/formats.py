@@ -10,9 +10,9 @@ from typing import Literal, get_args
 
 from modelpack.errors import UsageError
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Kind", "has_suffix", "of", "parse"]
+__all__ = ["FILES", "FORMATS", "SUFFIXES", "Format", "Kind", "has_suffix", "of", "parse"]
 
-Format = Literal["csv", "jsonl", "parquet", "arrow", "arrows"]
+Format = Literal["csv", "jsonl", "parquet", "arrow", "arrows", "delta"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 # The first suffix of each format is the one its output files get.
@@ -27,6 +27,7 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
         ".arrows": "arrows",
     }
 )
+FILES: tuple[Format, ...] = tuple(dict.fromkeys(SUFFIXES.values()))
 _TEXT = frozenset({"csv", "jsonl"})
 
 

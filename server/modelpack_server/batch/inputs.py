@@ -1,4 +1,4 @@
-"""Which files are scored, in which order: files, directories, globs and standard input."""
+"""Which files are scored, in which order: files, directories, globs, Delta tables and standard input."""
 
 from __future__ import annotations
 
@@ -14,23 +14,38 @@ from typing import IO, cast
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Format, Kind
+from modelpack_server.delta.history import NOW, When, is_table, snapshot_at
+from modelpack_server.delta.log import Add, Shape
+from modelpack_server.delta.tables import local
 
-__all__ = ["STDIN", "Source", "find"]
+__all__ = ["STDIN", "Source", "TableFile", "find"]
 
 STDIN = "-"
 _SPOOL_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TableFile:
+    """One data file of a Delta table at a version; ``add`` is None for a table that has none."""
+
+    root: Path
+    version: int
+    shape: Shape
+    add: Add | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One input file, or standard input (``path`` None).
 
-    ``stem`` is the path its output file gets inside an output directory, without the suffix.
+    ``stem`` is the path its output file gets inside an output directory, without the suffix. ``table``: the Delta
+    table that it is a file of.
     """
 
     path: Path | None
     kind: Kind
     stem: str
+    table: TableFile | None = None
 
     @property
     def name(self) -> str:
@@ -40,6 +55,8 @@ class Source:
     @property
     def size(self) -> int | None:
         """Bytes of the file (None: not known beforehand)."""
+        if self.table is not None and self.table.add is None:
+            return 0
         if self.path is None or not self.path.is_file():
             return None
         return self.path.stat().st_size
@@ -66,73 +83,121 @@ class Source:
         return spool
 
 
-def find(inputs: Sequence[str | Path], override: Format | None = None) -> list[Source]:
+def find(inputs: Sequence[str | Path], override: Format | None = None, when: When = NOW) -> list[Source]:
     """Return the files behind ``inputs`` in the order given, each once.
 
-    A directory is walked, sorted by path; only data files count, and no name that starts with ``.`` or ``_``. A
-    pattern (``*``, ``?``, ``[…]``, ``**``) that is not itself a file is expanded, sorted.
+    A directory with a ``_delta_log`` is a Delta table, taken as it was ``when``. Any other is walked, sorted by path;
+    only data files and tables count, and no name that starts with ``.`` or ``_``. A pattern (``*``, ``?``, ``[…]``,
+    ``**``) that is not itself a file is expanded, sorted.
 
     Raises:
         UsageError: nothing there (``input-missing``), no data file in a directory (``input-empty``), a name that
-            does not tell the format (``input-format``).
+            does not tell the format (``input-format``), a file of a table without the table (``input-in-table``), no
+            such version (``table-version``).
     """
     if not inputs:
         raise UsageError("no input given", code="input-missing", hint="Give a file, a directory, a pattern or '-'.")
+    finder = _Finder(override, when)
     found: dict[Path | None, Source] = {}
     for given in inputs:
-        for source in _expand(str(given), override):
+        for source in finder.expand(str(given)):
             found.setdefault(source.path and source.path.resolve(), source)
+    if when != NOW and len(finder.tables) != 1:
+        many = "several inputs are Delta tables" if finder.tables else "no input is a Delta table"
+        message = f"a version or a time of a table was asked for, and {many}"
+        raise UsageError(message, code="table-version", hint="Give one Delta table.")
     return list(found.values())
 
 
-def _expand(given: str, override: Format | None) -> Iterator[Source]:
-    path = Path(given)
-    if given == STDIN:
-        yield Source(path=None, kind=Kind(format=override or "jsonl"), stem="stdin")
-    elif path.is_dir():
-        yield from _walk(path, override)
-    elif path.exists():
-        yield _file(path, override)
-    else:
+class _Finder:
+    def __init__(self, override: Format | None, when: When) -> None:
+        self.tables: set[Path] = set()
+        self._override = override
+        self._when = when
+
+    def expand(self, given: str) -> Iterator[Source]:
+        path = local(given) if given.startswith("file:") else Path(given)
+        if given == STDIN:
+            yield Source(path=None, kind=Kind(format=self._override or "jsonl"), stem="stdin")
+        elif is_table(path):
+            if self._override:
+                message = f"{path} is a Delta table, so there is no format to say"
+                raise UsageError(message, code="input-format", hint="Leave out --input-format.")
+            yield from self._table(path, path.resolve().name)
+        elif path.is_dir():
+            yield from self._walk(path)
+        elif path.exists():
+            yield self._file(path)
+        else:
+            yield from self._matches(given)
+
+    def _matches(self, given: str) -> Iterator[Source]:
         matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []  # noqa: PTH207 - Path.glob takes no absolute patterns
         if not matches:
             raise UsageError(f"there is no input {given}", code="input-missing", hint="Give a file or a directory.")
+        tables = {match for match in map(Path, matches) if is_table(match)}
         for match in map(Path, matches):
-            if match.is_file():
-                yield _file(match, override)
+            if match in tables:
+                yield from self._table(match, match.resolve().name)
+            elif not tables.isdisjoint(match.parents):
+                continue  # "**" walks into tables too
+            elif match.is_file():
+                yield self._file(match)
             elif "**" not in given:  # "**" has walked the directories itself
-                yield from _walk(match, override)
+                yield from self._walk(match)
 
+    def _file(self, path: Path) -> Source:
+        kind = formats.of(path, self._override)
+        if kind is None:
+            raise UsageError(
+                f"the name of {path} does not tell its format",
+                code="input-format",
+                hint=f"Pass --input-format: {', '.join(formats.FILES)}.",
+            )
+        above = next((parent for parent in path.absolute().parents if is_table(parent)), None)
+        if above is not None and not self._override:
+            # It may hold rows that the table no longer has, and lacks the columns that it is partitioned by.
+            message = f"{path} belongs to the Delta table {above}, whose log says what of it counts"
+            hint = "Give the table, or pass --input-format to read the file as it is."
+            raise UsageError(message, code="input-in-table", hint=hint)
+        return Source(path=path, kind=kind, stem=_stem(path.name, kind))
 
-def _file(path: Path, override: Format | None) -> Source:
-    kind = formats.of(path, override)
-    if kind is None:
-        raise UsageError(
-            f"the name of {path} does not tell its format",
-            code="input-format",
-            hint=f"Pass --input-format: {', '.join(formats.FORMATS)}.",
-        )
-    return Source(path=path, kind=kind, stem=_stem(path.name, kind))
+    def _walk(self, root: Path) -> Iterator[Source]:
+        found, override = False, self._override
+        tables: set[Path] = set()
+        for path in sorted(root.rglob("*")):
+            inside = path.relative_to(root)
+            if any(part.startswith((".", "_")) for part in inside.parts) or not tables.isdisjoint(path.parents):
+                continue
+            if is_table(path):
+                tables.add(path)
+                if not override:
+                    found = True
+                    yield from self._table(path, str(inside))
+                continue
+            # With an explicit format a file without a telling suffix is taken too, but none of another format.
+            kind = formats.of(path) or formats.of(path, override) if override else formats.of(path)
+            if kind is None or (override and kind.format != override) or not path.is_file():
+                continue
+            found = True
+            yield Source(path=path, kind=kind, stem=str(inside.parent / _stem(path.name, kind)))
+        if not found:
+            raise UsageError(
+                f"the directory {root} holds no data file",
+                code="input-empty",
+                hint=f"Data files end in {', '.join(formats.SUFFIXES)} (or .csv.gz, .jsonl.gz).",
+            )
 
-
-def _walk(root: Path, override: Format | None) -> Iterator[Source]:
-    found = False
-    for path in sorted(root.rglob("*")):
-        inside = path.relative_to(root)
-        if any(part.startswith((".", "_")) for part in inside.parts) or not path.is_file():
-            continue
-        # With an explicit format a file without a telling suffix is taken too, but none of another format.
-        kind = formats.of(path) or formats.of(path, override) if override else formats.of(path)
-        if kind is None or (override and kind.format != override):
-            continue
-        found = True
-        yield Source(path=path, kind=kind, stem=str(inside.parent / _stem(path.name, kind)))
-    if not found:
-        raise UsageError(
-            f"the directory {root} holds no data file",
-            code="input-empty",
-            hint=f"Data files end in {', '.join(formats.SUFFIXES)} (or .csv.gz, .jsonl.gz).",
-        )
+    def _table(self, root: Path, stem: str) -> Iterator[Source]:
+        self.tables.add(root.resolve())
+        found = snapshot_at(root, self._when)
+        kind = Kind(format="delta")
+        for number, add in enumerate(found.adds):
+            part = TableFile(root=root, version=found.version, shape=found.shape, add=add)
+            yield Source(path=root / add.path, kind=kind, stem=f"{stem}-{number:05d}", table=part)
+        if not found.adds:
+            part = TableFile(root=root, version=found.version, shape=found.shape, add=None)
+            yield Source(path=root, kind=kind, stem=f"{stem}-{0:05d}", table=part)
 
 
 def _stem(name: str, kind: Kind) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from modelpack.errors import UsageError
 from modelpack_server.batch.formats import Format
+from modelpack_server.delta.history import NOW, When
 
 __all__ = ["BATCH_SIZE", "Options", "Summary", "with_params"]
 
@@ -24,8 +25,8 @@ class Options:
     """How to score files.
 
     ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
-    (None: the first one stops the run), at most ``max_rejects`` of them. ``progress``: show a bar on stderr. ``check``:
-    called between batches; what it raises ends the run.
+    (None: the first one stops the run), at most ``max_rejects`` of them. ``when``: the version of a Delta table that is
+    read. ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Options:
     on_error: Path | None = None
     max_rejects: int | None = None
     overwrite: bool = False
+    when: When = NOW
     progress: bool = False
     check: Callable[[], None] = _go_on
 

@@ -69,7 +69,7 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     Raises:
         UsageError: nothing to read, a format that cannot be told, an output that exists or is an input.
     """
-    sources = inputs.find(given, options.input_format)
+    sources = inputs.find(given, options.input_format, options.when)
     text, path = str(output), Path(output)
     if text == STDOUT:
         plan = Plan(
@@ -99,9 +99,8 @@ def _kind(path: Path, options: Options) -> Kind:
 def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
     parts: dict[str, Part] = {}
     for source in sources:
-        kind = (
-            source.kind if options.output_format in (None, source.kind.format) else Kind(format=options.output_format)
-        )
+        wanted = options.output_format or ("parquet" if source.table else source.kind.format)
+        kind = source.kind if wanted == source.kind.format else Kind(format=wanted)
         name = f"{source.stem}{kind.suffix}"
         if name in parts:
             raise UsageError(

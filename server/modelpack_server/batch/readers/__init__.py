@@ -16,7 +16,7 @@ from modelpack.errors import InputError
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.formats import Format
 from modelpack_server.batch.inputs import Source
-from modelpack_server.batch.readers import columnar, delimited, jsonlines
+from modelpack_server.batch.readers import columnar, delimited, jsonlines, tables
 
 __all__ = ["READERS", "read"]
 
@@ -29,6 +29,7 @@ READERS: Mapping[Format, Reader] = MappingProxyType(
         "parquet": columnar.read_parquet,
         "arrow": columnar.read_file,
         "arrows": columnar.read_stream,
+        "delta": tables.read,
     }
 )
 

@@ -1,0 +1,39 @@
+"""Delta tables: the rows of one data file, as the table has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from modelpack.errors import InputError
+from modelpack_server.batch.chunks import Chunk, Wanted
+from modelpack_server.batch.inputs import Source
+from modelpack_server.delta import rows
+
+__all__ = ["read"]
+
+
+def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
+    """Yield the rows of one data file, those that are deleted left out."""
+    table = source.table
+    assert table is not None
+    schema = table.shape.schema
+    names = wanted.pick(schema.names) or list(schema.names)
+    length, total, seen = source.size or 0, 0, False
+    if table.add is not None:
+        total = rows.count(table.root, table.add) if table.add.alive is None else len(table.add.alive)
+        try:
+            for part, numbers in rows.read(table.root, table.add, table.shape, names, size):
+                if part.num_rows:
+                    seen = True
+                    position = length * int(numbers[-1]) // total if total else 0
+                    yield Chunk(source=source, wire="python", data=part, numbers=numbers, position=position)
+        except FileNotFoundError as exc:
+            message = f"is gone, though version {table.version} of the table has it"
+            hint = "It was vacuumed. Choose a newer version."
+            raise InputError(message, code="table-file-missing", path=source.name, hint=hint) from exc
+    if not seen:
+        empty = pa.schema([schema.field(name) for name in names]).remove_metadata().empty_table()
+        yield Chunk(source=source, wire="python", data=empty, numbers=np.arange(0))

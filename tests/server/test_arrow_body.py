@@ -153,13 +153,25 @@ def test_values_that_point_elsewhere_are_refused() -> None:
         pa.array([None] * 200_000, pa.struct([])),
         pa.array([[None] * 200_000]),
         pa.array([b""] * 200_000, pa.binary(0)),
+        pa.DictionaryArray.from_arrays(np.zeros(100_000, "i1"), [1]),
+        pa.DictionaryArray.from_arrays(pa.nulls(200_000, pa.int8()), pa.array([], pa.string())),
         pa.StringViewArray.from_buffers(
             pa.string_view(),
             2000,
             [None, pa.py_buffer(b"\xe8\3\0\0xxxx\0\0\0\0\0\0\0\0" * 2000), pa.py_buffer(b"x" * 1000)],
         ),
     ],
-    ids=["nulls", "dictionary", "dictionary-of-lists", "empty-structs", "list-of-nulls", "no-width", "views"],
+    ids=[
+        "nulls",
+        "dictionary",
+        "dictionary-of-lists",
+        "empty-structs",
+        "list-of-nulls",
+        "no-width",
+        "numbers",
+        "no-dictionary",
+        "views",
+    ],
 )
 def test_a_few_bytes_cannot_become_gigabytes(column: pa.Array, monkeypatch: pytest.MonkeyPatch) -> None:
     body = stream(pa.table({"a": column}))
@@ -167,6 +179,18 @@ def test_a_few_bytes_cannot_become_gigabytes(column: pa.Array, monkeypatch: pyte
     monkeypatch.setattr(arrow_bounds, "FLOOR", 1_000_000)
     monkeypatch.setattr(arrow_bounds, "MAX_EXPANSION", 1)
     refused(body, "arrow-size")
+
+
+def test_so_many_batches_are_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = stream(pa.table({"a": [1, 2, 3]}), rows=1)
+    assert arrow_body.decode(body, ANY).data.num_rows == 3
+    monkeypatch.setattr(arrow_bounds, "MAX_MESSAGES", 3)
+    refused(body, "arrow-size")
+
+
+def test_maps_and_extensions_weigh_what_is_in_them() -> None:
+    assert 2000 <= arrow_bounds.dense(pa.array([[("x" * 1000, 1)]] * 2, pa.map_(pa.string(), pa.int64()))) <= 3000
+    assert 1000 <= arrow_bounds.dense(pa.ExtensionArray.from_storage(pa.json_(), pa.array(["1" * 1000]))) <= 1100
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])

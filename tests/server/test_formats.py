@@ -278,6 +278,35 @@ def test_what_only_the_answer_shows_is_406_too(serve: Serve, model: Any, answer:
     assert reply.json()["hint"] == f"This answer can be sent as {others}"
 
 
+def test_columns_without_gaps_are_arrays_of_numpy() -> None:
+    table = Table(
+        columns=(
+            Column(name="t", type="utf8", nullable=True),
+            Column(name="day", type="date32", nullable=True),
+            Column(name="when", type=TimestampType(unit="ms"), nullable=True),
+            Column(name="long", type=DurationType(unit="s")),
+            Column(name="kind", type=DictionaryType(categories=("a", "b"))),
+            Column(name="gaps", type="int8", nullable=True),
+        )
+    )
+    whole = {"t": ["x"], "day": [None], "when": [None], "long": [dt.timedelta(seconds=1)], "kind": ["b"], "gaps": [1]}
+    found = np.load(io.BytesIO(encoder(NPZ)(coerce.inputs(whole, Signature(inputs=table)))))
+    assert {name: array.dtype.str for name, array in found.items()} == {
+        "t": "<U1",
+        "day": "<M8[D]",
+        "when": "<M8[ms]",
+        "long": "<m8[s]",
+        "kind": "<U1",
+        "gaps": "|i1",
+    }
+    assert np.isnat(found["day"]).all()
+    for gap in ("t", "gaps"):
+        with pytest.raises(HttpProblem, match="numpy has no dtype"):
+            encoder(NPZ)(coerce.inputs({**whole, gap: [None]}, Signature(inputs=table)))
+    with pytest.raises(HttpProblem, match="is no table"):
+        encoder(CSV)(coerce.outputs({"free": "form"}, Json()))
+
+
 def test_labels_are_texts_of_numpy() -> None:
     frame = coerce.outputs(np.array(["setosa", "é"], object), None)
     assert np.load(io.BytesIO(encoder(NPY)(frame))).tolist() == ["setosa", "é"]

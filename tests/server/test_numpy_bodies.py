@@ -190,6 +190,8 @@ def test_a_small_archive_cannot_become_a_large_one(monkeypatch: pytest.MonkeyPat
     assert len(body) < 10_000
     monkeypatch.setattr(npz_body, "FLOOR", 1_000_000)
     refused(body, "npz-size", form=npz_body)
+    monkeypatch.setattr(npz_body, "MAX_MEMBERS", 1)
+    refused(npz(a=np.ones(1), b=np.ones(1)), "npz-size", form=npz_body)
     # One that claims to be small is read no further than that.
     claimed = (8_000_128).to_bytes(4, "little")
     assert body.count(claimed) == 2

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table
-from modelpack_server.codecs import parquet_body
+from modelpack_server.codecs import parquet_body, parquet_bounds
 
 
 def written(table: pa.Table) -> bytes:
@@ -113,6 +113,44 @@ def test_large_texts_that_fit_are_read_whole(options: Any, monkeypatch: pytest.M
     monkeypatch.setattr(parquet_body, "FLOOR", 2_000_000)
     monkeypatch.setattr(parquet_body, "_PIECE", 100_000)
     assert parquet_body.decode(stored(table, **options), Signature()).data.equals(table)
+
+
+WHOLE = stored(pa.table({"a": [1, 2], "b": [["x"], []]}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"PAR1" + bytes(8),
+        b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1",
+        b"PAR1" + b"\x00" + b"\x01\0\0\0" + b"PAR1",
+        WHOLE[:-4] + b"PARE",
+        # A schema with one element more than its groups have, and one whose last element is of another kind.
+        WHOLE.replace(b"\x18\x06schema\x15\x04", b"\x18\x06schema\x15\x02"),
+    ],
+)
+def test_a_footer_that_is_not_right_is_refused_before_it_is_read(body: bytes) -> None:
+    assert body != WHOLE
+    with pytest.raises(ValueError, match=r"footer|field|schema|struct|zip"):
+        list(parquet_bounds.chunks(memoryview(body)))
+    refused(body, "parquet-invalid")
+
+
+@pytest.mark.parametrize("most", ["MAX_PAGES", "MAX_FOOTER"])
+def test_what_takes_long_to_walk_is_refused(most: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_bounds, most, 3)
+    refused(WHOLE, "parquet-invalid")
+
+
+def test_chunks_and_pages_are_where_pyarrow_says() -> None:
+    found = list(parquet_bounds.chunks(memoryview(WHOLE)))
+    group = parquet.ParquetFile(io.BytesIO(WHOLE)).metadata.row_group(0)
+    for place, chunk in enumerate(found):
+        column = group.column(place)
+        assert ".".join(chunk.leaf.path) == column.path_in_schema
+        assert chunk.stop - chunk.start == column.total_compressed_size
+        assert [page.kind for page in parquet_bounds.pages(memoryview(WHOLE), chunk)] == [2, 0]
+    assert [chunk.leaf.repeated for chunk in found] == [False, True]
 
 
 def test_columns_the_model_ignores_are_not_read() -> None:

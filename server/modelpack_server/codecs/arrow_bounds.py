@@ -20,6 +20,8 @@ __all__ = ["MAX_EXPANSION", "check_messages", "check_names", "check_table", "den
 # A body may grow to this many times its size, or to the floor.
 MAX_EXPANSION = 10
 FLOOR = 256 * 1024 * 1024
+# Batches of no rows at all take time all the same.
+MAX_MESSAGES = 100_000
 
 
 def limit_of(size: int) -> int:
@@ -39,7 +41,7 @@ def check_messages(body: pa.Buffer, limit: int) -> int:
     source = pa.BufferReader(body)
     reader = pa.ipc.MessageReader.open_stream(source)
     size = 0
-    while True:
+    for _ in range(MAX_MESSAGES):
         try:
             message = reader.read_next_message()
         except StopIteration:
@@ -48,6 +50,7 @@ def check_messages(body: pa.Buffer, limit: int) -> int:
             size += _claimed(message)
             if size > limit:
                 raise too_large()
+    raise too_large()
 
 
 def _claimed(message: Any) -> int:
@@ -181,8 +184,10 @@ def dense(array: pa.Array) -> int:
         return 8 * len(array) + dense(array.keys) + dense(array.items)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return 8 * len(array) + dense(array.flatten())
-    if types.is_null(kind) or types.is_fixed_size_binary(kind):
-        return (8 + getattr(kind, "byte_width", 0)) * len(array) if not types.is_null(kind) else 8 * len(array)
+    if types.is_null(kind):
+        return 8 * len(array)
+    if types.is_fixed_size_binary(kind):
+        return (8 + int(kind.byte_width)) * len(array)
     raise InputError(
         "the Arrow data has a column of a type that is not read",
         code="arrow-type",
@@ -197,13 +202,10 @@ def _shared(array: pa.DictionaryArray) -> int:
         return 8 * len(array)
     if not _plain(values.type):
         return 8 * len(array) + len(array) * dense(values)
-    if values.type.id in _FIXED_WIDTH or pa.types.is_primitive(values.type) or pa.types.is_decimal(values.type):
+    if pa.types.is_primitive(values.type) or pa.types.is_decimal(values.type):
         return 16 * len(array)
     lengths = pc.fill_null(pc.binary_length(values), 0).cast(pa.int64())
     return 8 * len(array) + int(pc.sum(pc.take(lengths, array.indices)).as_py() or 0)
-
-
-_FIXED_WIDTH = frozenset({pa.bool_().id})
 
 
 def _viewed(array: pa.Array) -> int:

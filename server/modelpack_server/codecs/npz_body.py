@@ -19,6 +19,8 @@ __all__ = ["decode", "encode"]
 # A body may grow to this many times its size, or to the floor.
 MAX_EXPANSION = 10
 FLOOR = 256 * 1024 * 1024
+# Each member of an archive is an object before any is looked at.
+MAX_MEMBERS = 10_000
 _SUFFIX = ".npy"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What zipfile raises for archives that are not right, or encrypted, or of a method that is not there.
@@ -27,6 +29,8 @@ _FAULTS = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, No
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the arrays of an npz body by name; a single one without a name is the single tensor."""
+    if body.count(b"PK\1\2") > MAX_MEMBERS:
+        raise _too_large()
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             found = {name: npy_body.parse(memoryview(data)) for name, data in _members(archive, len(body))}
@@ -46,15 +50,17 @@ def _members(archive: zipfile.ZipFile, size: int) -> list[tuple[str, bytes]]:
     members = archive.infolist()
     # A member takes no more than what it claims: zipfile reads no further, and checks its sum.
     if sum(member.file_size for member in members) > limit:
-        raise InputError(
-            "the npz archive is too large once decoded", code="npz-size", hint="Send fewer rows at a time."
-        )
+        raise _too_large()
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
         raise InputError("the npz archive has two arrays of one name", code="npz-duplicate-name")
     if not all(name.endswith(_SUFFIX) for name in names) or any(m.compress_type not in _METHODS for m in members):
         raise zipfile.BadZipFile
     return [(member.filename.removesuffix(_SUFFIX), _content(archive, member)) for member in members]
+
+
+def _too_large() -> InputError:
+    return InputError("the npz archive is too large once decoded", code="npz-size", hint="Send fewer rows at a time.")
 
 
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -21,6 +21,9 @@ _PREFIXED = 7
 # Physical types whose values are as long as they say (Type).
 _BYTES, _FIXED = 6, 7
 _REPEATED = 2
+# What is walked here takes time: a footer of ten thousand columns is within this, and so are a hundred million values.
+MAX_FOOTER = 4 * 1024 * 1024
+MAX_PAGES = 100_000
 
 
 class Weight(NamedTuple):
@@ -69,6 +72,7 @@ class _Load(NamedTuple):
     repeated: int
     prefixed: int
     longest: int
+    pages: int
 
 
 def weigh(body: memoryview, names: set[str]) -> Weight:
@@ -80,10 +84,12 @@ def weigh(body: memoryview, names: set[str]) -> Weight:
     kept = longest = 0
     repeated: dict[str, int] = {}
     prefixed: dict[str, int] = {}
+    seen = 0
     for chunk in chunks(body):
         if chunk.leaf.path[0] not in names:
             continue
-        load = _load(body, chunk)
+        load = _load(body, chunk, MAX_PAGES - seen)
+        seen += load.pages
         kept, longest = kept + load.kept, longest + load.longest
         path = ".".join(chunk.leaf.path)
         if chunk.leaf.type == _BYTES:
@@ -96,10 +102,13 @@ def weigh(body: memoryview, names: set[str]) -> Weight:
     return Weight(plain, kept, longest, sorted(set(repeated) - set(prefixed)))
 
 
-def _load(body: memoryview, chunk: Chunk) -> _Load:
-    """Weigh one chunk; levels, offsets and indices take up to 20 bytes a value."""
-    stored = values = dictionary = prefixed = longest = 0
+def _load(body: memoryview, chunk: Chunk, most: int) -> _Load:
+    """Weigh one chunk of at most so many pages; levels, offsets and indices take up to 20 bytes a value."""
+    count = stored = values = dictionary = prefixed = longest = 0
     for page in pages(body, chunk):
+        count += 1
+        if count > most:
+            raise ValueError("more pages than are read")
         stored += page.size
         if page.kind == _DICTIONARY:
             dictionary = max(dictionary, page.size)
@@ -112,7 +121,7 @@ def _load(body: memoryview, chunk: Chunk) -> _Load:
     if chunk.leaf.repeated:
         # How many values a row has is not known before it is read.
         kept += prefixed
-    return _Load(kept, values * dictionary, prefixed, longest)
+    return _Load(kept, values * dictionary, prefixed, longest, count)
 
 
 def chunks(body: memoryview) -> Iterator[Chunk]:
@@ -124,8 +133,8 @@ def chunks(body: memoryview) -> Iterator[Chunk]:
     if len(body) < 12 or bytes(body[-4:]) != b"PAR1":
         raise ValueError("no Parquet footer")
     (length,) = struct.unpack_from("<I", body, len(body) - 8)
-    if length > len(body) - 12:
-        raise ValueError("a Parquet footer that is cut off")
+    if length > min(len(body) - 12, MAX_FOOTER):
+        raise ValueError("a Parquet footer that is cut off, or larger than is read")
     footer = Compact(body, len(body) - 8 - length, len(body) - 8).struct()
     leaves = list(_leaves(_typed(footer.get(2), list)))
     for group in _typed(footer.get(4), list):

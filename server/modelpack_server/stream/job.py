@@ -119,6 +119,7 @@ class _Stream:
         return Wanted(inputs=found.inputs, keep=keep if keep is not None else tuple(have), whole=found.whole)
 
     def _table_schema(self) -> pa.Schema:
+        assert self._table is not None
         return pa.schema(self._table.schema().to_arrow())
 
     def _mark(self) -> Mark | None:

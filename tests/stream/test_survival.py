@@ -1,0 +1,401 @@
+"""What may happen to the source, to the output and to other processes, and what the stream makes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+import modelpack
+from modelpack.errors import SaveError
+from modelpack.model import Model
+from modelpack_server.delta.commit import Target
+from modelpack_server.stream import follow
+
+
+def log(root: Path, version: int) -> Path:
+    """Return the file of a commit."""
+    return root / "_delta_log" / f"{version:020d}.json"
+
+
+def commit(root: Path, *actions: dict[str, Any]) -> None:
+    """Write the next commit by hand."""
+    log(root, DeltaTable(root).version() + 1).write_text("\n".join(map(json.dumps, actions)))
+
+
+def code_of(call: Callable[[], Any]) -> tuple[str, str]:
+    """Return the code and the text of the error."""
+    with pytest.raises(modelpack.ModelpackError) as caught:
+        call()
+    return caught.value.code, str(caught.value)
+
+
+def test_compaction_of_the_source_gives_nothing_to_score(tables: Any, model: Model) -> None:
+    for _ in range(4):
+        tables.add()
+    tables.run(model, lambda: DeltaTable(tables.source).optimize.compact(), tables.add)
+    tables.check(50)
+
+
+def test_compaction_and_vacuum_of_the_output_do_no_harm(tables: Any, model: Model) -> None:
+    def compact() -> None:
+        output = DeltaTable(tables.output)
+        output.optimize.compact()
+        output.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+        output.create_checkpoint()
+
+    for _ in range(3):
+        tables.add()
+    tables.run(model, compact, tables.add, compact, tables.add, max_rows=10)
+    tables.check(50)
+
+
+def test_the_position_outlives_the_log_of_the_output(tables: Any, model: Model) -> None:
+    for _ in range(3):
+        tables.add()
+    tables.run(model, max_rows=10)
+    output = DeltaTable(tables.output)
+    output.create_checkpoint()
+    for version in range(output.version()):
+        log(tables.output, version).unlink()
+    tables.add()
+    tables.run(model)
+    tables.check(40)
+
+
+@pytest.mark.parametrize("gone", [[3], [2, 3]])
+def test_commits_that_were_cleaned_out_are_a_gap(tables: Any, model: Model, gone: list[int]) -> None:
+    tables.add()
+    tables.add()
+    tables.run(model)
+    for _ in range(3):
+        tables.add()
+    DeltaTable(tables.source).create_checkpoint()
+    for version in gone:
+        log(tables.source, version).unlink()
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-gap" and f"no version {gone[0]} any more" in text
+    said: list[str] = []
+    tables.run(model, tables.add, on_gap="skip", said=said)
+    lost = {10 * v + i for v in gone for i in range(10)}
+    assert tables.ids() == [i for i in range(60) if i not in lost]
+    assert any(f"versions {gone[0]} to {gone[-1]} are not in the log any more" in line for line in said)
+
+
+def test_a_gap_up_to_the_newest_version_is_skipped_without_losing_the_next(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+    DeltaTable(tables.source).create_checkpoint()
+    tables.add()
+    newest = log(tables.source, 2)
+    held = newest.rename(tables.folder / newest.name)
+    log(tables.source, 1).unlink()
+    tables.run(model, lambda: held.rename(newest), on_gap="skip")
+    assert tables.ids() == [*range(10), *range(20, 30)]
+
+
+def test_a_gap_that_comes_up_while_it_waits_is_noticed(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose() -> None:
+        tables.add()
+        DeltaTable(tables.source).create_checkpoint()
+        log(tables.source, 1).unlink()
+
+    monkeypatch.setattr(follow, "LOOK_AGAIN", 0.0)
+    tables.add()
+    assert code_of(lambda: tables.run(model, lose, idle=3))[0] == "source-gap"
+
+
+def test_vacuumed_files_are_a_gap(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+    for name in DeltaTable(tables.source).get_add_actions().column("path").to_pylist():
+        (tables.source / name).unlink()
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-gap" and "was vacuumed before the stream came to it" in text and ".parquet" in text
+    tables.run(model, tables.add, on_gap="skip")
+    assert tables.ids() == [*range(10), *range(20, 30)]
+
+
+def test_a_source_that_was_made_anew_is_refused(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.run(model)
+    shutil.rmtree(tables.source)
+    for _ in range(3):
+        tables.add()
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-replaced" and "is not the table that" in text
+    assert tables.ids() == list(range(10))
+
+
+@pytest.mark.parametrize("commits", [0, 1, 3])
+def test_a_source_that_is_replaced_while_it_waits_is_refused(tables: Any, model: Model, commits: int) -> None:
+    def replace() -> None:
+        shutil.rmtree(tables.source)
+        for _ in range(commits):
+            tables.add()
+
+    tables.add()
+    tables.add()
+    assert code_of(lambda: tables.run(model, replace, idle=3))[0] == "source-replaced"
+    tables.check(20)
+
+
+def test_a_source_that_went_back_is_refused(tables: Any, model: Model) -> None:
+    for _ in range(3):
+        tables.add()
+    tables.run(model)
+    log(tables.source, 2).unlink()
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-replaced" and "is at version 1, and was at 2 before" in text
+
+
+def test_new_columns_are_not_read(tables: Any, model: Model) -> None:
+    tables.add(2)
+    tables.run(model, lambda: tables.add(2, extra=["a", "b"]), lambda: tables.add(2, extra=["c", None]))
+    tables.check(6)
+    tables.add(2, more=[1, 2])
+    tables.run(model)
+    tables.check(8)
+
+
+def test_files_from_before_a_column_was_added_have_it_missing(tables: Any, model: Model) -> None:
+    tables.add(1)
+    tables.add(1, extra=["b"])
+    tables.run(model, keep=("id", "extra"))
+    assert [row["extra"] for row in tables.scored()] == [None, "b"]
+
+
+def test_a_column_that_changes_its_type_or_goes_is_said(tables: Any, model: Model) -> None:
+    def change(columns: dict[str, Any]) -> Callable[[], None]:
+        return lambda: write_deltalake(tables.source, pa.table(columns), mode="overwrite", schema_mode="overwrite")
+
+    tables.add(2)
+    text = {"id": [7], "x": ["text"]}
+    code, said = code_of(lambda: tables.run(model, change(text), changes="append"))
+    assert code == "source-columns" and "the column 'x' was double and is string from version 1 on" in said
+    code, said = code_of(lambda: tables.run(model, change(text), changes="append"))
+    assert code == "type-mismatch" and "row 1, column 'x'" in said
+    change({"id": [7]})()
+    code, said = code_of(lambda: tables.run(model, changes="append"))
+    assert code == "column-missing" and "has no column 'x', which the model needs" in said
+
+
+def test_deletes_and_updates_end_it_unless_told_otherwise(tables: Any, model: Model) -> None:
+    tables.add(4)
+    tables.run(model)
+    DeltaTable(tables.source).update(updates={"x": "x + 100"}, predicate="id = 1")
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-changed" and "version 1 deletes or rewrites rows" in text
+    DeltaTable(tables.source).delete("id = 2")
+    DeltaTable(tables.source).delete("id >= 0")
+    tables.run(model, tables.add, changes="append")
+    # The file was rewritten twice: with the update and what it left alone, then without one row.
+    assert [row["id"] for row in tables.scored()].count(1) == 3
+    assert sorted(row["x"] for row in tables.scored() if row["id"] == 1) == [0.25, 100.25, 100.25]
+    assert len(tables.scored()) == 4 + 4 + 3 + 10
+
+
+def test_column_mapping_is_refused(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.run(model)
+    metadata = json.loads(next(line for line in log(tables.source, 0).read_text().splitlines() if "metaData" in line))
+    metadata["metaData"]["configuration"] = {"delta.columnMapping.mode": "name"}
+    commit(tables.source, metadata)
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "table-unsupported" and "delta.columnMapping.mode" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"deletionVector": {"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4,
+                             "sizeInBytes": 40, "cardinality": 6}}, "deletion vector"),
+        ({"path": "file:///elsewhere/part.parquet"}, "shallow clones"),
+        ({"path": "/elsewhere/part.parquet"}, "shallow clones"),
+        ({"path": "../elsewhere/part.parquet"}, "shallow clones"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_read_rightly_are_refused(
+    tables: Any, model: Model, change: dict[str, Any], named: str
+) -> None:
+    def more() -> None:
+        add = json.loads(next(line for line in log(tables.source, 0).read_text().splitlines() if '"add"' in line))
+        add["add"].update(change)
+        log(tables.source, 1).write_text(json.dumps(add))
+
+    tables.add()
+    code, text = code_of(lambda: tables.run(model, more))
+    assert code == "table-unsupported" and named in text
+
+
+def test_a_deletion_vector_on_a_known_file_adds_no_row(tables: Any, model: Model) -> None:
+    tables.add()
+
+    def delete() -> None:
+        add = json.loads(next(line for line in log(tables.source, 0).read_text().splitlines() if '"add"' in line))
+        remove = {"remove": {"path": add["add"]["path"], "dataChange": True, "deletionTimestamp": 1}}
+        add["add"]["deletionVector"] = {"storageType": "i", "pathOrInlineDv": "", "sizeInBytes": 1, "cardinality": 1}
+        log(tables.source, 1).write_text(f"{json.dumps(remove)}\n{json.dumps(add)}")
+
+    tables.run(model, delete, changes="append")
+    tables.check(10)
+
+
+def test_features_that_are_not_known_are_refused(tables: Any, model: Model) -> None:
+    tables.add()
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["timeTravelling"],
+                "writerFeatures": ["timeTravelling"]}  # fmt: skip
+    code, text = code_of(
+        lambda: tables.run(model, lambda: log(tables.source, 1).write_text(json.dumps({"protocol": protocol})))
+    )
+    assert code == "table-unsupported" and "timeTravelling" in text
+
+
+def test_a_commit_that_is_no_json_is_said(tables: Any, model: Model) -> None:
+    tables.add()
+    code, text = code_of(lambda: tables.run(model, lambda: log(tables.source, 1).write_text('{"add":')))
+    assert code == "table-unreadable" and "00001.json" in text
+
+
+def test_a_file_that_is_no_parquet_is_said_with_its_name(tables: Any, model: Model) -> None:
+    tables.add()
+    name = DeltaTable(tables.source).get_add_actions().column("path").to_pylist()[0]
+    (tables.source / name).write_bytes(b"PAR1 not really")
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "file-unreadable" and name in text
+
+
+def racing(monkeypatch: pytest.MonkeyPatch, other: Callable[[], Any], times: int = 1) -> None:
+    """Let another stream be faster, after the rows are scored and before they are committed."""
+    commit_, left = Target.commit, [times]
+
+    def late(self: Target, *args: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            other()
+        commit_(self, *args)
+
+    monkeypatch.setattr(Target, "commit", late)
+
+
+def test_of_two_streams_that_start_from_one_position_one_commits(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+    racing(monkeypatch, lambda: tables.run(model))
+    said: list[str] = []
+    done = tables.run(model, tables.add, said=said)
+    assert (done.conflicts, done.rows) == (1, 10)
+    assert "another process works on the job 'default'" in said[0]
+    tables.check(30)
+    on_disk = {path.name for path in tables.output.glob("*.parquet")}
+    assert on_disk == {
+        Path(path).name for path in DeltaTable(tables.output).file_uris()
+    }  # the loser took its file away
+
+
+def test_two_new_streams_make_one_output(tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.add()
+    racing(monkeypatch, lambda: tables.run(model))
+    tables.run(model)
+    tables.check(10)
+
+
+def test_appends_of_others_to_the_output_are_no_conflict(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+    row = pa.table({"id": [99], "x": [24.75], "score": [49.5]})
+    racing(monkeypatch, lambda: write_deltalake(tables.output, row, mode="append"))
+    assert tables.run(model).conflicts == 0
+    assert tables.ids() == [*range(20), 99]
+
+
+def test_a_stream_that_always_loses_gives_up(tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meddle() -> None:
+        transaction = Transaction("modelpack/stream/default/index", 0)
+        DeltaTable(tables.output).create_write_transaction(
+            [], "append", DeltaTable(tables.output).schema(),
+            commit_properties=CommitProperties(app_transactions=[transaction]),
+        )  # fmt: skip
+
+    tables.add()
+    tables.run(model)
+    tables.add()
+    racing(monkeypatch, meddle, times=1000)
+    monkeypatch.setattr("modelpack_server.stream.job.MAX_CONFLICTS", 3)
+    with pytest.raises(SaveError, match="4 commits in a row were refused") as caught:
+        tables.run(model, idle=10)
+    assert caught.value.code == "output-contended"
+
+
+def test_an_output_that_was_set_back_is_filled_again(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+
+    def set_back() -> None:
+        tables.run(model)
+        log(tables.output, DeltaTable(tables.output).version()).unlink()
+        tables.add()
+
+    tables.run(model, set_back)
+    tables.check(30)
+
+
+def test_rejects_are_written_once_whenever_it_stops(tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rejects are committed before the answers; a stream that ends between the two does not write them again."""
+    tables.add(4, x=[0.0, None, 0.5, None])
+    tables.add(2, x=[None, 1.25])
+    options = {"on_error": tables.rejects, "keep": ("id",)}
+    with monkeypatch.context() as patch:
+        commit_ = Target.commit
+
+        def stop(self: Target, *args: Any) -> None:
+            if self.root == tables.output:
+                raise InterruptedError
+            commit_(self, *args)
+
+        patch.setattr(Target, "commit", stop)
+        with pytest.raises(InterruptedError):
+            tables.run(model, **options)
+    assert DeltaTable(tables.rejects).count() == 3
+    done = tables.run(model, lambda: tables.add(1, x=[None]), max_rows=4, **options)
+    assert (done.rows, done.rejected) == (3, 4)
+    assert tables.scored() == [{"id": 0, "score": 0.0}, {"id": 2, "score": 1.0}, {"id": 5, "score": 2.5}]
+    refused = DeltaTable(tables.rejects).to_pyarrow_table().to_pylist()
+    assert sorted(json.loads(row["record"])["id"] for row in refused) == [1, 3, 4, 6]
+    row = next(row for row in refused if row["version"] == 2)
+    assert (row["row"], row["column"], row["code"]) == (1, "x", "null-not-allowed")
+
+
+def test_too_many_rejects_end_it(tables: Any, model: Model) -> None:
+    tables.add(3, x=[None, None, 1.0])
+    code, _ = code_of(lambda: tables.run(model, on_error=tables.rejects, max_rejects=1))
+    assert code == "too-many-rejects"
+    assert not tables.rejects.exists()
+    assert tables.run(model, on_error=tables.rejects, max_rejects=2).rejected == 2
+
+
+def test_without_any_good_row_the_columns_may_be_unknown(tables: Any, make_package: Any) -> None:
+    signature = modelpack.Signature(
+        inputs=modelpack.load(make_package(tables.folder / "a")).signature.inputs, outputs=None
+    )
+    model = modelpack.load(make_package(tables.folder / "more", signature))
+    tables.add(1, x=[None])
+    assert code_of(lambda: tables.run(model, on_error=tables.rejects))[0] == "output-unknown"
+    assert not tables.rejects.exists()

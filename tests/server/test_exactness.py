@@ -56,15 +56,19 @@ JSON_FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def sent(client: Any, form: str, row: dict[str, Any], column: str, value: Any) -> Any:
-    """Send the row with one value changed, as JSON or CSV or Parquet."""
+    """Send the row with one value changed, as JSON or CSV or Parquet or Arrow."""
     if form in JSON_FORMS:
         return client.score(json.dumps({form: JSON_FORMS[form]({**row, column: value})}).encode())
     if form == "csv":
         cells = {**TEXT, column: value}
         return client.send(f"{','.join(cells)}\n{','.join(cells.values())}\n".encode(), "text/csv")
-    sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table({**ARROW, column: value}), sink)
-    return client.send(bytes(sink.getvalue()), "application/vnd.apache.parquet")
+    sink, table = pa.BufferOutputStream(), pa.table({**ARROW, column: value})
+    if form == "parquet":
+        parquet.write_table(table, sink)
+        return client.send(bytes(sink.getvalue()), "application/vnd.apache.parquet")
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return client.send(bytes(sink.getvalue()), "application/vnd.apache.arrow.stream")
 
 
 NEVER = object()  # the form has no way to say it
@@ -130,11 +134,11 @@ EXACT: list[tuple[str, Any, Any, Any, Any]] = [
     ),
     ("kind", "b", "b", pa.array(["b"]).dictionary_encode(), "b"),
 ]
-FORMS = [*JSON_FORMS, "csv", "parquet"]
+FORMS = [*JSON_FORMS, "csv", "parquet", "arrow"]
 
 
 def picked(form: str, in_json: Any, in_csv: Any, in_parquet: Any) -> Any:
-    return {"csv": in_csv, "parquet": in_parquet}.get(form, in_json)
+    return {"csv": in_csv, "parquet": in_parquet, "arrow": in_parquet}.get(form, in_json)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -175,7 +179,7 @@ def test_a_whole_number_written_with_a_point_is_exact(serve: Serve, typed: Any, 
 
 def test_all_forms_of_one_row_give_one_answer(serve: Serve, typed: Any, row: dict[str, Any]) -> None:
     client = serve(typed)
-    values = {"csv": TEXT["int32"], "parquet": ARROW["int32"]}
+    values = {"csv": TEXT["int32"], "parquet": ARROW["int32"], "arrow": ARROW["int32"]}
     replies = {sent(client, form, row, "int32", values.get(form, row["int32"])).content for form in FORMS}
     assert len(replies) == 1
 

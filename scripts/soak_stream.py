@@ -1,0 +1,182 @@
+"""Kills `modelpack stream` with SIGKILL at random moments and compares its output with its source, row by row.
+
+The source grows meanwhile and is compacted now and then, so is the output. Every third round two streams work on one
+job. A moment is a random time after a start, or right after a hidden file, a finished file or a commit has appeared in
+the output. At the end each row of the source is in the output or among the rejects, once, with the right answer;
+otherwise the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+import modelpack
+from modelpack.signature import Column, Signature, Table
+
+COMMAND = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')", "stream"]
+MODEL = """import time
+
+def predict(data):
+    time.sleep(0.005)
+    return {"score": [2 * x for x in data["x"]]}
+"""
+ROWS = 200
+MOMENTS = ["time", "hidden", "part", "commit"]
+
+
+class Wrong(Exception):
+    """The output is not what it must be."""
+
+
+def main() -> int:
+    """Run the soak and print what happened."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=None)
+    given = parser.parse_args()
+    seed = given.seed if given.seed is not None else random.randrange(2**32)
+    print(f"seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        os.environ["MODELPACK_TRUST_STORE"] = str(Path(folder, "trust"))
+        try:
+            counts = Soak(Path(folder), random.Random(seed)).run(given.kills)
+        except Wrong as exc:
+            print(f"stream: WRONG: {exc}")
+            return 1
+        print(f"stream: {json.dumps(dict(sorted(counts.items())))}")
+    return 0
+
+
+class Soak:
+    """One source, one output, one table of rejects, and the processes that are killed."""
+
+    def __init__(self, folder: Path, luck: random.Random) -> None:
+        self.folder, self.luck = folder, luck
+        self.source, self.output, self.rejects = folder / "source", folder / "output", folder / "rejects"
+        self.fed = 0
+        self.counts: Counter[str] = Counter()
+        self.package = package(folder)
+        self.line = [*COMMAND, str(self.package), "--from", str(self.source), "--to", str(self.output), "--on-error",
+                     str(self.rejects), "--interval", "0.02", "--max-rows-per-commit", str(5 * ROWS)]  # fmt: skip
+
+    def run(self, kills: int) -> Counter[str]:
+        """Kill so many processes, then let one finish, and compare."""
+        number = 0
+        while self.counts["kills"] < kills:
+            self.feed(self.luck.randrange(10, 30))
+            streams = [self.start() for _ in range(2 if number % 3 == 2 else 1)]
+            for stream in streams:
+                self.kill(stream, self.luck.choice(MOMENTS))
+            self.look()
+            if number % 7 == 6:
+                self.compact(self.luck.choice([self.source, self.output]))
+            number += 1
+        done = subprocess.run([*self.line, "--once", "--quiet"], stderr=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            raise Wrong(f"the last run failed: {done.stderr.decode()}")
+        self.compare()
+        return self.counts
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start a stream."""
+        with (self.folder / "said").open("ab") as said:
+            return subprocess.Popen(self.line, stderr=said)
+
+    def feed(self, files: int) -> None:
+        """Append files; a few rows do not fit."""
+        for _ in range(files):
+            ids = range(self.fed, self.fed + ROWS)
+            values = [None if i % 97 == 0 else i / 8 for i in ids]
+            write_deltalake(
+                self.source, pa.table({"id": list(ids), "x": pa.array(values, pa.float64())}), mode="append"
+            )
+            self.fed += ROWS
+
+    def kill(self, stream: subprocess.Popen[bytes], moment: str) -> None:
+        """Kill a stream at such a moment; if there is nothing to do for it, after a while."""
+        seen = self.seen(moment)
+        before, end = seen(), time.monotonic() + (self.luck.uniform(0, 1.5) if moment == "time" else 20)
+        while time.monotonic() < end and seen() <= before and stream.poll() is None:
+            if moment != "time" and self.idle():
+                self.feed(1)
+            time.sleep(0.001)
+        time.sleep(self.luck.uniform(0, 0.01))
+        if stream.poll() is not None:
+            raise Wrong(f"a stream ended by itself: {(self.folder / 'said').read_text()[-2000:]}")
+        stream.kill()
+        stream.wait()
+        self.counts["kills"] += 1
+        self.counts[f"kills by {moment}"] += 1
+
+    def seen(self, moment: str) -> Callable[[], set[str]]:
+        """Return what lists that which shows the moment."""
+        pattern = {"time": "no-such-file", "hidden": ".modelpack-*", "part": "*.parquet", "commit": "_delta_log/*.json"}
+        return lambda: {str(path) for path in self.output.glob(pattern[moment])}
+
+    def idle(self) -> bool:
+        """Say, now and then, that the stream could do with more rows."""
+        return self.luck.random() < 0.01
+
+    def look(self) -> None:
+        """Count what the killed ones left."""
+        if not (self.output / "_delta_log").is_dir():
+            return
+        listed = {Path(uri).name for uri in DeltaTable(self.output).file_uris()}
+        self.counts["left a hidden file"] += any(self.output.glob(".modelpack-*"))
+        self.counts["files that are not in the snapshot"] = len({p.name for p in self.output.glob("*.parquet")} - listed)
+
+    def compact(self, root: Path) -> None:
+        """Compact a table, as others may at any time."""
+        if (root / "_delta_log").is_dir():
+            DeltaTable(root).optimize.compact()
+            self.counts[f"compactions of the {root.name}"] += 1
+
+    def compare(self) -> None:
+        """Compare the output and the rejects with the source."""
+        found = DeltaTable(self.output).to_pyarrow_table().sort_by("id").to_pydict()
+        good = [i for i in range(self.fed) if i % 97]
+        if found["id"] != good:
+            twice = [i for i, n in Counter(found["id"]).items() if n > 1]
+            lost = sorted(set(good) - set(found["id"]))
+            raise Wrong(f"{len(twice)} rows are there twice, {len(lost)} are lost: {twice[:5]} {lost[:5]}")
+        if found["score"] != [i / 4 for i in good]:
+            raise Wrong("an answer is wrong")
+        records = DeltaTable(self.rejects).to_pyarrow_table()["record"].to_pylist()
+        if sorted(json.loads(record)["id"] for record in records) != list(range(0, self.fed, 97)):
+            raise Wrong("the rejects are not each there once")
+        self.counts["rows"] = self.fed
+        self.counts["commits"] = DeltaTable(self.output).version()
+        self.counts["conflicts seen"] = (self.folder / "said").read_text().count("another process works")
+
+
+def package(folder: Path) -> Path:
+    """Make a package that loads fast."""
+    source = folder / "doubler.py"
+    source.write_text(MODEL)
+    spec = importlib.util.spec_from_file_location("doubler", source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    x, score = Column(name="x", type="float64"), Column(name="score", type="float64")
+    signature = Signature(inputs=Table(columns=(x,)), outputs=Table(columns=(score,)))
+    modelpack.save(module.predict, folder / "pkg", signature=signature, code=[source], name="doubler",
+                   options={"form": "columns"})  # fmt: skip
+    return folder / "pkg"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -177,4 +177,20 @@ def _tell_refused(done: Any, given: Mapping[str, Any]) -> None:
 
 
 def _status(package: str, source: str, output: str, job: str | None, *, as_json: bool) -> None:
-    raise UsageError("--from and --to are missing", code="option-alone", path="--from")
+    from modelpack.package import Package
+
+    stream = runtime("stream")
+    options = stream.Options(**({"job": job} if job is not None else {}))
+    found = stream.status(Package.peek(package).digest, source, output, options)
+    if as_json:
+        show_json(found.to_json())
+        return
+    made = "not there yet" if found.output_version is None else f"version {found.output_version}"
+    scored = "nothing is scored yet" if found.scored is None else f"scored up to version {found.scored}"
+    lag = f", the first of them for {found.lag:.1f} s" if found.files else ""
+    click.echo(f"source   {printable(source)}: version {found.source_version}")
+    click.echo(f"output   {printable(output)}: {made}")
+    click.echo(f"position {scored}, next is file {found.index} of version {found.version}")
+    click.echo(f"backlog  {found.rows:,} rows in {found.files} files of {found.versions} versions{lag}")
+    if found.package is False:
+        click.echo("package  another one scored up to here; to go on with this one takes --new-package")

@@ -5,5 +5,6 @@ from __future__ import annotations
 from modelpack_server.stream import pipe
 from modelpack_server.stream.job import run
 from modelpack_server.stream.options import MAX_ROWS, Options, Summary, Waiter
+from modelpack_server.stream.status import Status, status
 
-__all__ = ["MAX_ROWS", "Options", "Summary", "Waiter", "pipe", "run"]
+__all__ = ["MAX_ROWS", "Options", "Status", "Summary", "Waiter", "pipe", "run", "status"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.log import Add, Shape, first_version, read_commit, stamp
-from modelpack_server.delta.position import Position
+from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.snapshots import files_of, shape_of
 from modelpack_server.delta.tables import open_table
 from modelpack_server.stream.options import Options
@@ -49,6 +49,7 @@ class Follower:
         self._options = options
         table = open_table(root)
         self.shape: Shape = shape_of(table, root)
+        self.fingerprint = fingerprint(self.shape.id)
         self.latest: int = table.version()
         self._opened = self.latest
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
@@ -67,6 +68,15 @@ class Follower:
                 path="--from-version",
             )
         return Position(version=asked)
+
+    def belongs(self, source: int, output: Path) -> None:
+        """Compare the fingerprint of a source in an output with the table.
+
+        Raises:
+            InputError: it is that of another table (``source-replaced``).
+        """
+        if source != self.fingerprint:
+            raise self._replaced(f"is not the table that {output} was made from so far")
 
     def check(self, position: Position) -> None:
         """Compare a position with the source as it is.
@@ -225,7 +235,7 @@ class Follower:
 
     def _replaced(self, what: str) -> InputError:
         return InputError(
-            f"{what}; the position of this stream means nothing in it",
+            f"{what}, so the position of this stream means nothing in it",
             code="source-replaced",
             path=str(self.root),
             hint="Begin anew with another output, or under another name (--job).",

@@ -66,7 +66,6 @@ class _Stream:
         self._follower = Follower(source, options)
         self._wanted = self._columns()
         self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
-        self._source = fingerprint(self._follower.shape.id)
         self._package = fingerprint(model.digest)
         self.summary = Summary(package=model.digest)
 
@@ -132,13 +131,7 @@ class _Stream:
         mark = position.read(self._table, self._options.job) if self._table is not None else None
         if mark is None:
             return None
-        if mark.source != self._source:
-            raise InputError(
-                f"is not the table that {self._target.root} was made from so far",
-                code="source-replaced",
-                path=str(self._follower.root),
-                hint="Begin anew with another output, or under another name (--job).",
-            )
+        self._follower.belongs(mark.source, self._target.root)
         if mark.package != self._package and not self._options.new_package:
             raise UsageError(
                 f"{self._target.root} was made with another package so far",
@@ -181,7 +174,7 @@ class _Stream:
             return before.position  # somebody else was here: gather again
         if self._aside is not None:
             self._aside.begin()
-        mark = Mark(position=work.end, source=self._source, package=self._package)
+        mark = Mark(position=work.end, source=self._follower.fingerprint, package=self._package)
         facts = {"job": self._options.job, "package": self._model.digest, "source": self._follower.shape.id,
                  "from": [reached.version, reached.index], "to": [work.end.version, work.end.index]}  # fmt: skip
         parts, count = self._write(work.pieces)

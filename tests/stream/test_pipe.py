@@ -1,0 +1,89 @@
+"""Lines in, lines out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(command: list[str], package: Path) -> Iterator[Start]:
+    """Start the command with pipes."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def call(*words: str) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        line = [*command, str(package), *words]
+        started.append(subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ask(process: subprocess.Popen[bytes], line: bytes) -> Any:
+    """Send a line and return the answer, while the pipe stays open."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(line)
+    return json.loads(process.stdout.readline())
+
+
+@pytest.mark.slow
+def test_each_line_is_answered_at_once_and_a_signal_ends_it(start: Start) -> None:
+    process = start("--json")
+    for x in (1.5, 2, -0.25):
+        assert ask(process, json.dumps({"id": "a", "x": x}).encode() + b"\n") == {"id": "a", "x": x, "score": 2 * x}
+    process.stdin.write(b'\n  \n{"x": 1, "more": [1, {"a": null}]}\n{"x"')  # type: ignore[union-attr]
+    assert json.loads(process.stdout.readline()) == {"x": 1, "more": [1, {"a": None}], "score": 2.0}  # type: ignore[union-attr]
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"")
+    assert json.loads(err)["rows"] == 4
+
+
+@pytest.mark.slow
+def test_many_lines_keep_their_order_and_the_last_needs_no_end(start: Start, tmp_path: Path) -> None:
+    lines = [json.dumps({"n": n, "x": n / 2, "pad": "ü" * (n % 300)}) for n in range(40_000)]
+    lines[7] = json.dumps({"n": 7, "x": 3.5, "pad": "long" * 600_000})
+    bad = tmp_path / "bad.jsonl"
+    lines[11] = '{"n": 11, "x": "text"}'
+    lines[13] = "no JSON"
+    process = start("--keep", "n", "--on-error", str(bad))
+    out, err = process.communicate("\ufeff".encode() + "\n".join(lines).encode(), timeout=60)
+    assert (process.returncode, err.decode()) == (0, f"modelpack: 2 of 40,000 rows refused, see {bad}\n")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert answers == [{"n": n, "score": float(n)} for n in range(40_000) if n not in (11, 13)]
+    assert [(row["row"], row["code"]) for row in map(json.loads, bad.read_text().splitlines())] == [
+        (12, "type-mismatch"),
+        (14, "json-invalid"),
+    ]
+
+
+@pytest.mark.slow
+def test_a_line_that_does_not_fit_ends_it_behind_the_answers_before(start: Start) -> None:
+    process = start()
+    assert ask(process, b'{"x": 1}\n') == {"x": 1, "score": 2.0}
+    out, err = process.communicate(b'{"x": null}\n{"x": 3}\n', timeout=30)
+    assert (process.returncode, out) == (1, b"")
+    assert b"<stdin>, row 2 (line 2), column 'x'" in err
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_gone_is_no_error(start: Start) -> None:
+    process = start()
+    assert ask(process, b'{"x": 1}\n') == {"x": 1, "score": 2.0}
+    assert process.stdout is not None and process.stdin is not None
+    process.stdout.close()
+    process.stdin.write(b'{"x": 1}\n')
+    assert process.wait(timeout=30) == 0
+    assert process.stderr is not None and process.stderr.read() == b""

@@ -80,6 +80,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
 
 
+def picture(name: str, text: str) -> list[str]:
+    """Return the line that shows one of the plots of plots.py."""
+    return [f"![{text}](images/peers-{name}.svg)", ""]
+
+
 def title(load: str) -> str:
     """Return a load's name for people: "json 1x32" is 1 row as JSON on 32 connections."""
     *before, kind, size = load.split()
@@ -101,10 +106,21 @@ def load_table(results: Results, model: str, load: str) -> list[str]:
     rows = []
     for name, value in sorted(middle.items(), key=lambda pair: -pair[1]):
         spread = f"{number(min(measured[name]))} to {number(max(measured[name]))}"
-        ratios = [f"{value / middle[other]:.2f}" if middle.get(other) else "" for other in (FLOOR, MLFLOW)]
+        bases = (middle.get(FLOOR), middle.get(MLFLOW), best_other(middle))
+        ratios = [f"{value / base:.2f}" if base else "" for base in bases]
         label = f"**{name}**" if name.startswith(OURS) else name
         rows.append([label, number(value), spread, number(p50[name]), number(p99[name]), *ratios, str(bad[name])])
-    head = ["server", "requests/s", "lowest to highest", "p50 ms", "p99 ms", "of floor", "x MLflow", "errors"]
+    head = [
+        "server",
+        "requests/s",
+        "lowest to highest",
+        "p50 ms",
+        "p99 ms",
+        "of floor",
+        "x MLflow",
+        "x best other",
+        "errors",
+    ]
     return [f"#### {title(load)}", "", *table(head, rows)]
 
 
@@ -164,7 +180,11 @@ def overload_table(results: Results) -> list[str]:
                 ]
             )
     head = ["server", "x capacity", "offered/s", "good/s", "of capacity", "refused/s", "lost/s", "p99 ms", "memory, MB"]
-    return ["### Overload", "", *table(head, rows)] if rows else []
+    return (
+        ["### Overload", "", *picture("overload", "Answers and latency under overload"), *table(head, rows)]
+        if rows
+        else []
+    )
 
 
 def by_columns(results: Results) -> dict[str, dict[int, float]]:
@@ -183,7 +203,11 @@ def columns_table(results: Results) -> list[str]:
     counts = sorted({count for points in found.values() for count in points})
     rows = [[name, *(number(points.get(count)) for count in counts)] for name, points in found.items()]
     head = ["server, requests/s", *(f"{count} columns" for count in counts)]
-    return ["### Number of columns", "", *table(head, rows)] if rows else []
+    return (
+        ["### Number of columns", "", *picture("columns", "Requests per second by columns"), *table(head, rows)]
+        if rows
+        else []
+    )
 
 
 def in_process(results: Results) -> dict[str, float]:
@@ -298,6 +322,7 @@ def markdown(results: Results) -> str:
         loads = dict.fromkeys(entry["load"] for entry in results["loads"] if entry["model"] == model)
         if loads and not model.startswith("columns"):
             lines += [f"### {text}", ""]
+            lines += picture("throughput", "Requests per second") if model == "logistic" and MAIN in loads else []
             for load in loads:
                 lines += load_table(results, model, load)
     sections: tuple[Callable[[Results], list[str]], ...] = (

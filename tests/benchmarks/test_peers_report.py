@@ -42,8 +42,8 @@ def test_a_load_has_the_median_the_spread_and_the_ratios(report: ModuleType, res
     rows = rows_of(report.markdown(results), "#### 1 row, JSON, 32 connections")
 
     assert list(rows) == ["floor", "modelpack, ONNX twin", "modelpack", "LitServe", "MLflow"]
-    assert rows["modelpack"] == ["4,000", "3,000 to 5,000", "8.00", "16.0", "0.20", "40.00", "0"]
-    assert rows["MLflow"][4:] == ["0.01", "1.00", "3"]
+    assert rows["modelpack"] == ["4,000", "3,000 to 5,000", "8.00", "16.0", "0.20", "40.00", "5.00", "0"]
+    assert rows["MLflow"][4:] == ["0.01", "1.00", "0.12", "3"]
 
 
 def test_each_bar_says_whether_it_is_met(report: ModuleType, results: dict[str, Any]):
@@ -78,6 +78,12 @@ def test_memory_of_a_further_worker_is_what_it_adds(report: ModuleType, results:
 
 def test_what_failed_is_said(report: ModuleType, results: dict[str, Any]):
     assert "- LitServe, forest, round 1: the server ended" in report.markdown(results)
+
+
+def test_each_plot_that_has_data_is_shown(report: ModuleType, results: dict[str, Any]):
+    shown = re.findall(r"\(images/(peers-\w+\.svg)\)", report.markdown(results))
+
+    assert shown == ["peers-throughput.svg", "peers-overload.svg"]
 
 
 def test_columns_are_in_order(report: ModuleType, results: dict[str, Any]):

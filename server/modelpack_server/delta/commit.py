@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -45,6 +46,13 @@ class Part:
         self.rows += table.num_rows
         self._writer.write(table)
 
+    @classmethod
+    def existing(cls, path: Path) -> Part:
+        """Return a data file that is whole already."""
+        part = cls(path, io.BytesIO())
+        part.rows = int(pq.read_metadata(path).num_rows)
+        return part
+
     def close(self, error: BaseException | None) -> None:
         """Write the end of the file, unless there was an error."""
         (self._writer.abandon if error else self._writer.close)()
@@ -58,11 +66,16 @@ class Part:
 
 
 class Target:
-    """A Delta table that rows are appended to."""
+    """A Delta table that rows are appended to.
 
-    def __init__(self, root: Path, *, family: str) -> None:
+    ``family``: which hidden files are leftovers of ours. ``own``: what names of data files that are ours have in them,
+    though no log lists them yet.
+    """
+
+    def __init__(self, root: Path, *, family: str, own: str | None = None) -> None:
         self.root = root
         self._family = family
+        self._own = own
         self._stamp: tuple[int, int] | None = None
 
     def open(self) -> Any | None:
@@ -72,11 +85,14 @@ class Target:
             UsageError: the table asks more of a writer than is done here (``table-unwritable``).
         """
         if not (self.root / LOG).is_dir():
-            if self.root.is_dir() and any(not path.name.startswith(".modelpack-") for path in self.root.iterdir()):
+            if self.root.exists() and not (self.root.is_dir() and all(map(self._is_ours, self.root.iterdir()))):
                 message = f"{self.root} holds something, and is no Delta table"
                 raise UsageError(message, code="output-foreign", hint="Choose another output.")
             return None
         return self._checked(open_table(self.root))
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.name.startswith(".modelpack-") or (self._own is not None and self._own in path.name)
 
     def refresh(self, table: Any | None) -> Any | None:
         """Return the table as it is now, as :meth:`open` does but sooner: what is new is read, and nothing else."""
@@ -105,9 +121,9 @@ class Target:
         return self.open()
 
     @contextmanager
-    def part(self) -> Iterator[Part]:
+    def part(self, name: str | None = None) -> Iterator[Part]:
         """Yield a data file to write; when the block ends well it has its name, but is not yet in the log."""
-        path = self.root / f"part-00000-{uuid.uuid4()}-c000.snappy.parquet"
+        path = self.root / (name or f"part-00000-{uuid.uuid4()}-c000.snappy.parquet")
         with whole_file(path, overwrite=False, family=self._family) as file:
             part = Part(path, file)
             try:
@@ -118,9 +134,15 @@ class Target:
             part.close(None)
 
     def commit(
-        self, table: Any, parts: Sequence[Part], transactions: Mapping[str, int], facts: Mapping[str, Any]
+        self,
+        table: Any,
+        parts: Sequence[Part],
+        transactions: Mapping[str, int],
+        facts: Mapping[str, Any],
+        *,
+        mode: Literal["append", "overwrite"] = "append",
     ) -> None:
-        """Add the parts and move the transactions, both or neither.
+        """Add the parts and move the transactions, both or neither; ``overwrite`` removes all rows that were there.
 
         ``table`` must be the very object from which the transactions' old values were read: delta-rs looks for
         conflicts since that snapshot, and a path or a later one would hide them.
@@ -129,24 +151,42 @@ class Target:
             Conflict: one of the transactions was moved since; the parts are removed.
             SaveError: the commit failed for another reason (``output-unwritable``).
         """
-        deltalake, errors = require(), require("deltalake.exceptions")
-        properties = deltalake.CommitProperties(
-            app_transactions=[deltalake.Transaction(name, value) for name, value in transactions.items()],
-            custom_metadata={"modelpack": orjson.dumps(facts).decode()},
-            max_commit_retries=_RETRIES,
-        )
+        errors = require("deltalake.exceptions")
+        properties = _properties(transactions, facts)
         actions = [part.action() for part in parts if part.rows]
         try:
-            table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+            table.create_write_transaction(actions, mode, table.schema(), commit_properties=properties)
         except errors.CommitFailedError as exc:
             self._discard(parts)
             raise Conflict(reason(exc)) from exc
         except (errors.DeltaError, OSError) as exc:
             # It may be there all the same (a checkpoint failed behind it): the parts stay, the next look will tell.
             raise _unwritable(self.root, exc) from exc
-        for part in parts:
-            if not part.rows:
-                part.path.unlink(missing_ok=True)
+        self.withdraw([part for part in parts if not part.rows])
+
+    def found(
+        self, schema: pa.Schema, parts: Sequence[Part], transactions: Mapping[str, int], facts: Mapping[str, Any]
+    ) -> None:
+        """Create the table with the parts and the transactions in its first commit.
+
+        Raises:
+            Conflict: there is a table already; the parts stay.
+            SaveError: it cannot be created (``output-unwritable``).
+        """
+        deltalake, actions = require(), require("deltalake.transaction")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            actions.create_table_with_add_actions(
+                str(self.root),
+                deltalake.Schema.from_arrow(schema),
+                [part.action() for part in parts if part.rows],
+                commit_properties=_properties(transactions, facts),
+            )
+        except (require("deltalake.exceptions").DeltaError, OSError) as exc:
+            if (self.root / LOG / f"{0:020d}.json").is_file():
+                raise Conflict(reason(exc)) from exc
+            raise _unwritable(self.root, exc) from exc
+        self.withdraw([part for part in parts if not part.rows])
 
     @staticmethod
     def withdraw(parts: Sequence[Part]) -> None:
@@ -160,6 +200,15 @@ class Target:
         for part in parts:
             if part.path.name not in listed:
                 part.path.unlink(missing_ok=True)
+
+
+def _properties(transactions: Mapping[str, int], facts: Mapping[str, Any]) -> Any:
+    deltalake = require()
+    return deltalake.CommitProperties(
+        app_transactions=[deltalake.Transaction(name, value) for name, value in transactions.items()],
+        custom_metadata={"modelpack": orjson.dumps(facts).decode()},
+        max_commit_retries=_RETRIES,
+    )
 
 
 def fit(table: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:

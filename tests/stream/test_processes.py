@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +58,29 @@ def test_a_signal_during_a_commits_work_lets_it_be_finished(tables: Any, start: 
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, b"")
     tables.check(10)
+
+
+@pytest.mark.slow
+def test_prometheus_is_told_how_far_it_is(tables: Any, start: Any) -> None:
+    tables.add()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start("--interval", "0.02", "--metrics-port", str(port))
+    wait_for(lambda: rows(tables) == 10)
+    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    found = dict(line.rpartition(" ")[::2] for line in page.splitlines() if not line.startswith("#"))
+    assert float(found["modelpack_stream_source_version"]) == 0
+    assert float(found["modelpack_stream_backlog_rows"]) == 0
+    assert float(found["modelpack_stream_up"]) == 1
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/other")
+    (tables.source / "_delta_log").rename(tables.folder / "elsewhere")
+    second = start("--metrics-port", str(port))
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 2 and b"[table-missing]" in err
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and b"[source-replaced]" in err
 
 
 @pytest.mark.slow

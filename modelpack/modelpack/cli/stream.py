@@ -22,7 +22,8 @@ from modelpack.errors import UsageError
 
 __all__ = ["command"]
 
-_TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "changes", "job", "new_package", "status")
+_TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "changes", "job", "new_package", "status",
+                "metrics_port")  # fmt: skip
 
 
 @click.command()
@@ -49,6 +50,10 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 @click.option("--job", metavar="NAME", help="The name of the position in the output.  [default: default]")
 @click.option("--new-package", is_flag=True, help="Go on where another package came to.")
 @click.option("--status", is_flag=True, help="Say how far the stream is, and score nothing.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), metavar="PORT",
+              help="Answer Prometheus at http://HOST:PORT/metrics.")  # fmt: skip
+@click.option("--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True,
+              help="Where to listen for Prometheus.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Say nothing about each commit.")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
@@ -91,6 +96,7 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
             keep=given_keep(given["keep"]),
             once=given["once"],
             new_package=given["new_package"],
+            metrics=(given["metrics_host"], given["metrics_port"]) if given["metrics_port"] else None,
             say=say,
             **chosen,
         )

@@ -28,9 +28,11 @@ from modelpack_server.delta.commit import Conflict, Part, Target, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import Mark, Position, fingerprint
 from modelpack_server.delta.tables import local
+from modelpack_server.stream import metrics
 from modelpack_server.stream.aside import Aside
 from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
+from modelpack_server.stream.status import Status, status
 
 __all__ = ["run"]
 
@@ -46,7 +48,13 @@ def run(model: Model, source: str | Path, output: str | Path, options: Options, 
         InputError: rows that do not fit, or a source that is not what it was.
         ModelError: the model raised, with file and rows.
     """
-    return _Stream(model, local(source), local(output), options).run(waiter)
+    stream = _Stream(model, local(source), local(output), options)
+
+    def look() -> Status:
+        return status(model.digest, source, output, Options(job=options.job, changes="append"))
+
+    with metrics.served(options.metrics, stream.summary, look):
+        return stream.run(waiter)
 
 
 class _Stream:

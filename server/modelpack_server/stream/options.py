@@ -30,7 +30,7 @@ class Options:
     ``from_version``: where a new stream begins (None: with all rows there are). ``on_error``: where rows that do not
     fit are written (None: the first one ends the stream), at most ``max_rejects`` of them; for tables another one.
     ``job``: the name under which the position is kept. ``new_package``: go on although another package scored up to
-    here. ``say``: is told what happens, in a line each.
+    here. ``metrics``: the address where Prometheus may ask. ``say``: is told what happens, in a line each.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +46,7 @@ class Options:
     job: str = "default"
     new_package: bool = False
     batch_size: int = BATCH_SIZE
+    metrics: tuple[str, int] | None = None
     say: Callable[[str], None] = _silent
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,26 @@ def test_deletes_and_updates_end_it_unless_told_otherwise(tables: Any, model: Mo
     assert len(tables.scored()) == 4 + 4 + 3 + 10
 
 
+def test_with_a_change_data_feed_only_rows_that_changed_are_scored_again(tables: Any, model: Model) -> None:
+    schema = pa.schema([("id", pa.int64()), ("x", pa.float64())])
+    DeltaTable.create(tables.source, schema, configuration={"delta.enableChangeDataFeed": "true"})
+    tables.add(4)
+    tables.add(2)
+    tables.run(model)
+    source = DeltaTable(tables.source)
+    source.update(updates={"x": "x + 100"}, predicate="id = 1")
+    source.delete("id = 2")
+    news = pa.table({"id": [3, 50], "x": [-1.0, 12.5]})
+    merge = source.merge(news, "old.id = new.id", source_alias="new", target_alias="old")
+    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+    source.optimize.compact()
+    source.delete("id = 5")
+    assert tables.run(model, changes="append").rows == 3
+    found = sorted((row["id"], row["x"]) for row in tables.scored())
+    assert found == [(0, 0.0), (1, 0.25), (1, 100.25), (2, 0.5), (3, -1.0), (3, 0.75), (4, 1.0), (5, 1.25), (50, 12.5)]
+    assert all(row["score"] == 2 * row["x"] for row in tables.scored())
+
+
 def test_column_mapping_is_refused(tables: Any, model: Model) -> None:
     tables.add()
     tables.run(model)
@@ -399,3 +420,30 @@ def test_without_any_good_row_the_columns_may_be_unknown(tables: Any, make_packa
     tables.add(1, x=[None])
     assert code_of(lambda: tables.run(model, on_error=tables.rejects))[0] == "output-unknown"
     assert not tables.rejects.exists()
+
+
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+def vector(*rows: int) -> dict[str, Any]:
+    """Return an inline deletion vector for rows below 65536, as the protocol of Delta lays it out."""
+    bitmap = struct.pack("<IIHHI", 12346, 1, 0, len(rows) - 1, 16) + struct.pack(f"<{len(rows)}H", *rows)
+    raw = struct.pack("<IQI", 1681511377, 1, 0) + bitmap
+    raw += bytes(-len(raw) % 4)
+    text = ""
+    for (word,) in struct.iter_unpack(">I", raw):
+        text += "".join(Z85[word // 85**power % 85] for power in (4, 3, 2, 1, 0))
+    return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(raw), "cardinality": len(rows)}
+
+
+def test_rows_that_were_deleted_before_it_began_are_left_out(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.add()
+    features = ["deletionVectors"]
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}
+    add = json.loads(next(line for line in log(tables.source, 0).read_text().splitlines() if '"add"' in line))
+    remove = {"remove": {"path": add["add"]["path"], "dataChange": True, "deletionTimestamp": 1}}
+    add["add"]["deletionVector"] = vector(1, 3, 4)
+    commit(tables.source, {"protocol": protocol}, remove, add)
+    assert tables.run(model).rows == 17
+    assert tables.ids() == [0, 2, *range(5, 20)]

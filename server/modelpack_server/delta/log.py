@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -38,22 +38,31 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Add:
-    """One data file. ``rows`` as the log tells it (None: it does not); ``alive`` says which of its rows still are."""
+    """One data file. ``rows`` as the log tells it (None: it does not); ``alive`` says which of its rows still are.
+
+    ``change``: the file is of the change data feed, and holds rows as they were and as they became.
+    """
 
     path: str
     rows: int | None
     partition: Mapping[str, Any]
     alive: np.ndarray[Any, Any] | None = None
     has_vector: bool = False
+    change: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:
-    """What one version changed. ``removed``: paths of files whose rows were deleted or rewritten."""
+    """What one version changed.
+
+    ``removed``: paths of files whose rows were deleted or rewritten. ``changes``: files of the change data feed; where
+    there are any, they tell all that changed.
+    """
 
     version: int
     adds: Sequence[Add]
     removed: Sequence[str]
+    changes: Sequence[Add]
     shape: Shape | None
 
 
@@ -83,6 +92,7 @@ def read_commit(root: Path, version: int) -> Commit | None:
         raise InputError("cannot be read", code="table-unreadable", path=str(path)) from exc
     adds: list[Add] = []
     removed: list[str] = []
+    changes: list[Add] = []
     shape: Shape | None = None
     for action in actions:
         for kind, value in action.items():
@@ -91,11 +101,13 @@ def read_commit(root: Path, version: int) -> Commit | None:
                     adds.append(_add(value, path))
                 case "remove" if value.get("dataChange"):
                     removed.append(data_path(value["path"], path))
+                case "cdc":
+                    changes.append(replace(_add(value, path), change=True))
                 case "metaData":
                     shape = parse_shape(value, path)
                 case "protocol":
                     check_features(value.get("readerFeatures") or (), path)
-    return Commit(version=version, adds=adds, removed=removed, shape=shape)
+    return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape)
 
 
 def data_path(path: str, where: Path) -> str:

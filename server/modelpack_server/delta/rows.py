@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape
 
 __all__ = ["count", "read"]
+
+# The column of the change data feed that says what a row is, and the two of its four words that stand for a row that
+# is there afterwards.
+_CHANGE = "_change_type"
+_NEW = pa.array(["insert", "update_postimage"])
 
 
 def count(root: Path, add: Add) -> int:
@@ -39,14 +45,14 @@ def read(
         # As in batches: pre_buffer would hold whole row groups for no gain. Spark still writes int96.
         with pq.ParquetFile(path, pre_buffer=False, coerce_int96_timestamp_unit="us") as file:
             inside = set(file.schema_arrow.names) - set(shape.partitions)
-            columns = [name for name in names if name in inside]
+            columns = [name for name in names if name in inside] + ([_CHANGE] if add.change else [])
             row = 0
             for batch in file.iter_batches(batch_size=size, columns=columns):
                 numbers = np.arange(row + 1, row + 1 + batch.num_rows)
                 row += batch.num_rows
                 table = _table(batch, add, shape, names)
-                if add.alive is not None:
-                    mask = add.alive[numbers[0] - 1 : numbers[-1]]
+                mask = _mask(batch, add, numbers)
+                if mask is not None:
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
                 yield table, numbers
     except FileNotFoundError:
@@ -55,6 +61,14 @@ def read(
         reason = " ".join(str(exc).split())[:200]
         message = f"cannot be read as the table's log says: {reason}"
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
+
+
+def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Return which rows count; None if all do."""
+    if add.change:
+        found: np.ndarray[Any, Any] = pc.is_in(batch.column(_CHANGE), value_set=_NEW).to_numpy(zero_copy_only=False)
+        return found
+    return None if add.alive is None else add.alive[numbers[0] - 1 : numbers[-1]]
 
 
 def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) -> pa.Table:

@@ -164,8 +164,10 @@ class Follower:
                 f"version {version} deletes or rewrites rows ({commit.removed[0]}), and the stream knows only new ones",
                 code="source-changed",
                 path=str(self.root),
-                hint="With --changes append it goes on: new and rewritten rows are scored, deleted ones stay.",
+                hint="With --changes append it goes on: new and changed rows are scored, deleted ones stay.",
             )
+        if commit.removed and commit.changes:
+            return commit.changes  # each row that is new or was changed, and no other
         gone = set(commit.removed)
         # A file that is removed and added again has fewer rows than before, and none that is new.
         fresh = [add for add in commit.adds if add.path not in gone]

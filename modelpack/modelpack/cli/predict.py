@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import sys
@@ -20,7 +21,7 @@ from modelpack.errors import UsageError
 
 __all__ = ["command"]
 
-_FORMATS = ("csv", "jsonl", "parquet", "arrow", "arrows")
+_FILES = ("csv", "jsonl", "parquet", "arrow", "arrows")
 
 
 class _Stopped(BaseException):
@@ -33,11 +34,18 @@ class _Stopped(BaseException):
 @click.command()
 @click.argument("package", type=click.Path())
 @click.option("-i", "--input", "inputs", metavar="IN", multiple=True, required=True,
-              help="A file, a directory, a quoted pattern, or - for stdin. Can be repeated.")  # fmt: skip
+              help="A file, a directory, a Delta table, a quoted pattern, - for stdin. Can be repeated.")  # fmt: skip
 @click.option("-o", "--output", metavar="OUT", required=True,
               help="A file, a directory (ends in / or exists: one file for each input), or - for stdout.")  # fmt: skip
-@click.option("--input-format", type=click.Choice(_FORMATS), help="Instead of what the name says.  [stdin: jsonl]")
-@click.option("--output-format", type=click.Choice(_FORMATS), help="Instead of what the name says.  [stdout: jsonl]")
+@click.option("--input-format", type=click.Choice(_FILES), help="Instead of what the name says.  [stdin: jsonl]")
+@click.option("--output-format", type=click.Choice((*_FILES, "delta")),
+              help="Instead of what the name says; delta: OUT is a Delta table.  [stdout: jsonl]")  # fmt: skip
+@click.option("--at-version", type=click.IntRange(0), help="Read a Delta table as it was at this version.")
+@click.option("--at-time", metavar="TIME", help="Read a Delta table as it was then: 2026-01-31T08:00:00Z.")
+@click.option("--mode", type=click.Choice(["append", "overwrite"]),
+              help="Add to the rows of a Delta table, or replace them.  [default: append]")  # fmt: skip
+@click.option("--job", metavar="NAME",
+              help="The run's name in a Delta table, which takes it once.  [default: from its inputs]")  # fmt: skip
 @click.option("--keep", metavar="NAMES", default="all", show_default=True,
               help="Input columns written beside the answers: all, none, or names with commas.")  # fmt: skip
 @click.option("-p", "--param", "pairs", metavar="NAME=VALUE", multiple=True,
@@ -55,18 +63,21 @@ class _Stopped(BaseException):
 def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
     """Score files with the model in PACKAGE and write its answers, beside the columns they belong to.
 
-    The output appears when all of it is written, or not at all. Formats: CSV, JSON Lines, Parquet, Arrow IPC.
+    The output appears when all of it is written, or not at all. Formats: CSV, JSON Lines, Parquet, Arrow IPC, Delta.
 
     \b
     Example:
       modelpack predict churn -i rows.csv -o scores.parquet
       modelpack predict churn -i 'rows/*.parquet' -o scores.jsonl --keep id --on-error rejects.jsonl
+      modelpack predict churn -i tables/features -o tables/scores --output-format delta
     """
     with guard(as_json=as_json), _stoppable(nothing="" if output == "-" else "; nothing was written") as check:
         done = _run(package, inputs, output, {**given, "check": check})
         if as_json:
             # On stdout, unless that is where the answers went.
             click.echo(json.dumps(done.to_json(), ensure_ascii=False, indent=2), err=output == "-")
+        if done.already:
+            click.echo(f"modelpack: {output} has all of this already; nothing was written", err=True)
         if done.rejected:
             total = done.rejected + done.rows
             click.echo(f"modelpack: {done.rejected:,} of {total:,} rows refused, see {done.rejects}", err=True)
@@ -78,7 +89,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
     raw = given_params(given["params"], given["pairs"])
     progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
-    chosen = {"batch_size": given["batch_size"]} if given["batch_size"] is not None else {}
+    chosen = {name: given[name] for name in ("batch_size", "mode", "job") if given[name] is not None}
     options = batch.Options(
         input_format=given["input_format"],
         output_format=given["output_format"],
@@ -86,6 +97,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         on_error=given["on_error"],
         max_rejects=given["max_rejects"],
         overwrite=given["overwrite"],
+        when=batch.When(version=given["at_version"], time=_time(given["at_time"])),
         progress=progress,
         check=given["check"],
         **chosen,
@@ -98,6 +110,14 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     values = coerce.params(raw, model.signature, wire="json")
     return batch.run(model, plan, batch.with_params(options, values))
+
+
+def _time(text: str | None) -> dt.datetime | None:
+    try:
+        return None if text is None else dt.datetime.fromisoformat(text)
+    except ValueError as exc:
+        hint = "Write it as 2026-01-31T08:00:00Z."
+        raise UsageError(f"{text!r} is not a time", code="time-invalid", path="--at-time", hint=hint) from exc
 
 
 @contextmanager

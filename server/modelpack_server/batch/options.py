@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modelpack.errors import UsageError
 from modelpack_server.batch.formats import Format
 from modelpack_server.delta.history import NOW, When
 
-__all__ = ["BATCH_SIZE", "Options", "Summary", "with_params"]
+__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "with_params"]
 
 BATCH_SIZE = 16_384
+
+Mode = Literal["append", "overwrite"]
 
 
 def _go_on() -> None:
@@ -26,7 +28,9 @@ class Options:
 
     ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
     (None: the first one stops the run), at most ``max_rejects`` of them. ``when``: the version of a Delta table that is
-    read. ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run.
+    read. ``mode``: whether rows are added to a Delta table or take the place of those there; ``job``: the name by which
+    it knows the run (None: one made from inputs, package and params). ``progress``: show a bar on stderr. ``check``:
+    called between batches; what it raises ends the run.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -38,12 +42,16 @@ class Options:
     max_rejects: int | None = None
     overwrite: bool = False
     when: When = NOW
+    mode: Mode = "append"
+    job: str | None = None
     progress: bool = False
     check: Callable[[], None] = _go_on
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
+        if self.job is not None and (not self.job or "/" in self.job):
+            raise UsageError("a job has a name without '/'", code="job-name", path="job")
         for name in self.keep or ():
             if list(self.keep or ()).count(name) > 1:
                 raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")
@@ -56,7 +64,10 @@ def with_params(options: Options, params: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What a batch run did: ``rows`` scored and written, ``rejected`` written aside."""
+    """What a batch run did: ``rows`` scored and written, ``rejected`` written aside.
+
+    ``already``: the same run was done before, so nothing was to do.
+    """
 
     rows: int
     rejected: int
@@ -65,6 +76,7 @@ class Summary:
     package: str
     outputs: Sequence[str]
     rejects: str | None = None
+    already: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
@@ -76,4 +88,5 @@ class Summary:
             "package": self.package,
             "outputs": list(self.outputs),
             **({"rejects": self.rejects} if self.rejects else {}),
+            **({"already": True} if self.already else {}),
         }

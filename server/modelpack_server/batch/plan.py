@@ -14,10 +14,13 @@ from modelpack_server.batch.destination import Destination
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options
+from modelpack_server.delta.history import is_table
+from modelpack_server.delta.tables import local
 
 __all__ = ["STDOUT", "Part", "Plan", "make"]
 
 STDOUT = "-"
+_PART_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +34,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All parts, and where they go: ``path`` is a file, a directory (``folder``), or None for standard output."""
+    """All parts, and where they go: ``path`` is a file, a directory (``folder``), a Delta table, or None for stdout."""
 
     parts: Sequence[Part]
     path: Path | None
     folder: bool = False
+    table: bool = False
 
     @property
     def sources(self) -> list[Source]:
@@ -64,7 +68,8 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     """Return the plan for scoring ``given`` into ``output``.
 
     ``-`` is standard output. A name that ends in ``/``, and a directory that exists, get one file for each input,
-    with its name and (unless an output format is given) its format. Any other name is one file with all the rows.
+    with its name and (unless an output format is given) its format. With the format "delta" it is a Delta table. Any
+    other name is one file with all the rows.
 
     Raises:
         UsageError: nothing to read, a format that cannot be told, an output that exists or is an input.
@@ -75,10 +80,13 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
         plan = Plan(
             parts=[Part(stem="", kind=Kind(format=options.output_format or "jsonl"), sources=sources)], path=None
         )
+    elif options.output_format == "delta":
+        plan = Plan(parts=_grouped(sources), path=local(text), table=True)
     elif text.endswith(os.sep) or path.is_dir():
         plan = Plan(parts=_one_each(sources, options), path=path, folder=True)
     else:
         plan = Plan(parts=[Part(stem="", kind=_kind(path, options), sources=sources)], path=path)
+    _check_table(plan, options)
     _check(plan, options)
     return plan
 
@@ -94,6 +102,19 @@ def _kind(path: Path, options: Options) -> Kind:
             hint=f"Pass --output-format ({', '.join(formats.FORMATS)}), or end the name of a directory with '/'.",
         )
     return kind
+
+
+def _grouped(sources: Sequence[Source]) -> list[Part]:
+    """Return parts of one input each, but of several small ones together: tables are slow with many small files."""
+    groups: list[list[Source]] = []
+    size = _PART_BYTES
+    for source in sources:
+        if size >= _PART_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(source)
+        size += source.size or 0
+    return [Part(stem=f"{number:05d}", kind=Kind(format="delta"), sources=group) for number, group in enumerate(groups)]
 
 
 def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
@@ -112,6 +133,18 @@ def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
     return list(parts.values())
 
 
+def _check_table(plan: Plan, options: Options) -> None:
+    if plan.table:
+        return
+    if options.output_format == "delta":
+        raise UsageError("a Delta table cannot be standard output", code="output-format", hint="Name a directory.")
+    if options.mode != "append" or options.job is not None:
+        raise UsageError("a mode and a job are for Delta tables", code="option-alone", hint="--output-format delta")
+    if plan.path is not None and is_table(plan.path):
+        message = f"{plan.path} is a Delta table"
+        raise UsageError(message, code="output-exists", hint="To add to it, pass --output-format delta.")
+
+
 def _check(plan: Plan, options: Options) -> None:
     targets = [path for path in (plan.path, options.on_error) if path is not None]
     if len(targets) == 2 and _same(*targets):
@@ -122,7 +155,8 @@ def _check(plan: Plan, options: Options) -> None:
         for source in plan.sources:
             if source.path is not None and (_same(source.path, target) or _holds(target, source.path)):
                 raise UsageError(f"{target} is an input too", code="output-is-input", hint="Choose another output.")
-        destination.refuse_existing(target, overwrite=options.overwrite)
+        if not (plan.table and target == plan.path):
+            destination.refuse_existing(target, overwrite=options.overwrite)
     if options.on_error is not None and options.on_error.is_dir():
         raise UsageError(
             f"{options.on_error} is a directory", code="rejects-directory", hint="Give a file for rejects."

@@ -1,0 +1,173 @@
+"""A batch run into a Delta table: data files that nobody sees until one commit lists them all, once for each job.
+
+The names of the files come from the job, so that a run that was killed finds those it has made, and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelpack.errors import InputError, SaveError, UsageError
+from modelpack.model import Model
+from modelpack_server.batch import progress, record, rejects
+from modelpack_server.batch.making import Maker
+from modelpack_server.batch.options import Options, Summary
+from modelpack_server.batch.plan import Part, Plan
+from modelpack_server.batch.record import Record
+from modelpack_server.delta import commit
+from modelpack_server.delta.commit import Conflict, Target, fit
+from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.position import fingerprint
+
+__all__ = ["into_table"]
+
+
+def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> Summary:
+    """Carry out a plan whose output is a Delta table."""
+    started = time.perf_counter()
+    load = _Load(plan, record.describe(model, plan, params, options), options)
+    rows = rejected = 0
+    done = load.done(load.target.open())
+    if not done:
+        with load.files() as parts:
+            with (
+                rejects.opened(options.on_error, options.max_rejects, overwrite=options.overwrite) as refused,
+                progress.start(plan.sources, show=options.progress) as shown,
+            ):
+                maker = Maker(model, params, options, shown)
+                for number, part in enumerate(plan.parts):
+                    parts.append(load.make(number, part, maker, refused))
+            rows, rejected = sum(part.rows for part in parts), refused.count
+            done = not load.commit(parts, rows=rows, rejected=rejected)
+    return Summary(
+        rows=0 if done else rows,
+        rejected=0 if done else rejected,
+        files=len(plan.sources),
+        seconds=time.perf_counter() - started,
+        package=model.digest,
+        outputs=plan.outputs,
+        rejects=str(options.on_error) if options.on_error and not done else None,
+        already=done,
+    )
+
+
+class _Load:
+    """One job: what it is, its table, and its files."""
+
+    def __init__(self, plan: Plan, run: Record, options: Options) -> None:
+        assert plan.path is not None
+        whole = record.digest({**run, "mode": options.mode})
+        self._run = run
+        self._mode = options.mode
+        self._named = options.job is not None
+        self._name = options.job or whole[:32]
+        self._mark = fingerprint(whole)
+        # Files of a run with rejects are not found again: the rejects that belong to them are not kept.
+        seed = f"{whole} {self._name}" if options.on_error is None else uuid.uuid4().hex
+        self._unique = str(uuid.uuid5(uuid.NAMESPACE_OID, seed))
+        self._schema: pa.Schema | None = None
+        self.target = Target(plan.path, family="predict", own=self._unique)
+
+    def done(self, table: Any | None) -> bool:
+        """Say whether the job was committed before.
+
+        Raises:
+            UsageError: another one of that name was (``job-changed``).
+        """
+        if table is None:
+            return False
+        self._schema = pa.schema(table.schema().to_arrow())
+        if table.transaction_version(self._id) is None:
+            return False
+        if table.transaction_version(f"{self._id}/inputs") != self._mark:
+            message = f"{self.target.root} has a job {self._name!r}, of other inputs, params or another package"
+            raise UsageError(message, code="job-changed", hint="Give this one another name (--job).")
+        return True
+
+    @property
+    def _id(self) -> str:
+        return f"modelpack/predict/{self._name}"
+
+    @contextmanager
+    def files(self) -> Iterator[list[commit.Part]]:
+        """Yield the list of finished files; they are removed where the input, and so the job, has to change."""
+        parts: list[commit.Part] = []
+        fresh = not self.target.root.exists()
+        try:
+            yield parts
+        except (InputError, UsageError):
+            self.target.withdraw(parts)
+            if fresh:
+                with contextlib.suppress(OSError):
+                    self.target.root.rmdir()
+            raise
+
+    def make(self, number: int, part: Part, maker: Maker, refused: rejects.Rejects) -> commit.Part:
+        """Return the data file of a part: the one that an earlier run has made, or a new one."""
+        name = f"part-{number:05d}-{self._unique}-c000.snappy.parquet"
+        path = self.target.root / name
+        if not path.exists():
+            try:
+                with self.target.part(name) as file:
+                    maker.make(part, _Fitted(self, file), refused)
+                    record.unchanged(part.sources, self._run)
+            except UsageError:
+                # The same job, run at the same time, was faster.
+                if not path.exists():
+                    raise
+        if self._schema is None:
+            self._schema = storable(pq.read_schema(path).remove_metadata().empty_table())
+        return commit.Part.existing(path)
+
+    def fitted(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the columns and types of the table, or of the first rows where it is still to be made."""
+        if self._schema is None:
+            self._schema = storable(rows)
+        return fit(rows, self._schema, self.target.root)
+
+    def commit(self, parts: list[commit.Part], *, rows: int, rejected: int) -> bool:
+        """Add the files to the table, unless the job was committed meanwhile; say whether it was done here."""
+        transactions = {self._id: 1, f"{self._id}/inputs": self._mark}
+        facts = {"package": self._run["package"], "rows": rows, "rejected": rejected}
+        for _ in range(3):
+            table = self.target.open()
+            if self.done(table):
+                return False
+            try:
+                if table is None:
+                    assert self._schema is not None
+                    self.target.found(self._schema, parts, transactions, facts)
+                else:
+                    self.target.commit(table, parts, transactions, facts, mode=self._mode)
+            except Conflict as exc:
+                reason = exc
+                continue
+            return True
+        message = f"{self.target.root} cannot be written: others changed it at the same time ({reason})"
+        raise SaveError(message, code="output-contended", hint="Run again.")
+
+
+class _Fitted:
+    """Writes rows into a data file as the table wants them."""
+
+    def __init__(self, load: _Load, file: commit.Part) -> None:
+        self._load = load
+        self._file = file
+
+    def write(self, rows: Any) -> None:
+        """Append the rows of a table."""
+        self._file.write(self._load.fitted(rows))
+
+    def close(self) -> None:
+        """The file closes itself."""
+
+    def abandon(self) -> None:
+        """The file closes itself."""

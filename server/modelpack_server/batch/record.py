@@ -1,0 +1,94 @@
+"""What a run is made of, as it is written down: two runs with the same record give the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelpack.errors import InputError
+from modelpack.model import Model
+from modelpack_server.batch.inputs import Source
+from modelpack_server.batch.options import Options
+from modelpack_server.batch.plan import Plan
+
+__all__ = ["Record", "describe", "difference", "digest", "look", "unchanged"]
+
+Record = Mapping[str, Any]
+
+
+def describe(model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> Record:
+    """Return the record of a run, as JSON data."""
+    return {
+        "package": model.digest,
+        "flavor": model.candidate.name,
+        "params": json.loads(json.dumps(params, default=repr, sort_keys=True)),
+        "keep": None if options.keep is None else list(options.keep),
+        "on_error": str(options.on_error) if options.on_error else None,
+        "inputs": [look(source) for source in plan.sources],
+        "outputs": [f"{part.stem}{'' if plan.table else part.kind.suffix}" for part in plan.parts],
+    }
+
+
+def look(source: Source) -> Record:
+    """Return what tells an input from another one, or from itself when it has changed."""
+    if source.table is not None:
+        path = source.table.add.path if source.table.add else None
+        return {
+            "table": str(source.table.root),
+            "id": source.table.shape.id,
+            "version": source.table.version,
+            "file": path,
+            "size": source.size,
+        }
+    if source.path is None or source.size is None:
+        # What comes through a pipe cannot be seen again.
+        return {"path": source.name, "stream": secrets.token_hex(8)}
+    stat = source.path.stat()
+    return {"path": source.name, "size": stat.st_size, "modified": stat.st_mtime_ns}
+
+
+def digest(record: Record) -> str:
+    """Return the SHA-256 of a record, in hex."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def unchanged(sources: Sequence[Source], record: Record) -> None:
+    """Raise InputError (``input-changed``) if an input is not what the record says, now that it has been read."""
+    known = [entry for entry in record["inputs"] if "stream" not in entry]
+    for source in sources:
+        if source.size is not None and look(source) not in known:
+            raise InputError(
+                "changed while it was scored",
+                code="input-changed",
+                path=source.name,
+                hint="Run again when nobody writes to it.",
+            )
+
+
+def difference(old: Record, new: Record) -> str | None:
+    """Return in words what the first difference between two records is; None if there is none."""
+    if old.get("package") != new["package"]:
+        return f"the package is another one ({old.get('package')} before, {new['package']} now)"
+    known = {_name(entry): entry for entry in old.get("inputs", ())}
+    for entry in new["inputs"]:
+        before = known.pop(_name(entry), None)
+        if before is None:
+            return f"the input {_name(entry)} is new"
+        if before != entry:
+            return f"the input {_name(entry)} has changed"
+    if known:
+        return f"the input {next(iter(known))} is gone"
+    names = {"on_error": "--on-error", "outputs": "the output's files", "inputs": "the order of inputs"}
+    for key, value in new.items():
+        if old.get(key) != value:
+            return f"{names.get(key, key)} is not the same"
+    return None
+
+
+def _name(entry: Record) -> str:
+    if "table" in entry:
+        return f"{entry['table']}/{entry['file'] or ''} (version {entry['version']})"
+    return str(entry["path"])

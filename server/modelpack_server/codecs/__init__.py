@@ -29,7 +29,8 @@ class Decoded:
     params: Mapping[str, Any] | None = None
 
 
-Decoder = Callable[[bytes, Signature], Decoded]
+# Arrow streams and npy come as views of memory when they are large, all else as bytes.
+Decoder = Callable[[Any, Signature], Decoded]
 Encoder = Callable[[Frame], bytes]
 
 DECODERS: Mapping[str, str] = MappingProxyType(

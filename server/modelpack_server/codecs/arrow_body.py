@@ -21,7 +21,7 @@ __all__ = ["decode", "decode_file", "encode"]
 _HEAD, _TAIL = b"ARROW1\0\0", b"ARROW1"
 
 
-def decode(body: bytes, signature: Signature) -> Decoded:
+def decode(body: bytes | memoryview, signature: Signature) -> Decoded:
     """Return the rows of an Arrow IPC stream."""
     return _read(pa.py_buffer(body), signature, whole=True)
 

@@ -32,7 +32,7 @@ MAX_RANK = 32
 _DTYPE = re.compile(r"\|b1|[<>|][iu][1248]|[<>]f[248]|[<>][mM]8\[(?:s|ms|us|ns|D)\]|[<>|][US][1-9]\d{0,8}")
 
 
-def decode(body: bytes, signature: Signature) -> Decoded:
+def decode(body: bytes | memoryview, signature: Signature) -> Decoded:
     """Return the array of an npy body."""
     return Decoded(data=parse(memoryview(body)), wire="python")
 

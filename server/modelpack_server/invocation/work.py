@@ -43,7 +43,7 @@ class Request:
     """A request on its way: its body until it is ``decoded``, the params of its query, the format of its reply."""
 
     media: str
-    body: bytes
+    body: bytes | memoryview
     query: Mapping[str, Any] | None
     reply: str
     decoded: Decoded | None = None

@@ -87,3 +87,17 @@ def test_a_reader_that_has_gone_is_no_error(start: Start) -> None:
     process.stdin.write(b'{"x": 1}\n')
     assert process.wait(timeout=30) == 0
     assert process.stderr is not None and process.stderr.read() == b""
+
+
+@pytest.mark.slow
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(start: Start) -> None:
+    process = start()
+    _, err = process.communicate(b'{"x": "' + b"a" * (66 * 1024 * 1024), timeout=60)
+    assert process.returncode == 1 and b"[line-too-long]" in err
+
+
+@pytest.mark.slow
+def test_a_file_for_rejects_that_cannot_be_written_is_said(start: Start, tmp_path: Path) -> None:
+    process = start("--on-error", str(tmp_path))
+    _, err = process.communicate(b"", timeout=30)
+    assert process.returncode == 1 and b"[output-unwritable]" in err

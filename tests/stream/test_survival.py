@@ -447,3 +447,93 @@ def test_rows_that_were_deleted_before_it_began_are_left_out(tables: Any, model:
     commit(tables.source, {"protocol": protocol}, remove, add)
     assert tables.run(model).rows == 17
     assert tables.ids() == [0, 2, *range(5, 20)]
+
+
+def test_rows_of_the_beginning_that_are_gone_are_a_gap(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that stopped within the table it began with, whose version cannot be opened any more."""
+    for _ in range(3):
+        tables.add()
+
+    class Enough(Exception):
+        pass
+
+    def stop(_: str) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        tables.run(model, max_rows=10, said=type("Said", (), {"append": staticmethod(stop)}))
+    tables.add()
+    DeltaTable(tables.source).create_checkpoint()
+    for version in range(3):
+        log(tables.source, version).unlink()
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "source-gap" and "no version 2 any more" in text
+    assert tables.run(model, on_gap="skip").rows == 10
+    assert len(tables.ids()) == 20
+
+
+def test_cleaning_the_log_behind_the_stream_is_no_matter(tables: Any, model: Model) -> None:
+    def clean() -> None:
+        DeltaTable(tables.source).create_checkpoint()
+        log(tables.source, 0).unlink()
+        log(tables.source, 1).touch()
+
+    tables.add()
+    tables.add()
+    tables.run(model, clean, tables.add, tables.add)
+    tables.check(40)
+
+
+def test_a_replacing_commit_with_another_id_is_refused(tables: Any, model: Model) -> None:
+    metadata = {}
+
+    def replace() -> None:
+        line = next(line for line in log(tables.source, 0).read_text().splitlines() if "metaData" in line)
+        metadata.update(json.loads(line)["metaData"], id="another")
+        commit(tables.source, {"metaData": metadata})
+
+    tables.add()
+    assert code_of(lambda: tables.run(model, replace))[0] == "source-replaced"
+
+
+def test_a_source_that_goes_back_while_it_waits_is_refused(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.add()
+    assert (
+        "went back from version 1 to 0" in code_of(lambda: tables.run(model, log(tables.source, 1).unlink, idle=2))[1]
+    )
+
+
+def test_a_conflict_over_the_rejects_leaves_no_file_behind(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.add(2, x=[None, 1.0])
+    tables.run(model, on_error=tables.rejects)
+    tables.add(2, x=[None, 1.0])
+    racing(monkeypatch, lambda: tables.run(model, on_error=tables.rejects))
+    assert tables.run(model, on_error=tables.rejects).conflicts == 1
+    assert tables.ids() == [1, 3]
+    assert DeltaTable(tables.rejects).count() == 2
+    for root in (tables.output, tables.rejects):
+        listed = {Path(path).name for path in DeltaTable(root).file_uris()}
+        assert {path.name for path in root.glob("*.parquet")} == listed
+
+
+def test_an_output_that_cannot_be_written_is_said(tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.add()
+    tables.run(model)
+    tables.add()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
+    code, text = code_of(lambda: tables.run(model))
+    assert code == "output-unwritable" and "No space left" in text
+    monkeypatch.undo()
+    tables.run(model)
+    tables.check(20)
+    tables.output = tables.output / "_delta_log" / f"{0:020d}.json" / "below"
+    assert code_of(lambda: tables.run(model))[0] == "output-unwritable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,43 @@ def test_files_that_killed_streams_left_are_swept(tables: Any, model: Model) -> 
     tables.add()
     tables.run(model)
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"max_rows": 0}, "batch-size"),
+        ({"job": "a/b"}, "job-name"),
+        ({"keep": ("id", "id")}, "keep-repeated"),
+        ({"on_error": "output"}, "output-clash"),
+        ({"on_error": "source"}, "output-is-input"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    tables: Any, model: Model, options: dict[str, Any], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tables.folder)
+    with pytest.raises(UsageError) as caught:
+        tables.run(model, **options)
+    assert caught.value.code == code
+
+
+def test_a_table_can_be_named_by_a_file_url(tables: Any, model: Model) -> None:
+    tables.folder = tables.folder / "with space"
+    tables.source, tables.output = tables.folder / "source", tables.folder / "output"
+    tables.add()
+    source, output = tables.source, tables.output
+    tables.source, tables.output = source.as_uri(), output.as_uri()
+    tables.run(model)
+    tables.output = output
+    tables.check(10)
+
+
+def test_rows_are_counted_in_files_that_the_log_knows_nothing_of(tables: Any, model: Model) -> None:
+    for _ in range(3):
+        tables.add()
+    for number in range(3):
+        path = tables.source / "_delta_log" / f"{number:020d}.json"
+        path.write_text(re.sub(r'"stats":"(\\.|[^"\\])*"', '"stats":"no statistics"', path.read_text()))
+    assert tables.run(model, from_version=0, max_rows=20).commits == 2
+    tables.check(30)

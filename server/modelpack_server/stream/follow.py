@@ -148,8 +148,9 @@ class Follower:
     def _snapshot(self, version: int) -> Sequence[Add] | None:
         try:
             return files_of(open_table(self.root, version), self.root)
-        except InputError as exc:
-            if exc.code != "table-unreadable":
+        except (InputError, UsageError) as exc:
+            # Without its commits, delta-rs sees no table at that version.
+            if exc.code not in ("table-unreadable", "table-missing"):
                 raise
             return None
 

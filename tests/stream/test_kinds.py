@@ -1,0 +1,90 @@
+"""Which Arrow types a Delta table stores, and as what; compared with what delta-rs makes of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from modelpack.errors import OutputError
+from modelpack_server.delta.commit import Target, fit
+from modelpack_server.delta.kinds import storable, stored
+
+ZONE = dt.timezone(dt.timedelta(hours=2))
+MOMENT = dt.datetime(2024, 5, 6, 7, 8, 9, 123456)
+VALUES: dict[str, tuple[pa.DataType, list[Any]]] = {
+    "bool": (pa.bool_(), [True, None]),
+    "int8": (pa.int8(), [-128, 127]),
+    "uint8": (pa.uint8(), [0, 255]),
+    "uint16": (pa.uint16(), [0, 65535]),
+    "uint32": (pa.uint32(), [0, 2**32 - 1]),
+    "uint64": (pa.uint64(), [0, 2**64 - 1]),
+    "float16": (pa.float16(), [0.5, None]),
+    "float32": (pa.float32(), [0.1, float("inf")]),
+    "large": (pa.large_string(), ["a", None]),
+    "dictionary": (pa.dictionary(pa.int8(), pa.string()), ["a", "b"]),
+    "binary": (pa.binary(2), [b"ab", None]),
+    "date32": (pa.date32(), [MOMENT.date(), None]),
+    "date64": (pa.date64(), [MOMENT.date(), None]),
+    "naive": (pa.timestamp("us"), [MOMENT, None]),
+    "zoned": (pa.timestamp("ms", "Europe/Rome"), [MOMENT.replace(microsecond=0, tzinfo=ZONE), None]),
+    "seconds": (pa.timestamp("s"), [MOMENT.replace(microsecond=0), None]),
+    "decimal": (pa.decimal128(10, 2), [Decimal("1.25"), None]),
+    "list": (pa.list_(pa.uint8()), [[1, 2, None], None]),
+    "fixed": (pa.list_(pa.float64(), 2), [[0.5, 1.5], None]),
+    "map": (pa.map_(pa.string(), pa.int64()), [[("a", 1)], None]),
+    "struct": (pa.struct([("a", pa.uint8()), ("b", pa.string())]), [{"a": 255, "b": None}, None]),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_the_same_when_they_come_back(tmp_path: Path, name: str) -> None:
+    kind, values = VALUES[name]
+    table = pa.table({"column": pa.array(values, kind)})
+    target = Target(tmp_path / "table", family="test")
+    opened = target.create(storable(table))
+    with target.part() as part:
+        part.write(fit(table, pa.schema(opened.schema().to_arrow()), target.root))
+    target.commit(opened, [part], {"test": 1}, {})
+    found = DeltaTable(target.root)
+    assert found.to_pyarrow_table()["column"].to_pylist() == table["column"].to_pylist()
+    assert found.get_add_actions(flatten=True).column("num_records").to_pylist() == [2]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.duration("s"),
+        pa.time32("s"),
+        pa.decimal256(50, 2),
+        pa.list_(pa.duration("s")),
+        pa.map_(pa.string(), pa.time64("us")),
+        pa.struct([("a", pa.duration("s"))]),
+    ],
+    ids=str,
+)
+def test_types_that_delta_has_not_are_refused(kind: pa.DataType) -> None:
+    assert stored(kind) is None
+    with pytest.raises(OutputError, match="the column 'odd' is of the type") as caught:
+        storable(pa.table({"odd": pa.nulls(1, kind)}))
+    assert caught.value.code == "type-not-delta"
+
+
+@pytest.mark.parametrize(
+    ("column", "field", "code"),
+    [
+        (pa.array([1.5]), pa.field("a", pa.int64()), "output-columns"),
+        (pa.array([None], pa.int64()), pa.field("a", pa.int64(), nullable=False), "output-columns"),
+        (pa.array([1], pa.timestamp("ns")), pa.field("a", pa.timestamp("us")), "not-exact"),
+    ],
+)
+def test_what_does_not_fit_a_table_is_refused(column: pa.Array, field: pa.Field, code: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        fit(pa.table({"a": column}), pa.schema([field]), Path("table"))
+    assert caught.value.code == code
+    assert caught.value.path == "table"

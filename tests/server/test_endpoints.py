@@ -364,6 +364,7 @@ class TestInformation:
             "digest": "sha256:" + "ab" * 32,
             "flavor": "python",
             "trust": "code",
+            "twin": None,
             "signature": {},
             "manifest": {"modelpack": "1.0", "name": "echo", "signature": {}},
         }

@@ -319,15 +319,16 @@ def test_hostile_directories_are_refused_before_transformers_sees_them(
     change: Any,
     path: str,
 ) -> None:
+    whole = packages("classification")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(transformers.BertForSequenceClassification, "from_pretrained", None)
     if change is None:
         (tmp_path / "x").mkdir()
-        shutil.copytree(packages("classification"), tmp_path / "x/base")
+        shutil.copytree(whole, tmp_path / "x/base")
         (tmp_path / "x/base/payloads/native/custom_generate").mkdir()
         package = changed(tmp_path / "x/base", tmp_path / "bad", file, lambda c: MARK)
     else:
-        package = changed(packages("classification"), tmp_path / "bad", file, change)
+        package = changed(whole, tmp_path / "bad", file, change)
     opened = modelpack.open(package)
     for attempt in (opened.plan, lambda: modelpack.load(opened, allow_code=opened.digest)):
         with pytest.raises(PackageError) as info:

@@ -57,7 +57,7 @@ def instance() -> types.SimpleNamespace:
 
 
 SOURCE = """
-from helper import SCALE
+from scales_of_contract import SCALE
 
 class Model:
     def predict(self, data, params):
@@ -71,10 +71,10 @@ def predict(data):
 def _imported(name: str) -> tuple[types.ModuleType, list[Path]]:
     """Write a module and its helper to files, import it as a script on ``sys.path`` would, and return both."""
     folder = Path(tempfile.mkdtemp())
-    (folder / "helper.py").write_text("SCALE = 10")
+    (folder / "scales_of_contract.py").write_text("SCALE = 10")
     (folder / f"{name}.py").write_text(SOURCE)
     sys.path.insert(0, str(folder))
-    sys.modules.pop("helper", None)
+    sys.modules.pop("scales_of_contract", None)
     try:
         spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
         assert spec is not None and spec.loader is not None
@@ -83,7 +83,7 @@ def _imported(name: str) -> tuple[types.ModuleType, list[Path]]:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-    return module, [folder / f"{name}.py", folder / "helper.py"]
+    return module, [folder / f"{name}.py", folder / "scales_of_contract.py"]
 
 
 def source_function() -> types.SimpleNamespace:

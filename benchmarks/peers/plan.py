@@ -27,8 +27,9 @@ class Load:
 
 LOADS = (
     Load(rows=1, connections=1, models=(*LOGISTIC, "forest", "mlp", "image"), quick=True),
-    Load(rows=1, connections=32, models=(*LOGISTIC, "forest", "boosting", "mlp", "image", *COLUMNS), quick=True),
+    Load(rows=1, connections=32, models=(*LOGISTIC, "forest", "boosting", "mlp", "image"), quick=True),
     Load(rows=1, connections=256, models=LOGISTIC),
+    Load(rows=1, connections=8, models=COLUMNS),
     Load(rows=64, connections=8, models=(*LOGISTIC, "forest", "boosting", "mlp")),
     Load(rows=1000, connections=8, models=LOGISTIC, quick=True),
     Load(rows=1000, connections=8, models=LOGISTIC, arrow=True),

@@ -80,7 +80,7 @@ def columns(results: dict[str, Any], folder: Path) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("columns")
-    axes.set_ylabel("requests per second, 1 row, 32 connections")
+    axes.set_ylabel("requests per second, 1 row, 8 connections")
     axes.legend(fontsize=7)
     save(figure, folder / "peers-columns.svg")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 Results = dict[str, Any]
 
-MAIN = "json 1x32"
+MAIN, WIDE = "json 1x32", "json 1x8"
 BEGIN, END = "<!-- begin: scripts/bench peers -->", "<!-- end: scripts/bench peers -->"
 OURS, TWIN, MLFLOW, FLOOR = "modelpack", "modelpack, ONNX twin", "MLflow", "floor"
 WORDS = {"json": "JSON", "arrow": "Arrow"}
@@ -192,7 +192,7 @@ def by_columns(results: Results) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for model in TITLES:
         if model.startswith("columns"):
-            for name, value in medians(results, "rps", model, MAIN).items():
+            for name, value in medians(results, "rps", model, WIDE).items():
                 found.setdefault(name, {})[int(model.removeprefix("columns"))] = value
     return found
 
@@ -202,7 +202,7 @@ def columns_table(results: Results) -> list[str]:
     found = by_columns(results)
     counts = sorted({count for points in found.values() for count in points})
     rows = [[name, *(number(points.get(count)) for count in counts)] for name, points in found.items()]
-    head = ["server, requests/s", *(f"{count} columns" for count in counts)]
+    head = ["server, requests/s, 8 connections", *(f"{count} columns" for count in counts)]
     return (
         ["### Number of columns", "", *picture("columns", "Requests per second by columns"), *table(head, rows)]
         if rows
@@ -229,7 +229,7 @@ def ratio(upper: float | None, lower: float | None) -> float | None:
 
 def bars(results: Results) -> list[Bar]:
     """Return what we hold ourselves to, and what was measured."""
-    main, wide = medians(results, "rps", "logistic", MAIN), medians(results, "rps", "columns2000", MAIN)
+    main, wide = medians(results, "rps", "logistic", MAIN), medians(results, "rps", "columns2000", WIDE)
     thousand = medians(results, "rps", "logistic", "json 1000x8")
     one = medians(results, "p50", "logistic", "json 1x1").get(OURS)
     alone = in_process(results)
@@ -252,7 +252,7 @@ def bars(results: Results) -> list[Bar]:
         Bar("1000 rows JSON, 8 connections: MLflow", 5, ratio(thousand.get(OURS), thousand.get(MLFLOW)), "x"),
         Bar("1000 rows JSON, 8 connections: the best other", 2, ratio(thousand.get(OURS), best_other(thousand)), "x"),
         Bar("100,000 rows Arrow: of `predict` in process", 0.7, fastest * bulk / 1000 if fastest and bulk else None),
-        Bar("1 row of 2000 columns: MLflow", 20, ratio(wide.get(OURS), wide.get(MLFLOW)), "x"),
+        Bar("1 row of 2000 columns, 8 connections: MLflow", 20, ratio(wide.get(OURS), wide.get(MLFLOW)), "x"),
         *overload_bars(results),
         Bar("start to first answer: of MLflow's", 0.4, of_mlflow(results, "seconds"), less=True),
         Bar("memory, one worker: of MLflow's", 0.5, of_mlflow(results, "rss"), less=True),

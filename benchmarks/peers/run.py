@@ -137,7 +137,7 @@ class Bench:
                 self.wrk(system, model, server.port, load, self.effort.warm)
                 result = self.wrk(system, model, server.port, load, slow * self.effort.seconds)
                 if result["requests"] < 3 * load.connections:  # too few to divide: some wait for longer than the load
-                    result = self.wrk(system, model, server.port, load, 5 * self.effort.seconds)
+                    result = self.wrk(system, model, server.port, load, 10 * self.effort.seconds)
                 self.add("loads", **say, load=load.name, **result)
                 print(f"  {load.name:16} {result['rps']:10.1f}/s  p50 {result['p50']:.2f} ms", flush=True)
                 if fault := self.wrong(system, model, server.port, load):

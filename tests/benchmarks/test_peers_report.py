@@ -54,7 +54,7 @@ def test_each_bar_says_whether_it_is_met(report: ModuleType, results: dict[str, 
     assert rows["1 row, 1 connection, native: added to `predict`"] == ["≤ 0.25 ms", "0.30 ms", "**no**"]
     assert rows["100,000 rows Arrow: of `predict` in process"] == ["≥ 0.7", "0.75", "yes"]
     assert rows["start to first answer: of MLflow's"] == ["≤ 0.4", "0.25", "yes"]
-    assert rows["1 row of 2000 columns: MLflow"] == ["≥ 20 x", "not measured", ""]
+    assert rows["1 row of 2000 columns, 8 connections: MLflow"] == ["≥ 20 x", "not measured", ""]
 
 
 def test_overload_counts_what_was_neither_answered_nor_refused(report: ModuleType, results: dict[str, Any]):
@@ -88,13 +88,19 @@ def test_each_plot_that_has_data_is_shown(report: ModuleType, results: dict[str,
 
 def test_columns_are_in_order(report: ModuleType, results: dict[str, Any]):
     results["loads"] += [
-        {**copy.deepcopy(results["loads"][0]), "model": f"columns{count}", "rps": rps, "system": "modelpack"}
+        {
+            **copy.deepcopy(results["loads"][0]),
+            "model": f"columns{count}",
+            "rps": rps,
+            "load": "json 1x8",
+            "system": "modelpack",
+        }
         for count, rps in ((100, 50.0), (10, 90.0))
     ]
     text = report.markdown(results)
 
     assert rows_of(text, "### Number of columns") == {"modelpack": ["90.0", "50.0"]}
-    assert "| server, requests/s | 10 columns | 100 columns |" in text
+    assert "| server, requests/s, 8 connections | 10 columns | 100 columns |" in text
 
 
 def test_only_what_is_between_the_marks_is_written(report: ModuleType, results: dict[str, Any], tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,21 @@ def test_rows_are_counted_in_files_that_the_log_knows_nothing_of(tables: Any, mo
         path.write_text(re.sub(r'"stats":"(\\.|[^"\\])*"', '"stats":"no statistics"', path.read_text()))
     assert tables.run(model, from_version=0, max_rows=20).commits == 2
     tables.check(30)
+
+
+def test_without_deltalake_it_says_what_to_install(tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "deltalake"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Without(), *sys.meta_path])
+    with pytest.raises(UsageError, match=r"pip install 'modelpack\[delta\]'") as caught:
+        tables.run(model)
+    assert caught.value.code == "extra-missing"
+
+
+class Without:
+    """Finds no deltalake."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == "deltalake":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

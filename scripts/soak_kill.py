@@ -1,7 +1,9 @@
 """Kills saves and batch runs with SIGKILL at random moments and checks what is left.
 
 A package or an output is either absent, or the whole old one, or the whole new one; what a killed process leaves
-beside it is hidden (``.modelpack-…``) and is swept by the next run. Exits with 1 at the first thing that is not so.
+beside it is hidden (``.modelpack-…``) and is swept by the next run. A run into a folder goes on where it was killed,
+and ends with what an undisturbed run gives. A run into a Delta table is there once, whole, however often it was
+killed. Exits with 1 at the first thing that is not so.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import deltalake
 
 import modelpack
 
@@ -52,15 +56,15 @@ class Torn(Exception):
 def main() -> int:
     """Run the soak and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="kills for each of save and batch")
-    parser.add_argument("--only", choices=["save", "batch"])
+    parser.add_argument("--kills", type=int, default=200, help="kills for each of save, batch and table")
+    parser.add_argument("--only", choices=["save", "batch", "table"])
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.randrange(2**32)
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["MODELPACK_TRUST_STORE"] = str(Path(folder, "trust"))
-        for name, soak in (("save", soak_save), ("batch", soak_batch)):
+        for name, soak in (("save", soak_save), ("batch", soak_batch), ("table", soak_table)):
             if given.only in (None, name):
                 place = Path(folder, name)
                 place.mkdir()
@@ -74,12 +78,12 @@ def main() -> int:
 
 
 def digest(path: Path) -> str:
-    """Return a digest of a file or of all files in a directory; "" if there is nothing."""
+    """Return a digest of a file or of all files in a directory; "" if there is nothing. Manifests hold the time."""
     if not path.exists():
         return ""
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and file.name != "_manifest.json":
             total.update(f"{file.relative_to(path)}\n".encode() + file.read_bytes())
     return total.hexdigest()
 
@@ -87,6 +91,16 @@ def digest(path: Path) -> str:
 def leftovers(folder: Path) -> list[Path]:
     """Return what is hidden in a folder."""
     return [path for path in folder.iterdir() if path.name.startswith(".modelpack-")]
+
+
+def traces(folder: Path) -> set[tuple[Path, int]]:
+    """Return what shows that a run works: hidden files, and when the part that is being made was begun."""
+    found = set()
+    for path in leftovers(folder):
+        with contextlib.suppress(FileNotFoundError):
+            part = path / "part"
+            found.add((path, (part if part.exists() else path).stat().st_mtime_ns if path.is_dir() else 0))
+    return found
 
 
 def kill_at(process: subprocess.Popen[bytes], moment: float) -> bool:
@@ -177,27 +191,31 @@ def batch_package(folder: Path) -> Path:
 
 
 def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
-    """Kill batch runs into a file, into a directory, over old ones, with rejects."""
+    """Kill batch runs into a file, into a folder, over old ones, with rejects; those into a folder go on each time."""
     package = batch_package(folder)
     data = folder / "data"
     data.mkdir()
-    for name in ("a", "b", "c"):
-        lines = [f"{i},{luck.random()}" if i % 1000 else f"{i},oops" for i in range(ROWS // 3)]
+    for name in "abcdef":
+        lines = [f"{i},{luck.random()}" if i % 1000 else f"{i},oops" for i in range(ROWS // 6)]
         (data / f"{name}.csv").write_text("id,x\n" + "\n".join(lines) + "\n")
     out = folder / "out"
     out.mkdir()
-    modes: list[Sequence[str]] = [["file.csv"], ["file.parquet"], ["many/"], ["many/", "--output-format", "parquet"]]
+    modes = [["file.csv"], ["many-csv/"], ["file.parquet"], ["many-parquet/", "--output-format", "parquet"]]
     counts: Counter[str] = Counter()
     plans = [(mode, *_undisturbed(package, data, out, mode)) for mode in modes]
+    print(f"batch: {', '.join(f'{mode[0]} {length:.2f} s' for mode, _, length in plans)} of work")
+    bad = digest(out / "bad.jsonl")
     for number in range(kills):
         mode, new, length = plans[number % len(plans)]
         target = out / mode[0]
         over = luck.random() < 0.5
         old = _prepare(target, over=over)
+        finished = out / f".modelpack-{target.name}.resume" / "finished.jsonl"
+        counts["went on where another was killed"] += finished.exists() and finished.stat().st_size > 0
+        before = traces(out)
         process = subprocess.Popen(_line(package, data, out, mode), stderr=subprocess.DEVNULL)
         if luck.random() < 0.9:
-            before = set(leftovers(out))
-            until(process, lambda known=before: bool(set(leftovers(out)) - known))
+            until(process, lambda known=before: bool(traces(out) - known))
             moment = luck.uniform(0, length * 1.1)
         else:
             moment = luck.uniform(0, 1.0)
@@ -207,7 +225,7 @@ def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
         strange = [p.name for p in out.iterdir() if p not in [target, out / "bad.jsonl", *leftovers(out)]]
         if strange:
             raise Torn(f"the run left {strange}")
-        if digest(target) == new and not (out / "bad.jsonl").exists():
+        if digest(target) == new and digest(out / "bad.jsonl") != bad:
             raise Torn("the output is there, its rejects are not")
     for mode, new, _ in plans:
         _prepare(out / mode[0], over=False)
@@ -217,6 +235,49 @@ def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
     if leftovers(out):
         raise Torn("what killed runs left was not swept")
     return counts
+
+
+def soak_table(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
+    """Kill runs that append to a Delta table; each is run again until it is through, and once more after that."""
+    package = batch_package(folder)
+    for name in ("a", "b", "c"):
+        lines = [f"{i},{luck.random()}" for i in range(ROWS // 3)]
+        (folder / f"{name}.csv").write_text("id,x\n" + "\n".join(lines) + "\n")
+    out, counts = folder / "out", Counter[str]()
+    inputs = [word for name in ("a", "b", "c") for word in ("-i", str(folder / f"{name}.csv"))]
+    words = [*inputs, "-o", str(out), "--output-format", "delta", "--batch-size", "500", "--job"]
+    jobs, length = 0, 0.5
+    while counts["kills"] < kills:
+        line = [*PREDICT, str(package), *words, f"job {jobs}"]
+        while True:
+            known = set(out.iterdir()) if out.exists() else set()
+            process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+            until(process, lambda known=known: out.exists() and bool(set(out.iterdir()) - known))
+            began = time.perf_counter()
+            if luck.random() < 0.25:
+                if process.wait() != 0:
+                    raise Torn("a run failed")
+                length = time.perf_counter() - began
+                counts["went through"] += 1
+                break
+            counts["kills"] += 1
+            counts["killed in time"] += kill_at(process, luck.uniform(0, length * 1.1))
+            _count(out, {jobs * ROWS, (jobs + 1) * ROWS})
+        jobs += 1
+        _count(out, {jobs * ROWS})
+        subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
+        _count(out, {jobs * ROWS})
+    table = deltalake.DeltaTable(out)
+    counts["files that no commit lists"] = len(list(out.glob("*.parquet"))) - len(table.file_uris())
+    if leftovers(out):
+        raise Torn("what killed runs left was not swept")
+    return counts
+
+
+def _count(out: Path, allowed: set[int]) -> None:
+    rows = deltalake.DeltaTable(out).to_pyarrow_table().num_rows if (out / "_delta_log").exists() else 0
+    if rows not in allowed:
+        raise Torn(f"the table has {rows} rows, not one of {sorted(allowed)}")
 
 
 def _line(package: Path, data: Path, out: Path, mode: Sequence[str]) -> list[str]:

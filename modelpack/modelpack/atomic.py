@@ -20,7 +20,7 @@ from pathlib import Path
 from modelpack.errors import SaveError
 from modelpack.pathrules import MANIFEST
 
-__all__ = ["directory"]
+__all__ = ["directory", "flush", "place"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -51,9 +51,9 @@ def directory(target: Path, *, overwrite: bool, replaceable: Callable[[Path], bo
         raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
     try:
         yield staging
-        _flush(staging)
+        flush(staging)
         staging.chmod(0o777 & ~_umask())
-        _place(staging, target, allowed)
+        place(staging, target, allowed)
         _flush_entry(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -92,7 +92,11 @@ def _is_empty(target: Path) -> bool:
     return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
 
 
-def _place(staging: Path, target: Path, replaceable: Callable[[Path], bool] | None) -> None:
+def place(staging: Path, target: Path, replaceable: Callable[[Path], bool] | None) -> None:
+    """Give a directory that is whole the name ``target``, in one step.
+
+    An old one that is ``replaceable`` (None: none is) then has the name ``staging``.
+    """
     try:
         staging.rename(target)
         return
@@ -127,7 +131,8 @@ def _glob_escape(text: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
-def _flush(root: Path) -> None:
+def flush(root: Path) -> None:
+    """See to it that a directory with all that is in it is on the disk."""
     for folder, _, names in os.walk(root):
         for name in names:
             _flush_entry(Path(folder, name))

@@ -83,41 +83,11 @@ def test_a_link_is_followed_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "out.csv").read_bytes() == b"x"
 
 
-def test_a_directory_appears_with_all_its_files(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    with destination.folder(target, overwrite=False) as opened:
-        for stem in ("a", "sub/b"):
-            with opened.open(stem, CSV) as file:
-                file.write(stem.encode())
-        assert not target.exists()
-    assert (target / "a.csv").read_bytes() == b"a"
-    assert (target / "sub" / "b.csv").read_bytes() == b"sub/b"
-    assert entries(tmp_path) == ["out"]
-
-
-def test_an_error_leaves_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), destination.folder(tmp_path / "out", overwrite=False):
-        raise KeyError
-    assert entries(tmp_path) == []
-
-
-def test_a_directory_of_data_files_is_replaced_whole(tmp_path: Path) -> None:
-    (tmp_path / "out" / "sub").mkdir(parents=True)
-    (tmp_path / "out" / "sub" / "old.parquet").write_bytes(b"")
-    destination.refuse_existing(tmp_path / "out", overwrite=True)
-    with destination.folder(tmp_path / "out", overwrite=True) as opened, opened.open("new", CSV) as file:
-        file.write(b"x")
-    assert entries(tmp_path / "out") == ["new.csv"]
-    assert entries(tmp_path) == ["out"]
-
-
 def test_a_directory_with_other_things_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_bytes(b"")
     with pytest.raises(UsageError, match="more than data files"):
         destination.refuse_existing(tmp_path / "out", overwrite=True)
-    with pytest.raises(SaveError, match="not overwritten"), destination.folder(tmp_path / "out", overwrite=True):
-        pass
     assert entries(tmp_path / "out") == ["thesis.tex"]
 
 

@@ -57,11 +57,12 @@ def test_a_directory_into_a_directory(run: Run, package: Path, data: Path, tmp_p
     done = run(package, "-i", "data", "-o", "out/", "--json")
     assert json.loads(done.stdout)["outputs"] == ["out/b.csv", "out/c.parquet", "out/sub/a.jsonl"]
     assert pq.read_table(tmp_path / "out" / "c.parquet").to_pylist() == [{"id": 4, "x": 4.0, "score": 8.0}]
-    again = run(package, "-i", "data", "-o", "out")
+    again = run(package, "-i", "data", "-o", "out", "--keep", "id")
     assert again.returncode == 2
     assert b"out exists [output-exists]" in again.stderr
     assert run(package, "-i", "data", "-o", "out", "--overwrite", "--output-format", "csv").returncode == 0
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "_manifest.json",
         "b.csv",
         "c.csv",
         "sub/a.csv",

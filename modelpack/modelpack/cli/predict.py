@@ -56,6 +56,7 @@ class _Stopped(BaseException):
 @click.option("--max-rejects", type=click.IntRange(0), help="Stop once more rows than this are refused.")
 @click.option("--batch-size", type=click.IntRange(1), help="Rows scored at a time.  [default: 16384]")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--restart", is_flag=True, help="Forget what an interrupted run to the same directory has finished.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
@@ -69,9 +70,10 @@ def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool
     Example:
       modelpack predict churn -i rows.csv -o scores.parquet
       modelpack predict churn -i 'rows/*.parquet' -o scores.jsonl --keep id --on-error rejects.jsonl
+      modelpack predict churn -i 'rows/*.parquet' -o scores/
       modelpack predict churn -i tables/features -o tables/scores --output-format delta
     """
-    with guard(as_json=as_json), _stoppable(nothing="" if output == "-" else "; nothing was written") as check:
+    with guard(as_json=as_json), _stoppable(output) as check:
         done = _run(package, inputs, output, {**given, "check": check})
         if as_json:
             # On stdout, unless that is where the answers went.
@@ -97,6 +99,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         on_error=given["on_error"],
         max_rejects=given["max_rejects"],
         overwrite=given["overwrite"],
+        restart=given["restart"],
         when=batch.When(version=given["at_version"], time=_time(given["at_time"])),
         progress=progress,
         check=given["check"],
@@ -121,7 +124,7 @@ def _time(text: str | None) -> dt.datetime | None:
 
 
 @contextmanager
-def _stoppable(*, nothing: str) -> Iterator[Callable[[], None]]:
+def _stoppable(output: str) -> Iterator[Callable[[], None]]:
     """End cleanly on SIGINT and SIGTERM: what is half written is removed.
 
     Yields a check to call now and then: Python drops an exception that a signal raises inside a finalizer.
@@ -143,7 +146,10 @@ def _stoppable(*, nothing: str) -> Iterator[Callable[[], None]]:
         yield check
     except (_Stopped, KeyboardInterrupt) as exc:
         number = exc.number if isinstance(exc, _Stopped) else signal.SIGINT
-        click.echo(f"modelpack: stopped by {signal.Signals(number).name}{nothing}", err=True)
+        left = "" if output == "-" else "; nothing was written"
+        if runtime("batch.destination").place_of(Path(output)).exists():
+            left += "; what is finished is kept for the same command to go on"
+        click.echo(f"modelpack: stopped by {signal.Signals(number).name}{left}", err=True)
         raise SystemExit(128 + number) from None
     except BrokenPipeError:
         drop_output()

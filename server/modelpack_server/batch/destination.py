@@ -1,4 +1,4 @@
-"""Where output goes: a file or a directory that appears only when it is whole, or a stream.
+"""Where output goes: a file that appears only when it is whole, or a stream; and what must not be in the way.
 
 Everything is written under a hidden name beside the target (``.modelpack-<name>-…``), flushed to disk and renamed.
 A killed process leaves the target as it was; what it leaves beside it is swept by the next run to the same target.
@@ -15,13 +15,26 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from modelpack import atomic
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Kind
 from modelpack_server.wholefile import exists, translated, whole_file
 
-__all__ = ["Destination", "file", "folder", "is_stream", "refuse_existing", "stream"]
+__all__ = [
+    "MANIFEST",
+    "SUCCESS",
+    "Destination",
+    "file",
+    "is_ours",
+    "is_stream",
+    "place_of",
+    "refuse_existing",
+    "stream",
+]
+
+# Names with "_" before them are no data to any engine.
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
 
 
 class Destination(Protocol):
@@ -38,18 +51,6 @@ class _Single:
     @contextmanager
     def open(self, stem: str, kind: Kind) -> Iterator[IO[bytes]]:
         yield self._file
-
-
-class _Folder:
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    @contextmanager
-    def open(self, stem: str, kind: Kind) -> Iterator[IO[bytes]]:
-        path = self._root / f"{stem}{kind.suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            yield file
 
 
 @contextmanager
@@ -69,11 +70,10 @@ def file(path: Path, *, overwrite: bool) -> Iterator[Destination]:
         yield _Single(opened)
 
 
-@contextmanager
-def folder(path: Path, *, overwrite: bool) -> Iterator[Destination]:
-    """Write a directory of files; it appears with all of them."""
-    with translated(str(path)), atomic.directory(path, overwrite=overwrite, replaceable=_is_ours) as staging:
-        yield _Folder(staging)
+def place_of(target: Path) -> Path:
+    """Return where the state of a run into a folder is kept."""
+    real = Path(os.path.realpath(target))
+    return real.parent / f".modelpack-{real.name[:60]}.resume"
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -82,7 +82,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise exists(path)
-    if path.is_dir() and not _is_ours(path):
+    if path.is_dir() and not is_ours(path):
         raise UsageError(
             f"{path} holds more than data files, so it is not overwritten",
             code="output-foreign",
@@ -99,7 +99,7 @@ def is_stream(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _is_ours(root: Path) -> bool:
+def is_ours(root: Path) -> bool:
     """Say whether a directory holds only what an earlier run may have written."""
     if root.is_symlink():
         return False

@@ -11,6 +11,7 @@ from modelpack import coerce
 from modelpack.model import Model
 from modelpack_server.batch import plan as plans
 from modelpack_server.batch import progress, rejects, writers
+from modelpack_server.batch.into_folder import into_folder
 from modelpack_server.batch.into_table import into_table
 from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary
@@ -27,7 +28,8 @@ def predict_files(
 ) -> Summary:
     """Score files into files, in bounded memory, and return what was done.
 
-    The output appears only when it is whole; an error leaves nothing behind.
+    The output appears only when it is whole. An error leaves nothing behind but, of a folder, what is finished: the
+    same call goes on from there.
 
     Raises:
         UsageError: the inputs or the output cannot be what they should be.
@@ -43,6 +45,8 @@ def run(model: Model, plan: Plan, options: Options) -> Summary:
     params = coerce.params(options.params, model.signature)
     if plan.table:
         return into_table(model, plan, params, options)
+    if plan.folder:
+        return into_folder(model, plan, params, options)
     return _into_files(model, plan, params, options)
 
 

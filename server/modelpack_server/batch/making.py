@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -38,20 +39,22 @@ class Maker:
         assembler = Assembler(part.kind.format, self._wanted)
         head: Scored | None = None
         rows = 0
-        for scored in map(scorer, self._chunks(part)):
-            self._options.check()
-            refused.take(scored.chunk, scored.faults)
-            if scored.frame.rows:
-                out.write(assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows))
-            head = head or scored
-            rows += scored.frame.rows
-            self._shown.update(scored.chunk.source, scored.chunk.position, len(scored.chunk))
+        # Closed even after an error, whose traceback would keep the file open.
+        with closing(self._chunks(part)) as chunks:
+            for scored in map(scorer, chunks):
+                self._options.check()
+                refused.take(scored.chunk, scored.faults)
+                if scored.frame.rows:
+                    out.write(assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows))
+                head = head or scored
+                rows += scored.frame.rows
+                self._shown.update(scored.chunk.source, scored.chunk.position, len(scored.chunk))
         if not rows and head is not None:
             # No row at all: the output still gets its columns, as far as they are known.
             out.write(assembler.add(head.chunk, head.frame, head.answers, np.arange(0)))
         assembler.finish()
         return rows
 
-    def _chunks(self, part: Part) -> Iterator[Chunk]:
+    def _chunks(self, part: Part) -> Generator[Chunk]:
         for source in part.sources:
             yield from readers.read(source, self._wanted, self._options.batch_size)

@@ -27,7 +27,8 @@ class Options:
     """How to score files.
 
     ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
-    (None: the first one stops the run), at most ``max_rejects`` of them. ``when``: the version of a Delta table that is
+    (None: the first one stops the run), at most ``max_rejects`` of them. ``restart``: forget what an
+    interrupted run into the same folder has finished. ``when``: the version of a Delta table that is
     read. ``mode``: whether rows are added to a Delta table or take the place of those there; ``job``: the name by which
     it knows the run (None: one made from inputs, package and params). ``progress``: show a bar on stderr. ``check``:
     called between batches; what it raises ends the run.
@@ -41,6 +42,7 @@ class Options:
     on_error: Path | None = None
     max_rejects: int | None = None
     overwrite: bool = False
+    restart: bool = False
     when: When = NOW
     mode: Mode = "append"
     job: str | None = None
@@ -66,7 +68,7 @@ def with_params(options: Options, params: Mapping[str, Any]) -> Options:
 class Summary:
     """What a batch run did: ``rows`` scored and written, ``rejected`` written aside.
 
-    ``already``: the same run was done before, so nothing was to do.
+    ``already``: the same run was done before, so nothing was to do. ``resumed``: how many files were finished before.
     """
 
     rows: int
@@ -77,6 +79,7 @@ class Summary:
     outputs: Sequence[str]
     rejects: str | None = None
     already: bool = False
+    resumed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
@@ -89,4 +92,5 @@ class Summary:
             "outputs": list(self.outputs),
             **({"rejects": self.rejects} if self.rejects else {}),
             **({"already": True} if self.already else {}),
+            **({"resumed": self.resumed} if self.resumed else {}),
         }

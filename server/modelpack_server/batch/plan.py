@@ -56,11 +56,9 @@ class Plan:
         return [str(self.path / f"{part.stem}{part.kind.suffix}") for part in self.parts]
 
     def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
-        """Open the destination."""
+        """Open the destination, which is a file or a stream."""
         if self.path is None or destination.is_stream(self.path):
             return destination.stream(self.path)
-        if self.folder:
-            return destination.folder(self.path, overwrite=overwrite)
         return destination.file(self.path, overwrite=overwrite)
 
 
@@ -155,12 +153,19 @@ def _check(plan: Plan, options: Options) -> None:
         for source in plan.sources:
             if source.path is not None and (_same(source.path, target) or _holds(target, source.path)):
                 raise UsageError(f"{target} is an input too", code="output-is-input", hint="Choose another output.")
-        if not (plan.table and target == plan.path):
+        if not (plan.table and target == plan.path) and not _may_be_ours(plan):
             destination.refuse_existing(target, overwrite=options.overwrite)
     if options.on_error is not None and options.on_error.is_dir():
         raise UsageError(
             f"{options.on_error} is a directory", code="rejects-directory", hint="Give a file for rejects."
         )
+
+
+def _may_be_ours(plan: Plan) -> bool:
+    """Say whether what is there may be from this very run, which the run itself finds out."""
+    if not plan.folder or plan.path is None:
+        return False
+    return (plan.path / destination.MANIFEST).is_file() or destination.place_of(plan.path).exists()
 
 
 def _same(one: Path, other: Path) -> bool:

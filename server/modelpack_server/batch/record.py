@@ -72,23 +72,24 @@ def difference(old: Record, new: Record) -> str | None:
     """Return in words what the first difference between two records is; None if there is none."""
     if old.get("package") != new["package"]:
         return f"the package is another one ({old.get('package')} before, {new['package']} now)"
-    known = {_name(entry): entry for entry in old.get("inputs", ())}
+    known = {name(entry): entry for entry in old.get("inputs", ())}
     for entry in new["inputs"]:
-        before = known.pop(_name(entry), None)
+        before = known.pop(name(entry), None)
         if before is None:
-            return f"the input {_name(entry)} is new"
+            return f"the input {name(entry)} is new"
         if before != entry:
-            return f"the input {_name(entry)} has changed"
+            return f"the input {name(entry)} has changed"
     if known:
         return f"the input {next(iter(known))} is gone"
-    names = {"on_error": "--on-error", "outputs": "the output's files", "inputs": "the order of inputs"}
+    words = {"on_error": "--on-error", "outputs": "the output's files", "inputs": "the order of inputs"}
     for key, value in new.items():
         if old.get(key) != value:
-            return f"{names.get(key, key)} is not the same"
+            return f"{words.get(key, key)} is not the same"
     return None
 
 
-def _name(entry: Record) -> str:
+def name(entry: Record) -> str:
+    """Return what an input is called."""
     if "table" in entry:
         return f"{entry['table']}/{entry['file'] or ''} (version {entry['version']})"
     return str(entry["path"])

@@ -15,7 +15,7 @@ from modelpack_server.batch.readers.delimited import LineFinder
 from modelpack_server.codecs import cells
 from modelpack_server.wholefile import whole_file
 
-__all__ = ["Aside", "Refusal", "Rejects", "Stop", "opened", "refusals"]
+__all__ = ["Aside", "Refusal", "Rejects", "Stop", "opened", "refusals", "taken"]
 
 MAX_FAULTS = 100
 
@@ -129,8 +129,8 @@ class Aside:
 
     tolerant = True
 
-    def __init__(self, file: IO[bytes], limit: int | None) -> None:
-        self.count = 0
+    def __init__(self, file: IO[bytes], limit: int | None, count: int = 0) -> None:
+        self.count = count
         self._file = file
         self._limit = limit
         self._lines = _Lines()
@@ -147,6 +147,11 @@ class Aside:
                     hint="Allow more, or mend the input.",
                 )
             self._file.write(cells.dump(refusal.to_json()) + b"\n")
+
+
+def taken(file: IO[bytes] | None, limit: int | None, *, count: int) -> Rejects:
+    """Return what takes refused rows into an open file (None: it stops the run), ``count`` of which there were."""
+    return Stop() if file is None else Aside(file, limit, count)
 
 
 @contextmanager

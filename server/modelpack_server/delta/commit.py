@@ -180,7 +180,8 @@ class Target:
                 str(self.root),
                 deltalake.Schema.from_arrow(schema),
                 [part.action() for part in parts if part.rows],
-                commit_properties=_properties(transactions, facts),
+                # A second one that tried again would found the table once more, on top of the first.
+                commit_properties=_properties(transactions, facts, retries=0),
             )
         except (require("deltalake.exceptions").DeltaError, OSError) as exc:
             if (self.root / LOG / f"{0:020d}.json").is_file():
@@ -202,12 +203,12 @@ class Target:
                 part.path.unlink(missing_ok=True)
 
 
-def _properties(transactions: Mapping[str, int], facts: Mapping[str, Any]) -> Any:
+def _properties(transactions: Mapping[str, int], facts: Mapping[str, Any], retries: int = _RETRIES) -> Any:
     deltalake = require()
     return deltalake.CommitProperties(
         app_transactions=[deltalake.Transaction(name, value) for name, value in transactions.items()],
         custom_metadata={"modelpack": orjson.dumps(facts).decode()},
-        max_commit_retries=_RETRIES,
+        max_commit_retries=retries,
     )
 
 

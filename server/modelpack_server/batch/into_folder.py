@@ -1,0 +1,187 @@
+"""A batch run into a folder: a file for each part, which a run that was killed does not make again.
+
+The folder appears with all of its files, a manifest of what was scored, and ``_SUCCESS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modelpack import atomic
+from modelpack.errors import InputError
+from modelpack.model import Model
+from modelpack_server.batch import destination, progress, record, rejects, writers
+from modelpack_server.batch.making import Maker
+from modelpack_server.batch.options import Options, Summary
+from modelpack_server.batch.plan import Part, Plan
+from modelpack_server.batch.progress import Progress
+from modelpack_server.batch.record import Record
+from modelpack_server.batch.resume import State
+from modelpack_server.wholefile import exists, translated, whole_file
+
+__all__ = ["into_folder"]
+
+
+def into_folder(model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> Summary:
+    """Carry out a plan whose output is a folder."""
+    started = time.perf_counter()
+    run = record.describe(model, plan, params, options)
+    folder = _Folder(plan, run, options)
+    with translated(str(folder.target)), _state(folder.target) as state:
+        if already := folder.done():
+            state.discard()
+        else:
+            state.begin(run, restart=options.restart)
+            folder.check(state)
+            resumed = folder.fill(state, model, params)
+            folder.appear(state, model)
+        lines = [] if already else [line for name, line in state.finished.items() if name]
+        state.discard()
+    return Summary(
+        rows=sum(line["rows"] for line in lines),
+        rejected=sum(line["rejected"] for line in lines),
+        files=len(plan.sources),
+        seconds=time.perf_counter() - started,
+        package=model.digest,
+        outputs=plan.outputs,
+        rejects=str(options.on_error) if options.on_error and not already else None,
+        already=already,
+        resumed=0 if already else resumed,
+    )
+
+
+@contextmanager
+def _state(target: Path) -> Iterator[State]:
+    """Yield the state; it goes with errors that mean another input or another command, and stays with all others."""
+    state = State.open(target)
+    try:
+        yield state
+    except InputError:
+        state.discard()
+        raise
+    finally:
+        state.close()
+
+
+class _Folder:
+    def __init__(self, plan: Plan, run: Record, options: Options) -> None:
+        assert plan.path is not None
+        self.target = plan.path
+        self._plan = plan
+        self._run = run
+        self._options = options
+        self._began = _now()
+
+    def done(self) -> bool:
+        """Say whether the folder is there, of this very run."""
+        if self._options.overwrite or not self.target.is_dir() or not any(self.target.iterdir()):
+            return False
+        manifest = self.target / destination.MANIFEST
+        found = None
+        if manifest.is_file() and (self.target / destination.SUCCESS).is_file():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found = json.loads(manifest.read_bytes())["run"]
+        if found == record.digest(self._run):
+            return True
+        raise exists(self.target)
+
+    def check(self, state: State) -> None:
+        """Refuse a file of rejects that is in the way and is not this run's own."""
+        path = self._options.on_error
+        if path is not None:
+            destination.refuse_existing(path, overwrite=self._options.overwrite or state.placed(_digest(path)))
+
+    def fill(self, state: State, model: Model, params: Mapping[str, Any]) -> int:
+        """Make the parts that are missing, and return how many are not."""
+        options, found = self._options, len(state.finished.keys() - {""})
+        with progress.start(self._plan.sources, show=options.progress) as shown:
+            maker = Maker(model, params, options, shown)
+            for part in self._plan.parts:
+                name = f"{part.stem}{part.kind.suffix}"
+                if name in state.finished:
+                    _skip(part, shown, state.finished[name]["rows"])
+                    continue
+                began, before = time.perf_counter(), sum(line.get("rejected", 0) for line in state.finished.values())
+                with state.part(name) as (file, bad):
+                    refused = rejects.taken(bad if options.on_error else None, options.max_rejects, count=before)
+                    with writers.writer(part.kind, file) as out:
+                        rows = maker.make(part, out, refused)
+                    record.unchanged(part.sources, self._run)
+                seconds = round(time.perf_counter() - began, 3)
+                state.finish(name, rows=rows, rejected=refused.count - before, seconds=seconds)
+        return found
+
+    def appear(self, state: State, model: Model) -> None:
+        """Give the rejects and then the folder their places."""
+        names = [f"{part.stem}{part.kind.suffix}" for part in self._plan.parts]
+        if self._options.on_error is not None:
+            self._place_rejects(state, names)
+        manifest = self._manifest(state, model, names)
+        (state.out / destination.MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+        (state.out / destination.SUCCESS).write_bytes(b"")
+        atomic.flush(state.out)
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.place(state.out, self.target, destination.is_ours if self._options.overwrite else None)
+
+    def _place_rejects(self, state: State, names: list[str]) -> None:
+        path, digest = self._options.on_error, hashlib.sha256()
+        assert path is not None
+        for name in names:
+            digest.update(state.rejects(name).read_bytes())
+        ours = self._options.overwrite or state.placed(_digest(path))
+        state.finish("", rejects=digest.hexdigest())
+        if destination.is_stream(path):
+            path.write_bytes(b"".join(state.rejects(name).read_bytes() for name in names))
+            return
+        with whole_file(path, overwrite=ours) as file:
+            for name in names:
+                file.write(state.rejects(name).read_bytes())
+
+    def _manifest(self, state: State, model: Model, names: list[str]) -> Record:
+        lines = [state.finished[name] for name in names]
+        inputs = self._run["inputs"]
+        files = [
+            {
+                **line,
+                "inputs": [record.name(entry) for entry in inputs if entry in [record.look(s) for s in part.sources]],
+            }
+            for line, part in zip(lines, self._plan.parts, strict=True)
+        ]
+        return {
+            "run": record.digest(self._run),
+            "package": {"name": model.manifest.name, "version": model.manifest.version, "digest": model.digest},
+            "flavor": self._run["flavor"],
+            "params": self._run["params"],
+            "rows": sum(line["rows"] for line in lines),
+            "rejected": sum(line["rejected"] for line in lines),
+            "rejects": self._run["on_error"],
+            "began": self._began,
+            "ended": _now(),
+            "seconds": round(sum(line["seconds"] for line in lines), 3),
+            "inputs": inputs,
+            "files": files,
+        }
+
+
+def _skip(part: Part, shown: Progress, rows: int) -> None:
+    for source in part.sources:
+        shown.update(source, source.size or 0, rows if source is part.sources[-1] else 0)
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

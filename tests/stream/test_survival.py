@@ -111,6 +111,7 @@ def test_a_gap_that_comes_up_while_it_waits_is_noticed(
         log(tables.source, 1).unlink()
 
     monkeypatch.setattr(follow, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(follow, "SHARE", 0)
     tables.add()
     assert code_of(lambda: tables.run(model, lose, idle=3))[0] == "source-gap"
 

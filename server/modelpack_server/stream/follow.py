@@ -17,8 +17,10 @@ from modelpack_server.stream.options import Options
 
 __all__ = ["Follower", "Piece", "Work"]
 
-# An idle stream looks at the whole table as often as this, in seconds; at the next commit with every tick.
+# An idle stream looks for the next commit with every tick; at the whole table as seldom as this, in seconds, and so
+# that it takes no more than one part in so many of the time.
 LOOK_AGAIN = 30.0
+SHARE = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ class Follower:
         self._opened = self.latest
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
         self._last: tuple[int, tuple[int, int] | None] | None = None
-        self._looked = time.monotonic()
+        self._next_look = time.monotonic() + LOOK_AGAIN
 
     def first(self) -> Position:
         """Return where a new stream begins."""
@@ -141,7 +143,7 @@ class Follower:
             self.latest = max(self.latest, version)
             self._last = version, stamp(self.root, version)
             return self._known
-        if time.monotonic() - self._looked > LOOK_AGAIN:
+        if time.monotonic() > self._next_look:
             self._look()
         return None
 
@@ -225,6 +227,7 @@ class Follower:
 
     def _look(self) -> None:
         """Open the table anew, and see that it is still the same."""
+        started = time.monotonic()
         try:
             table = open_table(self.root)
         except UsageError as exc:
@@ -234,7 +237,8 @@ class Follower:
         if table.version() < self.latest:
             raise self._replaced(f"went back from version {self.latest} to {table.version()}")
         self.latest = table.version()
-        self._looked = time.monotonic()
+        now = time.monotonic()
+        self._next_look = now + max(LOOK_AGAIN, SHARE * (now - started))
 
     def _replaced(self, what: str) -> InputError:
         return InputError(

@@ -34,9 +34,12 @@ from modelpack.dtypes import Item
 __all__ = ["Frame", "Vector"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Vector:
-    """One column: its type, its values in physical form, and which of them are missing (None: none)."""
+    """One column: its type, its values in physical form, and which of them are missing (None: none).
+
+    Never changed once it is made; not frozen, because that would be most of what making one costs.
+    """
 
     type: Item
     data: np.ndarray[Any, Any]

@@ -17,7 +17,7 @@ from modelpack.optional import loaded, require
 __all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "SplitSource", "is_sparse", "open_source"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Split:
     """Rows apart from the column names: ``dataframe_split``, or the rows of a CSV file.
 

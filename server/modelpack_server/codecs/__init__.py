@@ -15,7 +15,7 @@ from modelpack.signature import Signature
 __all__ = ["DECODERS", "ENCODERS", "Decoded", "decoder", "encoder", "possible"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Decoded:
     """A request body as data that ``modelpack.coerce`` takes.
 

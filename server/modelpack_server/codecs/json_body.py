@@ -172,7 +172,10 @@ def parse(body: bytes, *, whole: bool = True) -> Any:
 def _needs_care(body: bytes, *, whole: bool) -> bool:
     """Say whether a number in the body may be one that orjson changes."""
     digits = body.translate(_DIGITS)
-    if _LONG_INTEGER in digits or (b"-0" in body and _MINUS_ZERO.search(body)):
+    if _LONG_INTEGER in digits:
+        return True
+    # Nearly every -0 is that of a fraction.
+    if body.count(b"-0") > body.count(b"-0.") and _MINUS_ZERO.search(body):
         return True
     if not whole:
         return False

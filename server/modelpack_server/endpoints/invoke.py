@@ -99,6 +99,8 @@ class Hot:
 
     async def _reply(self, request: Request, timeout: float, receive: Receive) -> bytes:
         """Hand the request over; small ones are decoded here and now, so that they can be gathered."""
+        # Before anything is decoded: to refuse must cost next to nothing.
+        self.batcher.admit()
         common, rows, quick = None, 0, False
         if len(request.body) <= SMALL and request.media in TEXT:
             usual = False

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 # A prediction that is expected to take longer than this runs in a thread.
 INLINE_SECONDS = 0.005
+# No loop counts further than this.
+LONGEST = 1e8
 # How much the newest measurement counts.
 WEIGHT = 0.3
 
@@ -109,6 +111,15 @@ class Batcher(Generic[T]):
         """How many requests are being worked on or wait."""
         return self._members + len(self._queue)
 
+    def admit(self, rows: int = 0) -> None:
+        """Refuse what would wait too long.
+
+        Raises:
+            HttpProblem: 429, too much is waiting already.
+        """
+        if self._queue and (len(self._queue) >= self._limits.queue or self._rows + rows > self._limits.queue_rows):
+            raise _overloaded()
+
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
         """Return the future of the reply; requests with equal keys may be worked on together, None keeps one alone.
 
@@ -117,13 +128,12 @@ class Batcher(Generic[T]):
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
         """
-        if self._queue and (len(self._queue) >= self._limits.queue or self._rows + rows > self._limits.queue_rows):
-            raise _overloaded()
+        self.admit(rows)
         loop = asyncio.get_running_loop()
         one = _Waiting(item, key, rows, loop.time() + timeout, loop.create_future())
         self._queue.append(one)
         self._rows += rows
-        if not self.quick(rows):
+        if timeout < LONGEST and not self.quick(rows):
             one.timer = loop.call_at(one.deadline, _expire, one)
         if not self._scheduled and self._busy < self._limits.threads:
             self._scheduled = True

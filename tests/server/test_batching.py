@@ -325,3 +325,15 @@ def test_costs_are_running_means_by_powers_of_two() -> None:
     costs.add(0, 99.0)
     assert costs.expected(0) == NEVER
     assert costs.expected(1) == pytest.approx(0.013)
+
+
+def test_refused_requests_do_not_make_a_slow_model_look_quick() -> None:
+    async def test() -> None:
+        with batching(Recorder()) as batcher:
+            batcher.costs.add(1, 10.0)
+            for _ in range(40):
+                with pytest.raises(ValueError, match="bad"):
+                    await batcher.put(ValueError("bad"), key="k", rows=1, timeout=NEVER)
+            assert batcher.costs.expected(1) == 10.0
+
+    run(test)

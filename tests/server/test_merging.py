@@ -211,7 +211,7 @@ def test_rows_are_counted_and_joined_in_order() -> None:
     ("side", "open_"),
     [
         (Table(columns=COLUMNS), True),
-        (TENSORS, True),
+        (Tensors(tensors=(Tensor(name="x", dtype="float32", shape=("batch", 3)),)), True),
         (Tensors(tensors=(Tensor(name="x", dtype="float32", shape=(1, 3)),)), False),
         (Tensors(tensors=(Tensor(name="x", dtype="float32", shape=()),)), False),
         (None, False),
@@ -220,3 +220,12 @@ def test_rows_are_counted_and_joined_in_order() -> None:
 def test_only_sides_of_any_number_of_rows_are_by_rows(side: Any, open_: bool) -> None:
     assert by_rows(Signature(inputs=Table(columns=COLUMNS), outputs=side)) is open_
     assert by_rows(Signature(inputs=side, outputs=Table(columns=COLUMNS))) is open_
+
+
+@pytest.mark.parametrize(
+    ("size", "together"), [(3, True), ("width", True), (None, False), ("batch", False), ("other", False)]
+)
+def test_answers_whose_sizes_depend_on_the_other_rows_are_not_by_rows(size: Any, together: bool) -> None:
+    inputs = Tensors(tensors=(Tensor(name="x", dtype="float32", shape=("batch", "width")),))
+    outputs = Tensors(tensors=(Tensor(name="y", dtype="float32", shape=("batch", size)),))
+    assert by_rows(Signature(inputs=inputs, outputs=outputs)) is together

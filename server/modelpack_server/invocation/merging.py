@@ -21,7 +21,18 @@ __all__ = ["by_rows", "key", "merge", "rows_of"]
 
 def by_rows(signature: Signature) -> bool:
     """Say whether the signature has any number of rows in and one row out for each."""
-    return _open(signature.inputs) and _open(signature.outputs)
+    return _open(signature.inputs) and _open(signature.outputs) and _bound(signature)
+
+
+def _bound(signature: Signature) -> bool:
+    """Say whether no size of an answer can depend on which rows are scored together, as padding to the longest does."""
+    outputs = signature.outputs
+    if not isinstance(outputs, Tensors):
+        return True
+    given = signature.inputs.tensors if isinstance(signature.inputs, Tensors) else ()
+    rows = {tensor.shape[0] for tensor in (*given, *outputs.tensors)}
+    known = {size for tensor in given if not tensor.optional for size in tensor.shape[1:]} - {None, *rows}
+    return all(isinstance(size, int) or size in known for tensor in outputs.tensors for size in tensor.shape[1:])
 
 
 def _open(side: Any) -> bool:

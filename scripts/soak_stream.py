@@ -53,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["MODELPACK_TRUST_STORE"] = str(Path(folder, "trust"))
         try:
-            counts = Soak(Path(folder), random.Random(seed)).run(given.kills)
+            counts = campaigns(Path(folder), random.Random(seed), given.kills)
         except Wrong as exc:
             print(f"stream: WRONG: {exc}")
             return 1
@@ -61,16 +61,27 @@ def main() -> int:
     return 0
 
 
+def campaigns(folder: Path, luck: random.Random, kills: int) -> Counter[str]:
+    """Begin anew with other tables every few kills, since a stream that is new has dangers of its own."""
+    total: Counter[str] = Counter()
+    model = package(folder)
+    while total["kills"] < kills:
+        place = folder / str(total["streams"])
+        place.mkdir()
+        total.update(Soak(place, model, luck).run(min(luck.randrange(1, 12), kills - total["kills"])))
+        total["streams"] += 1
+    return total
+
+
 class Soak:
     """One source, one output, one table of rejects, and the processes that are killed."""
 
-    def __init__(self, folder: Path, luck: random.Random) -> None:
+    def __init__(self, folder: Path, model: Path, luck: random.Random) -> None:
         self.folder, self.luck = folder, luck
         self.source, self.output, self.rejects = folder / "source", folder / "output", folder / "rejects"
         self.fed = 0
         self.counts: Counter[str] = Counter()
-        self.package = package(folder)
-        self.line = [*COMMAND, str(self.package), "--from", str(self.source), "--to", str(self.output), "--on-error",
+        self.line = [*COMMAND, str(model), "--from", str(self.source), "--to", str(self.output), "--on-error",
                      str(self.rejects), "--interval", "0.02", "--max-rows-per-commit", str(5 * ROWS)]  # fmt: skip
 
     def run(self, kills: int) -> Counter[str]:
@@ -137,7 +148,9 @@ class Soak:
             return
         listed = {Path(uri).name for uri in DeltaTable(self.output).file_uris()}
         self.counts["left a hidden file"] += any(self.output.glob(".modelpack-*"))
-        self.counts["files that are not in the snapshot"] = len({p.name for p in self.output.glob("*.parquet")} - listed)
+        self.counts["files that are not in the snapshot"] = len(
+            {p.name for p in self.output.glob("*.parquet")} - listed
+        )
 
     def compact(self, root: Path) -> None:
         """Compact a table, as others may at any time."""

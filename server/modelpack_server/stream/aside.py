@@ -33,8 +33,8 @@ SCHEMA = pa.schema(
 class Aside:
     """Collects refused rows while a commit's rows are scored, and commits them before it.
 
-    The table of rejects keeps a position too. It is never behind that of the answers; a stream that is killed between
-    the two commits scores the rows again, and leaves out the rejects that are there.
+    The table of rejects keeps a position too, one for each output. It is never behind that of the answers; a stream
+    that is killed between the two commits scores the rows again, and leaves out the rejects that are there.
     """
 
     tolerant = True
@@ -44,18 +44,17 @@ class Aside:
         self._target = target
         self._job = job
         self._limit = limit
-        self._table: Any = None
-        self._reached: Position | None = None
         self._place: Position | None = None
-        self._found: list[tuple[int, Refusal]] = []
-        self.pending = 0
+        self._found: list[tuple[Position, Refusal]] = []
+
+    @property
+    def pending(self) -> int:
+        """How many rows were refused since the last commit."""
+        return len(self._found)
 
     def begin(self) -> None:
-        """Look how far the rejects are; forget those of a commit that came to nothing."""
-        self._table = self._target.open()
-        mark = position.read(self._table, self._job) if self._table is not None else None
-        self._reached = mark.position if mark else None
-        self._found, self.pending = [], 0
+        """Forget the rows of a commit that came to nothing."""
+        self._found = []
 
     def at(self, place: Position) -> None:
         """Say which file the next rows are from."""
@@ -66,7 +65,7 @@ class Aside:
         place = self._place
         assert place is not None
         for refusal in refusals(chunk, faults):
-            self.pending += 1
+            self._found.append((place, refusal))
             if self._limit is not None and self.count + self.pending > self._limit:
                 raise InputError(
                     f"{refusal.message} (more than {self._limit} rows refused)",
@@ -74,25 +73,31 @@ class Aside:
                     path=refusal.path,
                     hint="Allow more, or mend the source.",
                 )
-            if self._reached is None or place >= self._reached:
-                self._found.append((place.version, refusal))
 
-    def commit(self, mark: Mark, facts: Mapping[str, Any]) -> int:
-        """Commit the rejects up to a mark; return how many rows were refused on the way to it."""
+    def commit(self, output: str, mark: Mark, facts: Mapping[str, Any]) -> int:
+        """Commit the rejects up to a mark, unless they are there; return how many rows were refused on the way to it.
+
+        ``output`` is the id of the table of answers.
+        """
+        job = f"{self._job}@{output}"
         if self._found:
-            if self._table is None:
-                self._table = self._target.create(SCHEMA)
-            with self._target.part() as part:
-                part.write(_rows(self._found))
-            self._target.commit(self._table, [part], position.written(self._job, mark), facts)
-        done, self._found, self.pending = self.pending, [], 0
+            table = self._target.open()
+            known = position.read(table, job) if table is not None else None
+            fresh = [(place, row) for place, row in self._found if known is None or place >= known.position]
+            if fresh:
+                table = self._target.create(SCHEMA) if table is None else table
+                with self._target.part() as part:
+                    part.write(_rows(fresh))
+                self._target.commit(table, [part], position.written(job, mark), facts)
+        done = self.pending
+        self.begin()
         self.count += done
         return done
 
 
-def _rows(found: Sequence[tuple[int, Refusal]]) -> pa.Table:
+def _rows(found: Sequence[tuple[Position, Refusal]]) -> pa.Table:
     records = [
-        {**refusal.to_json(), "version": version, "record": cells.dump(refusal.record).decode()}
-        for version, refusal in found
+        {**refusal.to_json(), "version": place.version, "record": cells.dump(refusal.record).decode()}
+        for place, refusal in found
     ]
     return pa.Table.from_pylist(records, schema=SCHEMA)

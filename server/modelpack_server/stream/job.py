@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -188,11 +189,14 @@ class _Stream:
         parts, count = self._write(work.pieces)
         if self._table is None:
             return self._nothing(work)
-        try:
-            self.summary.rejected += self._aside.commit(mark, facts) if self._aside is not None else 0
-        except BaseException:
-            self._target.withdraw(parts)
-            raise
+        if self._aside is not None:
+            try:
+                if before is None:
+                    self._settle(reached, facts)
+                self.summary.rejected += self._aside.commit(self._table.metadata().id, mark, facts)
+            except BaseException:
+                self._target.withdraw(parts)
+                raise
         self._target.commit(self._table, parts, position.written(self._options.job, mark), facts)
         self.summary.rows += count
         self.summary.commits += 1
@@ -201,6 +205,17 @@ class _Stream:
             words = "1 row" if count == 1 else f"{count:,} rows"
             self._options.say(f"version {work.pieces[-1].place.version}: {words} in {seconds:.2f} s")
         return work.end
+
+    def _settle(self, reached: Position, facts: Mapping[str, Any]) -> None:
+        """Commit where a new stream begins, before its first rejects.
+
+        Their places count from there; a stream that is killed behind its rejects must not begin elsewhere.
+        """
+        mark = Mark(position=reached, source=self._follower.fingerprint, package=self._package)
+        self._target.commit(self._table, [], position.written(self._options.job, mark), facts)
+        self._table = self._target.refresh(self._table)
+        if self._reached() != reached:
+            raise Conflict("another process has gone on already")
 
     def _nothing(self, work: Work) -> Position:
         """Go on without a commit: there was no row, and the columns of the output are not known yet."""

@@ -1,7 +1,7 @@
 """Kills `modelpack stream` with SIGKILL at random moments and compares its output with its source, row by row.
 
-The source grows meanwhile and is compacted now and then, so is the output. Every third round two streams work on one
-job. A moment is a random time after a start, or right after a hidden file, a finished file or a commit has appeared in
+The source grows meanwhile and is compacted now and then, so is the output. After a few kills the next stream begins
+with tables of its own. Every third round two streams work on one job. A moment is a random time after a start, or right after a hidden file, a finished file or a commit has appeared in
 the output. At the end each row of the source is in the output or among the rejects, once, with the right answer;
 otherwise the exit code is 1.
 """
@@ -45,7 +45,7 @@ class Wrong(Exception):
 def main() -> int:
     """Run the soak and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.randrange(2**32)

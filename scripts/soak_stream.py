@@ -1,9 +1,9 @@
 """Kills `modelpack stream` with SIGKILL at random moments and compares its output with its source, row by row.
 
 The source grows meanwhile and is compacted now and then, so is the output. After a few kills the next stream begins
-with tables of its own. Every third round two streams work on one job. A moment is a random time after a start, or right after a hidden file, a finished file or a commit has appeared in
-the output. At the end each row of the source is in the output or among the rejects, once, with the right answer;
-otherwise the exit code is 1.
+with tables of its own. Every third round two streams work on one job. A moment is a random time after a start, or right
+after a hidden file, a finished file or a commit has appeared in the output. At the end each row of the source is in the
+output or among the rejects, once, with the right answer; otherwise the exit code is 1.
 """
 
 from __future__ import annotations

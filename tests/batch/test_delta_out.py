@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -239,6 +240,15 @@ def test_what_cannot_be_meant_is_refused(
     assert caught.value.code == code
     with pytest.raises(UsageError, match="without '/'"):
         Options(job="a/b")
+
+
+def test_without_the_library_it_says_so_before_anything_is_scored(
+    data: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(ModelpackError) as caught:
+        plan.make([data], tmp_path / "out", DELTA)
+    assert "modelpack[delta]" in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ def test_a_device_is_json_lines_unless_told(data: Path) -> None:
         (["in/a.csv"], "old/", {}, "output-exists"),
         (["in/a.csv"], "mine/", {"overwrite": True}, "output-foreign"),
         (["in/a.csv"], "out.csv", {"on_error": Path("out.csv")}, "output-clash"),
+        (["in/a.csv"], "out/", {"on_error": Path("out/bad.jsonl")}, "output-clash"),
         (["in/a.csv"], "out.csv", {"on_error": Path("old.csv")}, "output-exists"),
         (["in/a.csv"], "out.csv", {"on_error": Path("in/a.csv"), "overwrite": True}, "output-is-input"),
         (["in/a.csv"], "out.csv", {"on_error": Path("empty")}, "rejects-directory"),

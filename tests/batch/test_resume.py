@@ -211,6 +211,11 @@ def test_a_run_that_was_killed_between_its_rejects_and_its_folder_goes_on(
     assert Path("theirs.jsonl").read_text() == "theirs\n"
 
 
+def test_rejects_may_go_to_a_device(data: Path, model: Model) -> None:
+    (data / "bad.csv").write_text("id,x,n,name\n1,oops,1,a\n")
+    assert predict_files(model, ["bad.csv"], "out/", Options(on_error=Path("/dev/null"))).rejected == 1
+
+
 def test_a_bad_row_leaves_nothing(data: Path, model: Model) -> None:
     (data / "data" / "2.csv").write_text("id,x,n,name\n1,oops,1,a\n")
     with pytest.raises(InputError):
@@ -289,3 +294,18 @@ def test_killed_in_the_middle_and_run_again_it_gives_what_an_undisturbed_run_giv
         ours, calm = (pq.read_table(tmp_path / name / f"{number}.parquet") for name in ("out", "calm"))
         assert ours.equals(calm)
     assert sorted(path.name for path in tmp_path.glob(".modelpack-*")) == []
+
+
+@pytest.mark.slow
+def test_a_stopped_run_says_that_it_can_go_on(package: Path, command: list[str], tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.csv").write_text("x\n" + "1\n" * 100)
+    words = ["-i", "0.csv", "-i", "1.csv", "-o", "out/", "--batch-size", "10", "-p", "wait=0.1"]
+    process = subprocess.Popen([*command, "predict", str(package), *words], cwd=tmp_path, stderr=subprocess.PIPE)
+    while process.poll() is None and not (tmp_path / ".modelpack-out.resume" / "finished.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    kept = b"; what is finished is kept for the same command to go on\n"
+    assert stderr == b"modelpack: stopped by SIGTERM; nothing was written" + kept

@@ -96,7 +96,7 @@ class _Folder:
     def check(self, state: State) -> None:
         """Refuse a file of rejects that is in the way and is not this run's own."""
         path = self._options.on_error
-        if path is not None:
+        if path is not None and not destination.is_stream(path):
             destination.refuse_existing(path, overwrite=self._options.overwrite or state.placed(_digest(path)))
 
     def fill(self, state: State, model: Model, params: Mapping[str, Any]) -> int:

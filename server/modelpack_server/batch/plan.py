@@ -15,7 +15,7 @@ from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options
 from modelpack_server.delta.history import is_table
-from modelpack_server.delta.tables import local
+from modelpack_server.delta.tables import local, require
 
 __all__ = ["STDOUT", "Part", "Plan", "make"]
 
@@ -133,6 +133,7 @@ def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
 
 def _check_table(plan: Plan, options: Options) -> None:
     if plan.table:
+        require()  # now, not when all is scored
         return
     if options.output_format == "delta":
         raise UsageError("a Delta table cannot be standard output", code="output-format", hint="Name a directory.")
@@ -147,6 +148,9 @@ def _check(plan: Plan, options: Options) -> None:
     targets = [path for path in (plan.path, options.on_error) if path is not None]
     if len(targets) == 2 and _same(*targets):
         raise UsageError(f"{targets[0]} cannot be both output and rejects", code="output-clash")
+    if plan.folder and len(targets) == 2 and targets[0].resolve() in targets[1].resolve().parents:
+        message = f"{targets[1]} is inside of the output, which appears as a whole"
+        raise UsageError(message, code="output-clash", hint="Write the rejects to another place.")
     for target in targets:
         if destination.is_stream(target):
             continue

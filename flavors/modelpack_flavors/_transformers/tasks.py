@@ -90,7 +90,9 @@ class StreamingScorer(Scorer):
         """Yield the text as it is generated."""
         texts = self.texts(data)
         if len(texts) != 1:
-            raise InputError("a stream answers one text", code="value-refused", path=self.config.get("column") or "text")
+            raise InputError(
+                "a stream answers one text", code="value-refused", path=self.config.get("column") or "text"
+            )
         with self.lock:
             if not self.config.get("truncation", False):
                 lengths.check(self.tokenizer, self.model, texts, params["max_new_tokens"], self.config.get("column"))

@@ -7,11 +7,8 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from tests.server.conftest import FACTS, Client
 
 from modelpack.signature import Column, Json, Signature, Table
-from modelpack_server.app import assemble
-from modelpack_server.settings import Settings
 
 ONE = Signature(inputs=Table(columns=(Column(name="x", type="float64"),)), outputs=Json())
 
@@ -62,8 +59,8 @@ def test_of_a_long_name_no_more_than_its_start_is_repeated(serve: Any, model: An
         assert len(reply.text) < 1000
 
 
-def test_under_another_app_faults_are_told_as_they_are(ages: Any) -> None:
-    app = assemble(ages, FACTS, Settings())
-    reply = Client(Starlette(routes=[Mount("/api", app=app)])).request("POST", "/api/invocations", json={"odd": 1})
-    app.state.invocations.close()
+def test_under_another_app_faults_are_told_as_they_are(serve: Any, ages: Any) -> None:
+    client = serve(ages)
+    client.app = Starlette(routes=[Mount("/api", app=client.app)])
+    reply = client.request("POST", "/api/invocations", json={"odd": 1})
     assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")

@@ -64,7 +64,7 @@ class Edge:
             if self.state.draining:
                 raise _stopping()
             # The one path that must be quick goes past the router.
-            hot = scope["path"] == "/invocations" and scope["method"] == "POST"
+            hot = scope["method"] == "POST" and _path(scope) == "/invocations"
             await (self.hot if hot else self.app)(scope, receive, send_with_id)
         except ClientDisconnect:
             return
@@ -77,6 +77,12 @@ class Edge:
             if started:
                 raise
             await problems.respond(exc, request_id)(scope, receive, send_with_id)
+
+
+def _path(scope: Scope) -> str:
+    """Return the path below the place where the app is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _request_id(scope: Scope) -> str:

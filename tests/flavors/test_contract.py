@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,11 +41,11 @@ SHARED = Path(tempfile.mkdtemp(prefix="contract-"))
 
 
 @functools.cache
-@functools.cache
 def cases_of(name: str) -> Mapping[str, Callable[[], Any]]:
     spec = importlib.util.spec_from_file_location(f"cases_{name}", FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    # Other tests of the flavor find its fitted models there.
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     cases: Mapping[str, Callable[[], Any]] = module.CASES
     return cases

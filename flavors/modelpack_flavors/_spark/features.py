@@ -170,8 +170,10 @@ def _imputer(stage: Stage) -> Step:
         for old, new, surrogate in triples:
             data = numbers(found, old)
             gone = np.isnan(data) if np.isnan(absent) else np.isnan(data) | (data == absent)
-            kind = found[old].data.dtype
-            found[new] = Value(np.where(gone, np.array(surrogate).astype(kind).astype(np.float64), data))
+            raw = found[old].data
+            # The answer is of the column's own type; Spark's integers have signs.
+            kind = np.dtype(np.int64) if raw.dtype.kind == "u" else raw.dtype
+            found[new] = Value(np.where(gone, np.array(surrogate).astype(kind), raw.astype(kind)))
 
     return step
 

@@ -1,33 +1,35 @@
-"""Models for the contract: pipelines with their twins, and clusters as a single model without."""
+"""Models for the contract and for the tests of Spark, and how answers of Spark and of NumPy are compared."""
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from palmerpenguins import load_penguins
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import DecisionTreeClassifier, RandomForestClassifier
-from pyspark.ml.clustering import KMeans
 from pyspark.ml.feature import IndexToString, OneHotEncoder, StringIndexer, VectorAssembler
-from pyspark.ml.regression import GBTRegressor
 from sklearn.datasets import load_breast_cancer
 
-from modelpack_flavors._spark import native
+from modelpack import coerce, infer, render
+from modelpack.signature import Signature
+from modelpack_flavors._spark import columns, evaluating, folder, native
 from modelpack_flavors._spark.session import session
 
 NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"]
 
 
-def case(model: Any, example: pd.DataFrame, columns: list[str], **more: Any) -> types.SimpleNamespace:
+def case(model: Any, example: pd.DataFrame, answer: list[str], **more: Any) -> types.SimpleNamespace:
     import pyarrow as pa
 
     rows = pa.Table.from_pandas(example, preserve_index=False)
     fields = {
-        "answer": native.SparkPredictor(model, columns, None).predict(rows, {}),  # type: ignore[arg-type]
+        "answer": native.SparkPredictor(model, answer, None).predict(rows, {}),  # type: ignore[arg-type]
         "options": {},
         "code": (),
         "bad_example": pd.DataFrame({"nothing": [1.0]}),
@@ -59,8 +61,8 @@ def pipeline() -> types.SimpleNamespace:
         lambda: RandomForestClassifier(numTrees=2, maxDepth=3),
         lambda: IndexToString(inputCol="prediction", outputCol="guess", labels=["Adelie", "Gentoo", "Chinstrap"]),
     )
-    columns = ["prediction", "probability", "guess"]
-    return case(model, table.iloc[::30].reset_index(drop=True), columns, twins=("spark_numpy",))
+    answer = ["prediction", "probability", "guess"]
+    return case(model, table.iloc[::30].reset_index(drop=True), answer, twins=("spark_numpy",))
 
 
 @functools.cache
@@ -76,27 +78,31 @@ def tree() -> types.SimpleNamespace:
     return case(model, table[names].head(8), ["prediction", "probability"], twins=("spark_numpy",))
 
 
-@functools.cache
-def boosted() -> types.SimpleNamespace:
-    table = penguins()
-    model = fitted(
-        table,
-        lambda: StringIndexer(inputCol="island", outputCol="island_"),
-        lambda: VectorAssembler(inputCols=[*NUMBERS, "island_"], outputCol="features"),
-        lambda: GBTRegressor(labelCol="body_mass_g", maxIter=2, maxDepth=2),
-    )
-    example = table[[*NUMBERS, "island"]].iloc[::40].reset_index(drop=True)
-    return case(model, example, ["prediction"], twins=("spark_numpy",))
+def written(model: Any, directory: Path) -> Path:
+    model.write().overwrite().save(f"file://{directory / folder.HOME}")
+    return directory
 
 
-@functools.cache
-def clusters() -> types.SimpleNamespace:
-    table = penguins()[NUMBERS]
-    rows = session().createDataFrame(table)
-    vectors = VectorAssembler(inputCols=NUMBERS, outputCol="features").transform(rows)
-    model = KMeans(k=3, maxIter=1, seed=1).fit(vectors)
-    example = pd.DataFrame({"features": table.to_numpy()[::50].tolist()})
-    return case(model, example, ["prediction"], options={"columns": ["prediction"], "twin": False})
+def both(model: Any, directory: Path, rows: pd.DataFrame, wanted: Sequence[str] = ()) -> tuple[Any, Any]:
+    """Return the answers of Spark and of NumPy: the wanted columns, or the model's own."""
+    _, found = folder.entry_of(written(model, directory))
+    wanted = tuple(wanted) or columns.answers(found)
+    data = coerce.inputs(rows, Signature(inputs=infer.io(rows[list(columns.needed(found, wanted))])))
+    spark = native.SparkPredictor(model, wanted, directory).predict(render.to(data, "arrow"), {})
+    return spark, evaluating.build(found, wanted).predict(data, {})
 
 
-CASES = {"boosted": boosted, "clusters": clusters, "pipeline": pipeline, "tree": tree}
+def close(one: Any, other: Any) -> None:
+    """Assert that two answers are the same: numbers to 1e-12, texts exactly."""
+    assert one.schema.equals(other.schema)
+    for name in one.column_names:
+        wanted, got = one[name].to_pylist(), other[name].to_pylist()
+        if isinstance(wanted[0], str):
+            assert wanted == got, name
+        else:
+            np.testing.assert_allclose(
+                np.array(got, float), np.array(wanted, float), rtol=1e-12, atol=1e-12, err_msg=name
+            )
+
+
+CASES = {"pipeline": pipeline}

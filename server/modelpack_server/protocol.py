@@ -1,10 +1,17 @@
-"""HTTP/1.1 by uvicorn and httptools, with a limit on what a client may send before its request has begun."""
+"""HTTP/1.1 by uvicorn and httptools: a limit on what a client may send before its request has begun, and a short way.
+
+The short way (``exchange.py``) is for the requests that most clients send all the time.
+"""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelpack_server import problems
+from modelpack_server.endpoints import edge
+from modelpack_server.exchange import Exchange, lines
 
 __all__ = ["MAX_HEAD", "Protocol"]
 
@@ -18,6 +25,13 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _ended = False
     _size = 0
+    _said: Any = None
+    _common = b""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._edge = cast(edge.Edge, self.config.app.edge)  # type: ignore[union-attr]
+        self._short = not self.access_log and self.limit_concurrency is None and not self.root_path
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; count it as long as it is nothing but the head of one request."""
@@ -33,12 +47,63 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head has ended."""
         self._in_head = False
-        super().on_headers_complete()
+        if self.url != b"/invocations" or not self._short or not self._exchanges():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        cycle: Any = self.cycle
+        if type(cycle) is not Exchange:
+            super().on_body(body)
+        elif not cycle.response_complete:
+            cycle.body += body
 
     def on_message_complete(self) -> None:
         """The request has ended: what comes next is the head of another."""
         self._in_head = self._ended = True
-        super().on_message_complete()
+        cycle: Any = self.cycle
+        if type(cycle) is not Exchange:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            try:
+                self._edge.hot.begin(cycle)
+            except Exception as exc:
+                cycle.set_exception(exc)
+
+    def leaving(self) -> bool:
+        """Say whether this is the last answer on the connection."""
+        return self._edge.state.draining or self._edge.state.leaving
+
+    def common_head(self) -> bytes:
+        """Return the headers of every answer."""
+        said = self.server_state.default_headers
+        if said is not self._said:
+            self._said, self._common = said, lines(said)
+        return self._common
+
+    def _exchanges(self) -> bool:
+        """Begin an exchange, unless the request is one for the ordinary way."""
+        parser, cycle = self.parser, self.cycle
+        if (
+            (cycle is not None and not cycle.response_complete)
+            or parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+            or self.expect_100_continue
+            or self.flow.write_paused
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or self.leaving()
+        ):
+            return False
+        try:
+            terms = self._edge.hot.short(self.headers)
+        except Exception:
+            # Whoever refuses it says so.
+            return False
+        if terms is None:
+            return False
+        self.cycle = Exchange(self, terms, edge.request_id(self.headers))  # type: ignore[assignment]
+        return True
 
     def _refuse(self) -> None:
         hint = "The body is the place for data."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import getrandbits
 
@@ -14,9 +15,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelpack_server import problems
+from modelpack_server.endpoints.invoke import Hot
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["App", "Edge", "State", "refuse"]
+__all__ = ["App", "Edge", "State", "refuse", "request_id", "stopping"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -35,7 +37,7 @@ class State:
 class Edge:
     """The outermost layer: gives every request an id, and refuses new work while the server stops."""
 
-    def __init__(self, app: ASGIApp, state: State, hot: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, state: State, hot: Hot) -> None:
         self.app = app
         self.state = state
         self.hot = hot
@@ -44,8 +46,8 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        known_as = request_id(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = known_as
 
         started = False
 
@@ -53,7 +55,7 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"].append((b"x-request-id", request_id.encode()))
+                message["headers"].append((b"x-request-id", known_as.encode()))
                 if self.state.draining or self.state.leaving:
                     # The last answer on this connection: the client must not send another request down it.
                     message["headers"] = [h for h in message["headers"] if h[0] != b"connection"]
@@ -62,7 +64,7 @@ class Edge:
 
         try:
             if self.state.draining:
-                raise _stopping()
+                raise stopping()
             # The one path that must be quick goes past the router.
             hot = scope["method"] == "POST" and _path(scope) == "/invocations"
             await (self.hot if hot else self.app)(scope, receive, send_with_id)
@@ -72,11 +74,11 @@ class Edge:
             # Requests are cancelled only when the server stops and their time is over.
             if started:
                 raise
-            await problems.respond(_stopping(), request_id)(scope, receive, send_with_id)
+            await problems.respond(stopping(), known_as)(scope, receive, send_with_id)
         except Exception as exc:
             if started:
                 raise
-            await problems.respond(exc, request_id)(scope, receive, send_with_id)
+            await problems.respond(exc, known_as)(scope, receive, send_with_id)
 
 
 def _path(scope: Scope) -> str:
@@ -85,9 +87,9 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def _request_id(scope: Scope) -> str:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the id the client sent if it is harmless, else a new one."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id":
             text = value.decode("latin-1")
             if _REQUEST_ID.fullmatch(text):
@@ -95,7 +97,8 @@ def _request_id(scope: Scope) -> str:
     return f"{getrandbits(64):016x}"
 
 
-def _stopping() -> HttpProblem:
+def stopping() -> HttpProblem:
+    """Return what is said to requests that the server takes no more."""
     return HttpProblem(
         503,
         "the server is stopping",

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -23,8 +23,11 @@ from modelpack.signature import Signature
 from modelpack_server import problems
 from modelpack_server.codecs import DECODERS, compression, json_body, possible
 from modelpack_server.codecs.negotiation import choose, content_type
-from modelpack_server.invocation import JSON, Batcher, Request, key, rows_of
+from modelpack_server.invocation import JSON, Batcher, Reply, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
+
+if TYPE_CHECKING:
+    from modelpack_server.exchange import Exchange
 
 __all__ = ["Hot", "Terms"]
 
@@ -54,6 +57,7 @@ class Terms:
     reply: str
     timeout: float
     headers: tuple[tuple[bytes, bytes], ...]
+    head: bytes
 
 
 class Hot:
@@ -97,8 +101,32 @@ class Hot:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply})
 
+    def short(self, headers: list[tuple[bytes, bytes]]) -> Terms | None:
+        """Return the terms of a request that can go the short way: small, of a known length, in plain JSON."""
+        terms, length = self._head(headers)
+        plain = terms.media == JSON and not terms.encoding and 0 < length <= min(SMALL, self.max_body)
+        return terms if plain else None
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take a request that goes the short way: its answer is set, sooner or later.
+
+        Raises:
+            InputError, HttpProblem: it is refused.
+        """
+        request = Request(JSON, exchange.body, None, exchange.terms.reply)
+        self._put(request, exchange.terms.timeout, exchange)
+
     async def _reply(self, request: Request, timeout: float, receive: Receive) -> bytes:
-        """Hand the request over; small ones are decoded here and now, so that they can be gathered."""
+        """Hand the request over and wait for the reply."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        quick = self._put(request, timeout, future)
+        return await (future if quick else _attended(future, receive))
+
+    def _put(self, request: Request, timeout: float, reply: Reply) -> bool:
+        """Hand the request over; small ones are decoded here and now, so that they can be gathered.
+
+        Returns whether it will be done as soon as the loop comes round.
+        """
         # Before anything is decoded: to refuse must cost next to nothing.
         self.batcher.admit()
         common, rows, quick = None, 0, False
@@ -111,8 +139,8 @@ class Hot:
             quick = self.batcher.quick(rows)
             if self.gather and not (self._changing and decoded.params):
                 common = USUAL if usual else key(decoded, decoded.params)
-        future = self.batcher.put(request, key=common, rows=rows, timeout=timeout)
-        return await (future if quick else _attended(future, receive))
+        self.batcher.take(request, key=common, rows=rows, timeout=timeout, reply=reply)
+        return quick
 
     def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[Terms, int]:
         """Return what the headers say, and the length of the body that they announce."""
@@ -144,8 +172,15 @@ class Hot:
         encoding = compression.known(found.get("content-encoding", ""))
         reply = choose(found.get("accept"), self.replies)
         timeout = min(self.timeout, _seconds(found.get("x-request-timeout")))
-        headers = ((b"content-type", reply.encode()),)
-        return Terms(media=media, encoding=encoding, reply=reply, timeout=timeout, headers=headers)
+        kind = reply.encode()
+        return Terms(
+            media=media,
+            encoding=encoding,
+            reply=reply,
+            timeout=timeout,
+            headers=((b"content-type", kind),),
+            head=b"content-type: %s\r\n" % kind,
+        )
 
     async def _rest(self, message: Mapping[str, Any], receive: Receive, length: int) -> bytes | memoryview:
         """Return the whole body, or raise as soon as it is known to be too large.

@@ -6,9 +6,9 @@ which models, ``work`` runs it.
 
 from __future__ import annotations
 
-from modelpack_server.invocation.batching import Batcher, Limits
+from modelpack_server.invocation.batching import Batcher, Limits, Reply
 from modelpack_server.invocation.merging import key, rows_of
 from modelpack_server.invocation.rowwise import gathers
 from modelpack_server.invocation.work import JSON, Request, Scorer, Work, score
 
-__all__ = ["JSON", "Batcher", "Limits", "Request", "Scorer", "Work", "gathers", "key", "rows_of", "score"]
+__all__ = ["JSON", "Batcher", "Limits", "Reply", "Request", "Scorer", "Work", "gathers", "key", "rows_of", "score"]

@@ -15,11 +15,11 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["Batcher", "Costs", "Limits"]
+__all__ = ["Batcher", "Costs", "Limits", "Reply"]
 
 T = TypeVar("T")
 
@@ -45,6 +45,19 @@ class Limits:
     queue: int = 512
     queue_rows: int = 1_000_000
     inline: bool = True
+
+
+class Reply(Protocol):
+    """Where the reply to a request goes: a future, or what behaves like one."""
+
+    def done(self) -> bool:
+        """Say whether nobody waits for it any more."""
+
+    def set_result(self, reply: Any, /) -> None:
+        """Take the reply."""
+
+    def set_exception(self, problem: BaseException, /) -> None:
+        """Take the reason why there is none."""
 
 
 class Costs:
@@ -78,14 +91,14 @@ class Costs:
 class _Waiting(Generic[T]):
     """A request that waits: what is to be scored, and where its reply goes."""
 
-    __slots__ = ("deadline", "future", "item", "key", "rows", "timer")
+    __slots__ = ("deadline", "item", "key", "reply", "rows", "timer")
 
-    def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, future: asyncio.Future[Any]) -> None:
+    def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, reply: Reply) -> None:
         self.item = item
         self.key = key
         self.rows = rows
         self.deadline = deadline
-        self.future = future
+        self.reply = reply
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -121,16 +134,22 @@ class Batcher(Generic[T]):
             raise _overloaded()
 
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
-        """Return the future of the reply; requests with equal keys may be worked on together, None keeps one alone.
+        """Take a request as :meth:`take` does, and return the future of its reply."""
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.take(item, key=key, rows=rows, timeout=timeout, reply=reply)
+        return reply
 
-        ``rows`` is 0 as long as nobody knows.
+    def take(self, item: T, *, key: Hashable | None, rows: int, timeout: float, reply: Reply) -> None:
+        """Take a request; requests with equal keys may be worked on together, None keeps one alone.
+
+        ``rows`` is 0 as long as nobody knows. ``reply`` is set later, on the event loop, unless it is done before.
 
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
         """
         self.admit(rows)
         loop = asyncio.get_running_loop()
-        one = _Waiting(item, key, rows, loop.time() + timeout, loop.create_future())
+        one = _Waiting(item, key, rows, loop.time() + timeout, reply)
         self._queue.append(one)
         self._rows += rows
         if timeout < LONGEST and not self.quick(rows):
@@ -139,7 +158,6 @@ class Batcher(Generic[T]):
             self._scheduled = True
             # Not now: what else has arrived in this turn of the loop is put before its end.
             loop.call_soon(self._dispatch, loop)
-        return one.future
 
     def close(self) -> None:
         """Take no more work; what runs goes on."""
@@ -177,7 +195,7 @@ class Batcher(Generic[T]):
         while self._queue:
             one = self._queue.popleft()
             self._rows -= one.rows
-            if one.future.done():
+            if one.reply.done():
                 _disarm(one)
             elif one.deadline < now:
                 _expire(one)
@@ -223,12 +241,12 @@ class Batcher(Generic[T]):
         for one, reply in zip(batch, replies, strict=True):
             if one.timer is not None:
                 one.timer.cancel()
-            if one.future.done():
+            if one.reply.done():
                 continue
             if isinstance(reply, BaseException):
-                one.future.set_exception(reply)
+                one.reply.set_exception(reply)
             else:
-                one.future.set_result(reply)
+                one.reply.set_result(reply)
 
 
 def _disarm(one: _Waiting[Any]) -> None:
@@ -239,8 +257,8 @@ def _disarm(one: _Waiting[Any]) -> None:
 def _expire(one: _Waiting[Any]) -> None:
     """Tell a client that its time is over; what a thread still makes of its request is thrown away."""
     _disarm(one)
-    if not one.future.done():
-        one.future.set_exception(
+    if not one.reply.done():
+        one.reply.set_exception(
             HttpProblem(
                 504,
                 "the answer was not ready in time",

@@ -31,6 +31,8 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._edge = cast(edge.Edge, self.config.app.edge)  # type: ignore[union-attr]
+        # uvicorn looks only at whether somebody listens.
+        self.access_log = self.access_log and self.config.access_log
         self._short = not self.access_log and self.limit_concurrency is None and not self.root_path
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +71,13 @@ class Protocol(HttpToolsProtocol):
                 self._edge.hot.begin(cycle)
             except Exception as exc:
                 cycle.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left: nobody waits for what it asked."""
+        super().connection_lost(exc)
+        cycle: Any = self.cycle
+        if type(cycle) is Exchange:
+            self.tasks.discard(cast(Any, cycle))
 
     def leaving(self) -> bool:
         """Say whether this is the last answer on the connection."""

@@ -86,6 +86,12 @@ FACTS = Facts(
 
 
 @pytest.fixture
+def facts() -> Facts:
+    """Return what is known of a model that is no package."""
+    return FACTS
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[..., Client]]:
     """Return a function that serves a model: ``serve(model, max_body=…)``."""
     apps = []

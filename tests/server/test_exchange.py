@@ -1,0 +1,303 @@
+"""The short way of small JSON requests, against the ordinary way: the same answers, to the byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from modelpack_server import exchange, runner
+from modelpack_server.app import assemble
+from modelpack_server.settings import Settings
+
+GOOD = {"dataframe_split": {"columns": ["age"], "data": [[1.5], [None]]}}
+
+
+class Running:
+    """A server on a real socket, in a thread of this process."""
+
+    def __init__(self, model: Any, facts: Any, settings: Settings) -> None:
+        self.app = assemble(model, facts, settings)
+        self.socket = runner.bind(settings)
+        ready = threading.Event()
+        self.server = runner.Server(self.app, settings, on_ready=ready.set)
+        self.thread = threading.Thread(target=self.server.serve_on, args=(self.socket,))
+        self.thread.start()
+        assert ready.wait(30)
+        self.address = self.socket.getsockname()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the ids of the requests that went the short way."""
+    ids = []
+    plain = exchange.Exchange.__init__
+
+    def noted(self: Any, protocol: Any, terms: Any, request_id: str) -> None:
+        ids.append(request_id)
+        plain(self, protocol, terms, request_id)
+
+    monkeypatch.setattr(exchange.Exchange, "__init__", noted)
+    return ids
+
+
+@pytest.fixture
+def running(ages: Any, facts: Any) -> Iterator[Running]:
+    started = Running(ages, facts, Settings(port=0, threads=1, grace=1))
+    yield started
+    started.stop()
+
+
+def request(body: bytes, *, target: str = "/invocations", version: str = "1.1", **headers: str) -> bytes:
+    lines = {"Host": "model", "Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
+    return f"POST {target} HTTP/{version}\r\n{head}\r\n".encode() + body
+
+
+def answer(link: socket.socket) -> tuple[bytes, bytes]:
+    """Read one answer: the head without the date, and the body."""
+    with link.makefile("rb") as file:
+        head = b""
+        while not head.endswith(b"\r\n\r\n") or head.startswith(b"HTTP/1.1 100"):
+            head = b"" if head.endswith(b"\r\n\r\n") else head
+            line = file.readline()
+            assert line, "the connection ended"
+            head += line
+        found = re.search(rb"content-length: (\d+)", head)
+        assert found, head
+        return re.sub(rb"date: .*?\r\n", b"", head), file.read(int(found[1]))
+
+
+def ask(running: Running, data: bytes) -> tuple[bytes, bytes]:
+    with running.connect() as link:
+        link.sendall(data)
+        return answer(link)
+
+
+BODIES: Mapping[str, Any] = {
+    "a good one": GOOD,
+    "with params": {**GOOD, "params": {"factor": 3.0}},
+    "records": {"dataframe_records": [{"age": 1.5}]},
+    "an unknown param": {**GOOD, "params": {"other": 3.0}},
+    "a wrong type": {"dataframe_split": {"columns": ["age"], "data": [["x"]]}},
+    "a missing column": {"dataframe_split": {"columns": ["size"], "data": [[1.0]]}},
+    "no form": {"rows": []},
+    "no JSON": b'{"dataframe_split": ',
+    "no text": b"\xff\xfe",
+    "no rows": {"dataframe_split": {"columns": ["age"], "data": []}},
+    "numbers for the careful": b'{"dataframe_split": {"columns": ["age"], "data": [[12345678901234567890123]]}}',
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_both_ways_give_the_same_bytes(running: Running, taken: list[str], name: str) -> None:
+    given = BODIES[name]
+    body = given if isinstance(given, bytes) else json.dumps(given).encode()
+
+    short = ask(running, request(body, X_Request_Id="one"))
+    ordinary = ask(running, request(body, X_Request_Id="one", target="/invocations?"))
+
+    assert short == ordinary
+    assert taken == ["one"]
+
+
+HEADERS: Mapping[str, Mapping[str, str]] = {
+    "another reply": {"Accept": "text/csv"},
+    "a charset": {"Content-Type": "application/json; charset=utf-8"},
+    "a time": {"X-Request-Timeout": "10"},
+    "an id that is none": {"X-Request-Id": "{}", "Accept": "application/json"},
+}
+OTHERS: Mapping[str, Mapping[str, str]] = {
+    "no such reply": {"Accept": "image/png"},
+    "no time": {"X-Request-Timeout": "soon"},
+    "a time that is over": {"X-Request-Timeout": "-1"},
+    "an unknown format": {"Content-Type": "application/pdf"},
+    "compressed": {"Content-Encoding": "gzip"},
+    "the last one": {"Connection": "close"},
+    "asking first": {"Expect": "100-continue"},
+    "older": {"version": "1.0"},
+    "another path": {"target": "/invocations/"},
+}
+
+
+@pytest.mark.parametrize("name", [*HEADERS, *OTHERS])
+def test_whatever_the_head_says_both_ways_agree(running: Running, taken: list[str], name: str) -> None:
+    said = {key.replace("-", "_"): value for key, value in (HEADERS | OTHERS)[name].items()}
+    body = json.dumps(GOOD).encode()
+
+    short = ask(running, request(body, **said))
+    took = len(taken)
+    ordinary = ask(running, request(body, **{**said, "target": said.get("target", "/invocations") + "?"}))
+
+    if "X_Request_Id" in said:
+        found = re.search(rb"x-request-id: (\w{16})\r\n", short[0])
+        assert found and found[1].decode() == taken[0]
+    unnamed = [(re.sub(rb"x-request-id: \w+", b"", head), body) for head, body in (short, ordinary)]
+    assert unnamed[0] == unnamed[1]
+    assert (took, len(taken)) == (int(name in HEADERS), int(name in HEADERS))
+
+
+def test_a_body_may_come_in_pieces(running: Running, taken: list[str]) -> None:
+    whole = request(json.dumps(GOOD).encode())
+    with running.connect() as link:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for place in range(0, len(whole), 7):
+            link.sendall(whole[place : place + 7])
+        head, body = answer(link)
+
+    assert head.startswith(b"HTTP/1.1 200") and json.loads(body) == {"predictions": [{"double": 3.0}, {"double": None}]}
+    assert len(taken) == 1
+
+
+def test_answers_come_in_the_order_of_the_requests(running: Running, taken: list[str]) -> None:
+    def one(age: float, name: str, target: str = "/invocations") -> bytes:
+        body = json.dumps({"dataframe_split": {"columns": ["age"], "data": [[age]]}}).encode()
+        return request(body, X_Request_Id=name, target=target)
+
+    bad = request(b"{", X_Request_Id="c")
+    ping = b"GET /ping HTTP/1.1\r\nHost: model\r\nX-Request-Id: d\r\n\r\n"
+    with running.connect() as link:
+        # All at once, then again on the same connection.
+        for _ in range(2):
+            link.sendall(one(1, "a") + one(2, "b") + bad + ping + one(3, "e", "/invocations?") + one(4, "f"))
+            answers = read(link, 6)
+            names = [found.decode() for found in re.findall(rb"x-request-id: (\w)", b"".join(h for h, _ in answers))]
+            assert names == list("abcdef")
+            doubles = [json.loads(answers[place][1])["predictions"][0]["double"] for place in (0, 1, 4, 5)]
+            assert doubles == [2, 4, 6, 8]
+            assert answers[2][0].startswith(b"HTTP/1.1 400")
+    assert taken.count("a") == 2
+
+
+def read(link: socket.socket, count: int) -> list[tuple[bytes, bytes]]:
+    """Read several answers that may have come together."""
+    found, rest = [], b""
+    while len(found) < count:
+        piece = link.recv(65536)
+        assert piece, "the connection ended"
+        rest += piece
+        while match := re.match(rb"(.*?content-length: (\d+).*?\r\n\r\n)", rest, re.DOTALL):
+            end = match.end() + int(match[2])
+            if len(rest) < end:
+                break
+            found.append((match[1], rest[match.end() : end]))
+            rest = rest[end:]
+    return found
+
+
+class Slow:
+    """A model that waits until it may go on."""
+
+    def __init__(self, model: Any, ages: Any) -> None:
+        self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.seen: list[float] = []
+
+        def wait(rows: Any, params: Any) -> Any:
+            self.seen += [row["age"] for row in rows]
+            self.started.release()
+            assert self.go.acquire(timeout=30)
+            if rows[0]["age"] < 0:
+                raise RuntimeError("a secret")
+            return [{"double": 2 * row["age"]} for row in rows]
+
+        self.model = model(ages.signature, wait)
+
+
+@pytest.fixture
+def slow(model: Any, ages: Any) -> Slow:
+    return Slow(model, ages)
+
+
+def of(age: float, **headers: str) -> bytes:
+    return request(json.dumps({"dataframe_split": {"columns": ["age"], "data": [[age]]}}).encode(), **headers)
+
+
+def test_who_leaves_while_waiting_is_not_scored(slow: Slow, facts: Any, taken: list[str]) -> None:
+    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+    try:
+        with server.connect() as first, server.connect() as third:
+            first.sendall(of(1))
+            assert slow.started.acquire(timeout=30)
+            with server.connect() as second:
+                second.sendall(of(2))
+                while len(taken) < 2:
+                    time.sleep(0.005)
+            third.sendall(of(3))
+            while len(taken) < 3 or len(server.server.server_state.connections) > 2:
+                time.sleep(0.005)
+            slow.go.release(3)
+            assert b"2.0" in answer(first)[1] and b"6.0" in answer(third)[1]
+        assert slow.seen == [1, 3]
+    finally:
+        slow.go.release(10)
+        server.stop()
+
+
+def test_a_time_that_runs_out_and_a_model_that_fails_are_told(slow: Slow, facts: Any, taken: list[str]) -> None:
+    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+    try:
+        with server.connect() as first, server.connect() as second:
+            first.sendall(of(-1, X_Request_Id="me"))
+            assert slow.started.acquire(timeout=30)
+            second.sendall(of(2, X_Request_Timeout="0.05"))
+            assert b" 504 " in answer(second)[0]
+            # The connection lives on.
+            second.sendall(of(3))
+            slow.go.release(2)
+            head, body = answer(first)
+            assert b" 500 " in head and json.loads(body)["id"] == "me" and b"secret" not in body
+            assert b"6.0" in answer(second)[1]
+        assert len(taken) == 3
+    finally:
+        slow.go.release(10)
+        server.stop()
+
+
+def test_a_stop_answers_and_closes(slow: Slow, facts: Any, taken: list[str]) -> None:
+    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+    try:
+        with server.connect() as link:
+            link.sendall(of(1))
+            assert slow.started.acquire(timeout=30)
+            server.app.state.server.draining = True
+            slow.go.release()
+            head, body = answer(link)
+            assert b"connection: close\r\n" in head and b"2.0" in body
+            assert link.recv(1) == b""
+        assert len(taken) == 1
+    finally:
+        slow.go.release(10)
+        server.stop()
+
+
+def test_work_that_takes_longer_than_the_grace_is_told_so(slow: Slow, facts: Any) -> None:
+    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off", grace=1))
+    try:
+        with server.connect() as working, server.connect() as talking:
+            working.sendall(of(1))
+            assert slow.started.acquire(timeout=30)
+            talking.sendall(of(2)[:-5])
+            while len(server.server.server_state.tasks) < 2:
+                time.sleep(0.005)
+            server.server.should_exit = True
+            for link in (working, talking):
+                head, body = answer(link)
+                assert b" 503 " in head and json.loads(body)["code"] == "server-stopping"
+    finally:
+        slow.go.release(10)
+        server.stop()

@@ -9,8 +9,9 @@ import importlib.metadata
 import platform
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -18,6 +19,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from modelpack import imports
 from modelpack.errors import EnvironmentMismatch, SaveError
 from modelpack.manifest import Environment, Platform, Python
 
@@ -43,22 +45,34 @@ class Difference:
         return f"{self.name}: saved with {self.wanted}, here {self.found or 'not installed'}"
 
 
-def capture(critical: Sequence[str], dependencies: Iterable[str] = (), *, python: str = ">=3.11") -> Environment:
+def capture(
+    critical: Sequence[str],
+    dependencies: Iterable[str] = (),
+    *,
+    imported: Mapping[str, str] = MappingProxyType({}),
+    python: str = ">=3.11",
+) -> Environment:
     """Return the environment for a manifest.
 
     ``critical`` are the distributions whose version decides what the payload means; ``dependencies`` are the
-    caller's own requirements (PEP 508), kept as given; ``python`` is the range of Python versions it loads on.
+    caller's own requirements (PEP 508), kept as given; ``imported`` are the distributions, with their versions, that
+    the package's code and its pickles import; ``python`` is the range of Python versions it loads on.
 
     Raises:
         SaveError: a dependency that is not a requirement (``dependency-invalid``).
     """
     captured = {name: version for name in critical if (version := installed(name)) is not None}
     wanted = {canonicalize_name(name): f"{name}=={_public(version)}" for name, version in captured.items()}
+    for name, version in imported.items():
+        if canonicalize_name(name) not in wanted:
+            captured[name] = version
+            wanted[canonicalize_name(name)] = f"{name}=={_public(version)}"
     for i, text in enumerate(dependencies):
         requirement = _requirement(text, i)
         wanted[canonicalize_name(requirement.name)] = text
-        if (version := installed(requirement.name)) is not None:
-            captured[requirement.name] = version
+        here = installed(requirement.name)
+        if here is not None and canonicalize_name(requirement.name) not in map(canonicalize_name, captured):
+            captured[requirement.name] = here
     libc = "-".join(part for part in platform.libc_ver() if part)
     return Environment(
         python=Python(
@@ -69,6 +83,7 @@ def capture(critical: Sequence[str], dependencies: Iterable[str] = (), *, python
         dependencies=tuple(wanted[name] for name in sorted(wanted)),
         critical=tuple(sorted(name for name in critical if name in captured)),
         captured={name: captured[name] for name in sorted(captured, key=str.casefold)},
+        origins={name: place for name in sorted(captured, key=str.casefold) if (place := imports.origin(name))},
         platform=Platform(os=sys.platform, arch=platform.machine() or None, libc=libc or None),
     )
 

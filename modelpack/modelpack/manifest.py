@@ -166,7 +166,7 @@ class Platform(Strict):
 class Lock(Strict):
     """A lock file for the environment."""
 
-    kind: Literal["pylock", "requirements-hashed", "uv-lock", "conda-lock", "pixi-lock"]
+    kind: Literal["pylock", "requirements", "requirements-hashed", "uv-lock", "conda-lock", "pixi-lock"]
     path: Path
     platforms: Annotated[tuple[Label, ...], Field(strict=False)] = ()
 
@@ -178,6 +178,7 @@ class Environment(Strict):
     dependencies: Annotated[tuple[Label, ...], Field(strict=False)] = ()
     critical: Annotated[tuple[Label, ...], Field(strict=False)] = ()
     captured: dict[Label, Label] = {}
+    origins: dict[Label, Label] = {}
     locks: Annotated[tuple[Lock, ...], Field(strict=False)] = ()
     platform: Platform = Platform()
 

@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
-from modelpack import environment, fieldpath, files
+from modelpack import environment, fieldpath, files, imports
 from modelpack.errors import Fault, SaveError
 from modelpack.flavor import Saved
 from modelpack.manifest import (
@@ -32,6 +32,10 @@ from modelpack.manifest import (
 from modelpack.signature import Signature
 
 __all__ = ["Details", "Part", "beside", "extend", "record"]
+
+# Payload formats that are one pickle, and what is there anyway, whatever the package needs.
+_PICKLES = ("cloudpickle", "pickle")
+_OURS = frozenset({"modelpack", "modelpack_flavors", "modelpack_server"})
 
 _Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
 
@@ -73,12 +77,25 @@ def record(
     entries = list(_entries(staging))
     packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
     needed = [text for part in parts for text in part.saved.requires]
-    env = environment.capture(packages, [*needed, *dependencies], python=parts[0].saved.python)
+    env = environment.capture(
+        packages, [*needed, *dependencies], imported=_imported(staging, parts), python=parts[0].saved.python
+    )
     try:
         return _manifest(entries, parts, env, signature, details).to_bytes()
     except ValidationError as exc:
         faults = [Fault("field-invalid", fieldpath.join("", *error["loc"]), error["msg"]) for error in exc.errors()]
         raise SaveError.from_faults(faults, hint="See spec/03-manifest.md for what the field may hold.") from None
+
+
+def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
+    """Return the distributions, with versions, that the package's own code and its pickles import."""
+    modules = imports.of_directory(staging / "code")
+    for part in parts:
+        if part.saved.format in _PICKLES and part.saved.entry:
+            modules |= imports.of_pickle((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
+    if (staging / "code").is_dir():
+        modules -= {path.name.removesuffix(".py") for path in (staging / "code").iterdir()}
+    return imports.distributions(modules - _OURS)
 
 
 def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[str, Any]) -> bytes:
@@ -113,6 +130,7 @@ def _joined(old: Environment, new: Environment) -> Environment:
         update={
             "dependencies": tuple(sorted((*old.dependencies, *more), key=_name)),
             "captured": {name: captured[name] for name in sorted(captured, key=str.casefold)},
+            "origins": {**new.origins, **old.origins},
         }
     )
 
@@ -207,7 +225,12 @@ def _flavor(part: Part, has_payload: bool, entries: Sequence[FileEntry]) -> Flav
 
 
 _EXAMPLE = Example(name="example", input="examples/example.input.json", output="examples/example.output.json")
-_ROLES: Mapping[str, _Role] = {"payloads": "payload", "code": "code", "examples": "example"}
+_ROLES: Mapping[str, _Role] = {
+    "payloads": "payload",
+    "code": "code",
+    "examples": "example",
+    "environment": "environment",
+}
 
 
 def _entries(staging: Path, known: Mapping[str, FileEntry] = MappingProxyType({})) -> Iterator[FileEntry]:

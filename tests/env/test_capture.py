@@ -1,0 +1,94 @@
+"""What is captured beyond what the flavor names: imports of the package's code and of its pickles, and origins."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import modelpack
+from modelpack import environment, imports
+
+SOURCE = b"""
+import os, numpy.linalg
+from yaml import safe_load
+from .near import x
+def lazily():
+    import sklearn.pipeline
+    return __import__("pandas"), importlib.import_module("orjson.fragment")
+"""
+
+
+def test_imports_are_found_wherever_they_stand_in_source() -> None:
+    assert imports.of_source(SOURCE) == {"numpy", "yaml", "sklearn", "pandas", "orjson"}
+
+
+@pytest.mark.parametrize("source", [b"def (", b"\0", "é".encode("latin-1")])
+def test_what_is_no_python_imports_nothing(source: bytes) -> None:
+    assert imports.of_source(source) == set()
+
+
+def test_modules_have_distributions_of_other_names() -> None:
+    found = imports.distributions({"yaml", "sklearn", "numpy", "nobody_has_this"})
+
+    assert sorted(found) == ["PyYAML", "numpy", "scikit-learn"]
+    assert found["numpy"] == importlib.metadata.version("numpy")
+
+
+def test_the_codes_imports_are_in_the_package_but_not_its_own_modules(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("import yaml\n")
+    (tmp_path / "scorer.py").write_text("import helper\nclass Scorer:\n    def predict(self, x):\n        return x\n")
+
+    def score(data: Any) -> Any:
+        return data
+
+    code = [tmp_path / "helper.py", tmp_path / "scorer.py"]
+    package = modelpack.save(score, tmp_path / "package", example=np.ones((2, 2)), code=code)
+
+    assert package.environment.captured["PyYAML"] == importlib.metadata.version("PyYAML")
+    assert f"PyYAML=={importlib.metadata.version('PyYAML')}" in package.environment.dependencies
+    assert "PyYAML" not in package.environment.critical
+    assert "helper" not in package.environment.captured
+
+
+def test_a_pickled_functions_modules_are_in_the_package(tmp_path: Path) -> None:
+    import pandas as pd
+
+    def score(data: Any) -> Any:
+        return np.asarray(pd.DataFrame(data))
+
+    package = modelpack.save(score, tmp_path / "package", example=np.ones((2, 2)))
+
+    assert {"cloudpickle", "numpy", "pandas"} <= set(package.environment.captured)
+
+
+@pytest.mark.parametrize(
+    ("direct", "expected"),
+    [
+        ({"url": "file:///home/me/secret", "dir_info": {"editable": True}}, "editable"),
+        ({"url": "file:///home/me/secret.whl", "archive_info": {}}, "local"),
+        ({"url": "ssh://git@host/x", "vcs_info": {"vcs": "git", "commit_id": "ab"}}, "local"),
+        (
+            {"url": "https://me:token@example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}},
+            "git+https://example.org/x.git@0a1b",
+        ),
+        ({"url": "https://example.org/x.whl?key=secret", "archive_info": {}}, "https://example.org/x.whl"),
+    ],
+)
+def test_an_origin_is_told_without_paths_and_passwords(
+    direct: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "tiny_thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0+here\n")
+    (info / "direct_url.json").write_text(json.dumps(direct))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = environment.capture([], ["tiny-thing"])
+
+    assert found.captured == {"tiny-thing": "1.0+here"}
+    assert found.origins == {"tiny-thing": expected}

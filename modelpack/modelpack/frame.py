@@ -31,7 +31,7 @@ import numpy as np
 
 from modelpack.dtypes import Item
 
-__all__ = ["Frame", "Vector"]
+__all__ = ["Block", "Frame", "Vector"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,6 +60,47 @@ class Vector:
         return Vector(type=self.type, data=self.data[index], missing=missing)
 
 
+class Block(Mapping[str, Vector]):
+    """Columns of one float type as the rows of one matrix; a vector is made of a column when it is asked for.
+
+    ``index`` is the place of each column, in order, and is shared by all frames of a model. ``missing`` marks the
+    values that are missing (None: none), which are NaN in the matrix.
+    """
+
+    __slots__ = ("index", "matrix", "missing", "type")
+
+    def __init__(
+        self,
+        dtype: Item,
+        index: Mapping[str, int],
+        matrix: np.ndarray[Any, Any],
+        missing: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        self.type = dtype
+        self.index = index
+        self.matrix = matrix
+        self.missing = missing
+
+    def __getitem__(self, name: str) -> Vector:
+        """Return a column, sharing memory."""
+        place = self.index[name]
+        missing = None if self.missing is None else self.missing[:, place]
+        if missing is not None and not missing.any():
+            missing = None
+        return Vector(type=self.type, data=self.matrix[:, place], missing=missing)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def pick(self, rows: Any) -> Block:
+        """Return some of the rows: shared for a slice, copied for an array of numbers."""
+        missing = None if self.missing is None else self.missing[rows]
+        return Block(self.type, self.index, self.matrix[rows], missing)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """Coerced data: either ``columns`` of one length, or ``tensors``; never both.
@@ -80,15 +121,22 @@ class Frame:
     def slice(self, start: int, stop: int) -> Frame:
         """Return rows ``start`` to ``stop``, sharing memory."""
         if self.columns is not None:
-            columns = {name: vector.slice(start, stop) for name, vector in self.columns.items()}
-            return Frame(rows=min(stop, self.rows) - start, columns=columns)
+            return Frame(rows=min(stop, self.rows) - start, columns=_sliced(self.columns, start, stop))
         tensors = {name: array[start:stop] for name, array in (self.tensors or {}).items()}
         return Frame(rows=min(stop, self.rows) - start, tensors=tensors)
 
     def take(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Frame:
         """Return the rows with these numbers, copied."""
         index = np.asarray(rows, dtype=np.intp)
+        if isinstance(self.columns, Block):
+            return Frame(rows=len(index), columns=self.columns.pick(index))
         if self.columns is not None:
             columns = {name: vector.take(index) for name, vector in self.columns.items()}
             return Frame(rows=len(index), columns=columns)
         return Frame(rows=len(index), tensors={k: array[index] for k, array in (self.tensors or {}).items()})
+
+
+def _sliced(columns: Mapping[str, Vector], start: int, stop: int) -> Mapping[str, Vector]:
+    if isinstance(columns, Block):
+        return columns.pick(slice(start, stop))
+    return {name: vector.slice(start, stop) for name, vector in columns.items()}

@@ -19,13 +19,13 @@ __all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "Spli
 
 @dataclass(slots=True)
 class Split:
-    """Rows apart from the column names: ``dataframe_split``, or the rows of a CSV file.
+    """Rows apart from the column names: ``dataframe_split``, or the rows of a CSV file; lists, or one matrix.
 
     Without ``columns`` the cells are taken by position.
     """
 
     columns: Sequence[str] | None
-    data: Sequence[Sequence[Any]]
+    data: Sequence[Sequence[Any]] | np.ndarray[Any, Any]
 
 
 class Source:
@@ -71,7 +71,12 @@ class RowSource(Source):
     """A sequence of rows, each a sequence of cells."""
 
     def __init__(
-        self, names: Sequence[Any] | None, data: Sequence[Any], collector: Collector, at: str, width: int | None
+        self,
+        names: Sequence[Any] | None,
+        data: Sequence[Any] | np.ndarray[Any, Any],
+        collector: Collector,
+        at: str,
+        width: int | None,
     ) -> None:
         self.names = None if names is None else list(names)
         self.at = at
@@ -84,7 +89,7 @@ class RowSource(Source):
     def _width(self, wanted: int | None) -> int:
         """Return the width that is wanted if any row has it, else the first row's."""
         widths = [len(row) for row in self.data if isinstance(row, list | tuple | np.ndarray)]
-        if wanted is not None and (wanted in widths or not self.data):
+        if wanted is not None and (wanted in widths or not len(self.data)):
             return wanted
         return widths[0] if widths else 0
 
@@ -105,11 +110,15 @@ class RowSource(Source):
         self.bad = bad
 
     def column(self, index: int) -> Any:
+        if isinstance(self.data, np.ndarray) and not self.bad:
+            return self.data[:, index]
         if self.bad:
             return [None if number in self.bad else row[index] for number, row in enumerate(self.data)]
         return [row[index] for row in self.data]
 
     def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
+        if isinstance(self.data, np.ndarray):
+            return None
         if len(places) == self.width and places == [*range(self.width)]:
             return self.data
         return [[row[place] for place in places] for row in self.data]

@@ -15,7 +15,7 @@ from modelpack.coerce.scalars import EXACT_BITS, INT_RANGE, Wire, categories
 from modelpack.dtypes import DictionaryType, DurationType, Item, TimestampType
 from modelpack.frame import Vector
 
-__all__ = ["numbers", "typed"]
+__all__ = ["floats", "numbers", "typed"]
 
 Array = np.ndarray[Any, Any]
 _NONE = type(None)
@@ -133,15 +133,15 @@ def _small(array: Array, dtype: str) -> bool:
         return not bool((np.abs(array) >= 2.0 ** EXACT_BITS.get(dtype, 53)).any())
 
 
-def numbers(rows: Sequence[Sequence[Any]], types: set[type]) -> Array | None:
-    """Return rows of Python numbers and nulls as one float64 matrix, if that is exact; rows are equally long."""
+def numbers(rows: Sequence[Sequence[Any]], types: set[type], dtype: str = "float64") -> Array | None:
+    """Return rows of Python numbers and nulls as one float64 matrix, if ``dtype`` holds them; all are equally long."""
     if not types <= {int, float, _NONE} or not types:
         return None
     try:
         array = np.array(rows, dtype=np.float64)
     except OverflowError:
         return None
-    return None if int in types and not _small(array, "float64") else array
+    return None if int in types and not _small(array, dtype) else array
 
 
 def _parsed(values: Sequence[Any], types: set[type], dtype: str) -> Array | None:
@@ -173,7 +173,7 @@ def _array(data: Array, missing: Array | None, aware: bool, dtype: Item) -> tupl
     if kind in "iu" and dtype in EXACT_BITS:
         return _int_to_float(data, missing, str(dtype))
     if kind == "f" and dtype in EXACT_BITS:
-        return _float_to_float(data, missing, str(dtype))
+        return floats(data, missing, str(dtype))
     if kind == "f" and dtype in INT_RANGE:
         return _float_to_int(data, missing, str(dtype))
     if kind == "M" and (dtype == "date32" or isinstance(dtype, TimestampType)):
@@ -217,7 +217,8 @@ def _int_to_float(data: Array, missing: Array | None, dtype: str) -> tuple[Array
         return data.astype(dtype), missing
 
 
-def _float_to_float(data: Array, missing: Array | None, dtype: str) -> tuple[Array, Array | None] | None:
+def floats(data: Array, missing: Array | None, dtype: str) -> tuple[Array, Array | None] | None:
+    """Return floats in another float type and which are missing; None if one becomes an infinity."""
     with np.errstate(over="ignore"):
         out = data.astype(dtype, copy=False)
     if out.dtype.itemsize < data.dtype.itemsize and (np.isinf(out) & ~np.isinf(data)).any():

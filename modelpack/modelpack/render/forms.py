@@ -11,7 +11,7 @@ import numpy as np
 from modelpack.dtypes import DictionaryType, Item, TimestampType
 from modelpack.errors import UsageError
 from modelpack.flavor import Form
-from modelpack.frame import Frame, Vector
+from modelpack.frame import Block, Frame, Vector
 from modelpack.optional import require
 from modelpack.render.arrow import to_arrow
 from modelpack.render.values import columns, matrix, python_values, records
@@ -60,6 +60,8 @@ def _pandas(frame: Frame) -> Any:
     pandas = require("pandas", what="A model that takes a DataFrame")
     if frame.columns is None:
         return _tensor_frame(frame.tensors or {}, pandas)
+    if isinstance(frame.columns, Block):
+        return pandas.DataFrame(frame.columns.matrix, columns=_index(tuple(frame.columns)).copy(), copy=False)
     names, vectors = list(frame.columns), list(frame.columns.values())
     dtypes = {vector.data.dtype for vector in vectors}
     plain = all(isinstance(vector.type, str) for vector in vectors)

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelpack.coerce.columns import objects
 from modelpack.dtypes import DurationType, Item, ListType, MapType, StructType, TimestampType
-from modelpack.frame import Frame, Vector
+from modelpack.frame import Block, Frame, Vector
 from modelpack.render.inside import Converter, each, every, fields
 
 __all__ = ["array", "columns", "matrix", "python_values", "records"]
@@ -36,6 +36,8 @@ def columns(frame: Frame) -> dict[str, Array]:
 
 def matrix(frame: Frame) -> Array:
     """Return a table as one array of rows: numbers of their common type if it holds them all, else objects."""
+    if isinstance(frame.columns, Block):
+        return frame.columns.matrix
     vectors = list((frame.columns or {}).values())
     kinds = {vector.data.dtype.kind for vector in vectors}
     if vectors and kinds <= set("iuf"):

@@ -12,7 +12,6 @@ orjson is strict and fast, and right for all but four things, for which the stan
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -27,8 +26,9 @@ from modelpack import forms, render
 from modelpack.coerce import Split
 from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
+from modelpack.once import Once
 from modelpack.signature import Signature, Table, Tensors
-from modelpack_server.codecs import Decoded
+from modelpack_server.codecs import Decoded, json_floats
 
 __all__ = ["MAX_DEPTH", "Number", "Reader", "decode", "encode", "encode_parts", "parse", "wants_whole"]
 
@@ -40,6 +40,8 @@ _CONSTANT = re.compile(rb"NaN|Infinity")
 # All digits alike: a run of them is then found by plain search, many times faster than by a pattern.
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER = b"0" * 19
+# Most of the digits of a fraction, which may be as many.
+_LONG_FRACTION = b"." + b"0" * 16
 # With the points taken out: more digits than a float holds of every number, or an exponent.
 _PRECISE, _EXPONENTS = b"0" * 16, (b"0e", b"0E")
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
@@ -54,12 +56,7 @@ _NOT_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[^\[\]{}"]+', re.DOTALL)
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the data and params of an ``/invocations`` body."""
-    return _decoded(parse(body, whole=wants_whole(signature)), signature)
-
-
-def _decoded(value: Any, signature: Signature) -> Decoded:
-    call = forms.parse(value, signature=signature)
-    return Decoded(data=call.data, wire="json", at=call.at, params=call.params)
+    return _readers(signature)(body)[0]
 
 
 class Reader:
@@ -72,25 +69,45 @@ class Reader:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self._whole = wants_whole(signature)
+        self._floats = json_floats.reader(signature)
         columns = signature.inputs.columns if isinstance(signature.inputs, Table) else ()
         self._names = [column.name for column in columns]
-        # Three keys, and what is inside of the names: a body with more colons may have a key twice.
-        self._colons = 3 + sum(name.count(":") for name in self._names)
+        # A name may be written with an escape: then colons do not tell how many keys there are.
+        self._simple = not any(":" in name for name in self._names)
 
     def __call__(self, body: bytes) -> tuple[Decoded, bool]:
         """Return the decoded body, and whether it is usual."""
+        try:
+            # Two things are left to orjson alone: what is no JSON, and what is nested in a thousand levels.
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return self._long(parse(body, whole=self._whole)), False
+        taken = self._floats(body, value)
+        if taken is not None:
+            data, form = taken
+            return Decoded(data=data, wire="json", at=form), type(data) is Split
         _check_depth(body)
-        if not _needs_care(body, whole=self._whole):
-            with contextlib.suppress(orjson.JSONDecodeError, KeyError):
-                # Of any other shape, a key twice, or no JSON at all: that is for the long way to say.
-                value = orjson.loads(body)
-                if type(value) is dict and len(value) == 1 and body.count(b":") == self._colons:
-                    split = value["dataframe_split"]
-                    if type(split) is dict and len(split) == 2 and split["columns"] == self._names:
-                        rows = split["data"]
-                        if type(rows) is list:
-                            return Decoded(data=Split(self._names, rows), wire="json", at="dataframe_split"), True
-        return _decoded(parse(body, whole=self._whole), self.signature), False
+        if _needs_care(body, whole=self._whole):
+            return self._long(_parse_slowly(body, whole=self._whole)), False
+        rows = self._rows(value) if self._simple and body.count(b":") == 3 else None
+        if rows is not None:
+            return Decoded(data=Split(self._names, rows), wire="json", at="dataframe_split"), True
+        return self._long(_distinctly(body, value, whole=self._whole)), False
+
+    def _rows(self, value: Any) -> list[Any] | None:
+        """Return the rows of a usual body."""
+        split = value.get("dataframe_split") if type(value) is dict and len(value) == 1 else None
+        if type(split) is not dict or len(split) != 2 or split.get("columns") != self._names:
+            return None
+        rows = split.get("data")
+        return rows if type(rows) is list else None
+
+    def _long(self, value: Any) -> Decoded:
+        call = forms.parse(value, signature=self.signature)
+        return Decoded(data=call.data, wire="json", at=call.at, params=call.params)
+
+
+_readers = Once(Reader)
 
 
 def encode(frame: Frame) -> bytes:
@@ -164,15 +181,18 @@ def parse(body: bytes, *, whole: bool = True) -> Any:
         if _CONSTANT.search(body) or any(mark in body.translate(_DIGITS) for mark in _EXPONENTS):
             return _parse_slowly(body, whole=whole)
         raise _not_json(exc.lineno, exc.colno) from exc
-    if not _keys_are_distinct(body, value):
-        return _parse_slowly(body, whole=whole)
-    return value
+    return _distinctly(body, value, whole=whole)
+
+
+def _distinctly(body: bytes, value: Any, *, whole: bool) -> Any:
+    """Return what orjson has read, unless a key may be there twice."""
+    return value if _keys_are_distinct(body, value) else _parse_slowly(body, whole=whole)
 
 
 def _needs_care(body: bytes, *, whole: bool) -> bool:
     """Say whether a number in the body may be one that orjson changes."""
     digits = body.translate(_DIGITS)
-    if _LONG_INTEGER in digits:
+    if _LONG_INTEGER in digits and _LONG_INTEGER in digits.replace(_LONG_FRACTION, b"."):
         return True
     # Nearly every -0 is that of a fraction.
     if body.count(b"-0") > body.count(b"-0.") and _MINUS_ZERO.search(body):

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import orjson
 
 from modelpack.coerce import Split
@@ -73,13 +74,15 @@ def key(decoded: Decoded, params: Mapping[str, Any] | None) -> Hashable | None:
 
 def _shape(data: Any) -> Hashable | None:
     if type(data) is Split:
-        if not data.data:
+        if not len(data.data):
             return None
         return "split", None if data.columns is None else tuple(map(_name, data.columns))
     if type(data) is list:
         return _list(data)
     if type(data) is dict:
         return _columns(data)
+    if type(data) is np.ndarray:
+        return "rows", data.shape[1:]
     return None
 
 
@@ -123,7 +126,14 @@ def merge(parts: Sequence[Any]) -> Any:
     """Return the data of requests with one key as the data of one request, in order."""
     first = parts[0]
     if type(first) is Split:
-        return Split(first.columns, list(chain.from_iterable(part.data for part in parts)))
+        return Split(first.columns, _joined([part.data for part in parts]))
     if type(first) is dict:
         return {name: list(chain.from_iterable(part[name] for part in parts)) for name in first}
-    return list(chain.from_iterable(parts))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return rows one after another: of arrays alone as one array."""
+    if all(type(part) is np.ndarray for part in parts):
+        return np.concatenate(parts)
+    return list(chain.from_iterable(part.tolist() if type(part) is np.ndarray else part for part in parts))

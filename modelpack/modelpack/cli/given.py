@@ -1,15 +1,59 @@
-"""What commands that score rows are given in common: columns to keep, and params of the model."""
+"""What commands that score rows are given in common: columns to keep, params of the model, and the engine."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from modelpack import optional
+from modelpack.cli import runtime
 from modelpack.errors import UsageError
 
-__all__ = ["given_keep", "given_params"]
+__all__ = ["given_engine", "given_keep", "given_params"]
+
+
+class _Local:
+    """Rows are scored in this process."""
+
+    def check(self, plan: Any, options: Any) -> None:
+        """Nothing is refused."""
+
+    def started(self) -> AbstractContextManager[None]:
+        """There is nothing to start."""
+        return nullcontext()
+
+
+class _Spark:
+    """Rows are scored by Spark."""
+
+    def __init__(self, master: str | None) -> None:
+        optional.require("pyspark", what="--engine spark", extra="spark")
+        self._master = master
+
+    def check(self, plan: Any, options: Any) -> None:
+        """Refuse what Spark's executors cannot make."""
+        runtime("spark").check(plan, options)
+
+    def started(self) -> AbstractContextManager[Any]:
+        """Start Spark."""
+        found: AbstractContextManager[Any] = runtime("spark").started(self._master)
+        return found
+
+
+def given_engine(name: str, master: str | None) -> _Local | _Spark:
+    """Return the engine that ``--engine`` and ``--master`` name.
+
+    Raises:
+        UsageError: a master without Spark (``option-alone``), or no pyspark (``extra-missing``).
+    """
+    if name == "spark":
+        return _Spark(master)
+    if master is not None:
+        raise UsageError("--master needs --engine spark", code="option-alone", path="--master")
+    return _Local()
 
 
 def given_keep(text: str) -> tuple[str, ...] | None:

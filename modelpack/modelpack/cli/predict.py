@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from modelpack.cli import runtime
-from modelpack.cli.given import given_keep, given_params
+from modelpack.cli.given import given_engine, given_keep, given_params
 from modelpack.cli.report import drop_output, guard
 from modelpack.errors import UsageError
 
@@ -60,6 +60,9 @@ class _Stopped(BaseException):
 @click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True,
+              help="Where rows are scored; spark: by executors that see the same paths.")  # fmt: skip
+@click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, or the error, as JSON.")
 def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
     """Score files with the model in PACKAGE and write its answers, beside the columns they belong to.
@@ -110,9 +113,12 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     from modelpack import coerce
     from modelpack.loading import load
 
+    engine = given_engine(given["engine"], given["master"])
+    engine.check(plan, options)
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     values = coerce.params(raw, model.signature, wire="json")
-    return batch.run(model, plan, batch.with_params(options, values))
+    with engine.started() as found:
+        return batch.run(model, plan, batch.with_engine(batch.with_params(options, values), found))
 
 
 def _time(text: str | None) -> dt.datetime | None:

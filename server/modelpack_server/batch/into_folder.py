@@ -20,11 +20,12 @@ from modelpack.errors import InputError
 from modelpack.model import Model
 from modelpack_server.batch import destination, progress, record, rejects, writers
 from modelpack_server.batch.making import Maker
-from modelpack_server.batch.options import Options, Summary
+from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.record import Record
 from modelpack_server.batch.resume import State
+from modelpack_server.batch.spread import FolderWork
 from modelpack_server.wholefile import exists, translated, whole_file
 
 __all__ = ["into_folder"]
@@ -102,6 +103,9 @@ class _Folder:
     def fill(self, state: State, model: Model, params: Mapping[str, Any]) -> int:
         """Make the parts that are missing, and return how many are not."""
         options, found = self._options, len(state.finished.keys() - {""})
+        if options.engine is not None:
+            self._spread(state, model, params)
+            return found
         with progress.start(self._plan.sources, show=options.progress) as shown:
             maker = Maker(model, params, options, shown)
             for part in self._plan.parts:
@@ -118,6 +122,15 @@ class _Folder:
                 seconds = round(time.perf_counter() - began, 3)
                 state.finish(name, rows=rows, rejected=refused.count - before, seconds=seconds)
         return found
+
+    def _spread(self, state: State, model: Model, params: Mapping[str, Any]) -> None:
+        """Have an engine make the parts that are missing."""
+        missing = [part for part in self._plan.parts if f"{part.stem}{part.kind.suffix}" not in state.finished]
+        work = FolderWork(root=state.out.parent, run=self._run, params=params, options=elsewhere(self._options))
+        with progress.start(self._plan.sources, show=self._options.progress) as shown:
+            for part, (rows, seconds) in self._options.engine.each(model, work, missing):
+                state.finish(f"{part.stem}{part.kind.suffix}", rows=rows, rejected=0, seconds=seconds)
+                _skip(part, shown, rows)
 
     def appear(self, state: State, model: Model) -> None:
         """Give the rejects and then the folder their places."""

@@ -19,9 +19,10 @@ from modelpack.errors import InputError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import progress, record, rejects
 from modelpack_server.batch.making import Maker
-from modelpack_server.batch.options import Options, Summary
+from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.record import Record
+from modelpack_server.batch.spread import TableWork
 from modelpack_server.delta import commit
 from modelpack_server.delta.commit import Conflict, Target, fit
 from modelpack_server.delta.kinds import storable
@@ -43,6 +44,8 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
                 progress.start(plan.sources, show=options.progress) as shown,
             ):
                 maker = Maker(model, params, options, shown)
+                if options.engine is not None:
+                    load.spread(model, plan, params, options)
                 for number, part in enumerate(plan.parts):
                     parts.append(load.make(number, part, maker, refused))
             rows, rejected = sum(part.rows for part in parts), refused.count
@@ -126,6 +129,19 @@ class _Load:
         if self._schema is None:
             self._schema = storable(pq.read_schema(path).remove_metadata().empty_table())
         return commit.Part.existing(path)
+
+    def spread(self, model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> None:
+        """Have an engine make the files, where :meth:`make` finds them; the first one alone, as it tells the types."""
+        items = list(enumerate(plan.parts))
+        try:
+            for some in (items[:1], items[1:]) if self._schema is None else (items,):
+                work = TableWork(load=self, params=params, options=elsewhere(options))
+                for (number, part), _ in options.engine.each(model, work, some):
+                    self.make(number, part, Maker(model, params, options, progress.Silent()), rejects.Stop())
+        except (InputError, UsageError):
+            for path in self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"):
+                path.unlink(missing_ok=True)
+            raise
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """Return rows with the columns and types of the table, or of the first rows where it is still to be made."""

@@ -11,7 +11,7 @@ from modelpack.errors import UsageError
 from modelpack_server.batch.formats import Format
 from modelpack_server.delta.history import NOW, When
 
-__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "with_params"]
+__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "elsewhere", "with_engine", "with_params"]
 
 BATCH_SIZE = 16_384
 
@@ -31,7 +31,7 @@ class Options:
     interrupted run into the same folder has finished. ``when``: the version of a Delta table that is
     read. ``mode``: whether rows are added to a Delta table or take the place of those there; ``job``: the name by which
     it knows the run (None: one made from inputs, package and params). ``progress``: show a bar on stderr. ``check``:
-    called between batches; what it raises ends the run.
+    called between batches; what it raises ends the run. ``engine``: makes the files elsewhere (None: here).
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class Options:
     check: Callable[[], None] = _go_on
 
     def __post_init__(self) -> None:
+    engine: Any = None
         if self.batch_size < 1:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
         if self.job is not None and (not self.job or "/" in self.job):
@@ -62,6 +63,16 @@ class Options:
 def with_params(options: Options, params: Mapping[str, Any]) -> Options:
     """Return the same options with these params."""
     return replace(options, params=params)
+
+def elsewhere(options: Options) -> Options:
+    """Return the options for another process, which shows nothing and is asked nothing."""
+    return replace(options, engine=None, progress=False, check=_go_on)
+
+
+def with_engine(options: Options, engine: Any) -> Options:
+    """Return the same options with this engine (:class:`modelpack_server.batch.spread.Engine`)."""
+    return replace(options, engine=engine)
+
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

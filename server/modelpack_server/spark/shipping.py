@@ -1,0 +1,90 @@
+"""A package on its way to executors: sent once to each, held to its digest there, loaded once by each Python worker.
+
+What the package may do is decided on the driver, once, for its exact digest. An executor never asks a trust store of
+its own, and never takes another flavor than the driver took.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelpack import loading, optional
+from modelpack.errors import IntegrityError
+from modelpack.model import Model
+from modelpack.package import Package
+from modelpack.pathrules import MANIFEST
+from modelpack.trust import Store
+
+__all__ = ["Shipped", "ship"]
+
+# Of the driver: what was sent to which application. Of a Python worker: the models it has loaded.
+_SENT: set[tuple[str, str]] = set()
+_LOADED: dict[Shipped, Model] = {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shipped:
+    """What an executor is told: which package, by which flavor, and whether the driver allows its code."""
+
+    digest: str
+    flavor: str
+    granted: bool
+
+    @property
+    def name(self) -> str:
+        """The directory on each executor."""
+        return f"modelpack-{self.digest.removeprefix('sha256:')}"
+
+    def load(self) -> Model:
+        """Return the model, in a Python worker.
+
+        Raises:
+            IntegrityError: what has arrived is not the package that the driver loaded (``package-changed``).
+        """
+        if self not in _LOADED:
+            files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
+            _LOADED[self] = self.load_from(Path(files.get(self.name)))
+        return _LOADED[self]
+
+    def load_from(self, path: Path) -> Model:
+        """Load the package from a directory; its bytes are read once, compared with the digests, and used."""
+        package = Package.peek(path)
+        if package.digest != self.digest:
+            message = f"the package that arrived here has the digest {package.digest}, not {self.digest}"
+            raise IntegrityError(message, code="package-changed", hint="It was changed while it was sent; run again.")
+        with package.keeping():
+            package.verify()
+            allowed = self.digest if self.granted else None
+            # Grants of whoever runs the executor do not count: there is no store.
+            return loading.load(package, allow_code=allowed, flavor=self.flavor, store=Store(Path(os.devnull, "none")))
+
+
+def ship(context: Any, model: Model) -> Shipped:
+    """Send the package of a loaded model to all executors of an application, those that come later included."""
+    shipped = Shipped(digest=model.digest, flavor=model.candidate.name, granted=model.candidate.trust == "code")
+    sent = (str(context.applicationId), model.digest)
+    if sent not in _SENT:
+        # Executors fetch it as long as the application runs.
+        folder = Path(tempfile.mkdtemp(prefix="modelpack-spark-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        context.addArchive(f"{_packed(model.package, folder / f'{shipped.name}.zip')}#{shipped.name}")
+        _SENT.add(sent)
+    return shipped
+
+
+def _packed(package: Package, target: Path) -> Path:
+    """Write the files of a package, and nothing else, into an archive."""
+    names = [file.path for file in package.manifest.files]
+    if (package.path / MANIFEST).exists():
+        names.append(MANIFEST)
+    with zipfile.ZipFile(target, "w", strict_timestamps=False) as archive:
+        for name in names:
+            archive.write(package.path / name, name)
+    return target

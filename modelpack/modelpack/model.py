@@ -74,12 +74,18 @@ class Model:
             UsageError: the model does not stream (``stream-unsupported``).
             InputError, ModelError: as :meth:`predict`.
         """
+        frame = coerce.inputs(data, self.signature)
+        return self.score_stream(frame, coerce.params(params, self.signature))
+
+    def score_stream(self, frame: Frame, params: Mapping[str, Any]) -> Iterator[Any]:
+        """Score coerced data and yield the pieces of the answer: what the server calls.
+
+        Raises:
+            UsageError, ModelError: as :meth:`predict_stream`.
+        """
         if not isinstance(self._predictor, StreamingPredictor):
             raise UsageError("the model gives its answer at once", code="stream-unsupported", hint="Use predict.")
-        frame = coerce.inputs(data, self.signature)
-        values = coerce.params(params, self.signature)
-        pieces = self._predictor.predict_stream(render.to(frame, self._predictor.form), values)
-        return self._guarded(pieces)
+        return self._guarded(self._predictor.predict_stream(render.to(frame, self._predictor.form), params))
 
     def score(self, frame: Frame, params: Mapping[str, Any]) -> Frame:
         """Score coerced data and return the checked answer as a Frame: what the server and batch call.

@@ -8,8 +8,10 @@ from starlette.routing import Route
 from modelpack import Model
 from modelpack_server import facts
 from modelpack_server.endpoints.about import Endpoints
-from modelpack_server.endpoints.edge import App, Edge, State, refuse
+from modelpack_server.endpoints.edge import App, Edge, refuse
+from modelpack_server.endpoints.flow import Flow
 from modelpack_server.endpoints.invoke import Hot
+from modelpack_server.endpoints.state import State
 from modelpack_server.facts import Facts
 from modelpack_server.invocation import Batcher, Limits, Scorer, Work, gathers
 from modelpack_server.settings import Settings
@@ -41,9 +43,10 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
         tags=about.manifest.get("tags", {}),
         example=about.example,
     )
-    hot = Hot(model.signature, batcher, max_body=settings.max_body, timeout=settings.timeout, gather=gather)
-    endpoints = Endpoints(model.signature, about)
     state = State()
+    flow = Flow(model, batcher, state, most=settings.max_body, rows=settings.batch_rows)
+    hot = Hot(model.signature, batcher, flow, max_body=settings.max_body, timeout=settings.timeout, gather=gather)
+    endpoints = Endpoints(model.signature, about, hot.replies)
     app = App(
         routes=[
             Route("/invocations", hot, methods=["POST"]),

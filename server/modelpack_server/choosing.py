@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import modelpack
@@ -109,6 +109,15 @@ class Paired:
             if original is None:
                 raise
         return original.score(frame, params)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the twin can answer piece by piece."""
+        return self.twin.streams
+
+    def score_stream(self, frame: Frame, params: Mapping[str, Any]) -> Iterator[Any]:
+        """Score coerced data and yield the pieces of the answer."""
+        return self.twin.score_stream(frame, params)
 
     def _loaded(self) -> Model | None:
         with self._lock:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from modelpack_server import problems
-from modelpack_server.endpoints import edge
+from modelpack_server.endpoints.state import stopping
 
 if TYPE_CHECKING:
     from modelpack_server.endpoints.invoke import Terms
@@ -76,7 +76,7 @@ class Exchange:
 
     def _give_up(self) -> None:
         if not self.done():
-            self.set_exception(edge.stopping())
+            self.set_exception(stopping())
 
     def _answer(self, status: bytes, head: bytes, reply: bytes) -> None:
         protocol = self.protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelpack.signature import Signature, Table, Tensors
@@ -18,8 +18,8 @@ JSON = "application/json"
 Schema = dict[str, Any]
 
 
-def document(facts: Facts, signature: Signature) -> Schema:
-    """Return the document as JSON data."""
+def document(facts: Facts, signature: Signature, replies: Sequence[str] = ()) -> Schema:
+    """Return the document as JSON data; ``replies`` are the formats of answers, if more than the signature tells."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -28,7 +28,7 @@ def document(facts: Facts, signature: Signature) -> Schema:
             "description": facts.description or f"The model {facts.name}, served by modelpack.",
         },
         "paths": {
-            "/invocations": {"post": _invocations(facts, signature)},
+            "/invocations": {"post": _invocations(facts, signature, replies or possible(signature))},
             "/ping": _told("Say that the server takes requests", "ping", "text/plain", {"type": "string"}),
             "/health": _told("Say that the server takes requests", "health", "text/plain", {"type": "string"}),
             "/version": _told("Return the version of modelpack", "version", "text/plain", {"type": "string"}),
@@ -43,7 +43,7 @@ def _told(summary: str, name: str, media: str, schema: Schema) -> Schema:
     return {"get": {"summary": summary, "operationId": name, "responses": {"200": ok}}}
 
 
-def _invocations(facts: Facts, signature: Signature) -> Schema:
+def _invocations(facts: Facts, signature: Signature, replies: Sequence[str]) -> Schema:
     failures = {
         "400": "The request does not fit the signature; path says where.",
         "406": "The sender takes no format in which the predictions can be written.",
@@ -73,7 +73,7 @@ def _invocations(facts: Facts, signature: Signature) -> Schema:
         "responses": {
             "200": {
                 "description": "The predictions.",
-                "content": {JSON: {"schema": answer}} | {media: _bytes(media) for media in possible(signature)[1:]},
+                "content": {JSON: {"schema": answer}} | {media: _bytes(media) for media in replies if media != JSON},
             },
             **{status: _failure(text) for status, text in failures.items()},
         },

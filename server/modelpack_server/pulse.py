@@ -12,16 +12,17 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelpack.frame import Frame
 from modelpack.signature import Signature
-from modelpack_server.invocation import Scorer
+from modelpack_server.invocation import Scorer, Streamer
 
 __all__ = ["Marked", "Pulse"]
 
 _SIZE = 16
+_END = object()
 
 
 class Pulse:
@@ -87,3 +88,27 @@ class Marked:
             return self.model.score(frame, params)
         finally:
             self.pulse.leave()
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model can answer piece by piece."""
+        return bool(getattr(self.model, "streams", False))
+
+    def score_stream(self, frame: Frame, params: Mapping[str, Any]) -> Iterator[Any]:
+        """Score coerced data and yield the pieces of the answer."""
+        assert isinstance(self.model, Streamer)
+        pieces = self.model.score_stream(frame, params)
+        try:
+            while True:
+                self.pulse.enter()
+                try:
+                    piece = next(pieces, _END)
+                finally:
+                    self.pulse.leave()
+                if piece is _END:
+                    return
+                yield piece
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from modelpack.errors import ModelError, ModelpackError
 from modelpack.flavor import Form
 from modelpack.frame import Frame
 from modelpack.signature import Column, Param, Signature, Table
+from modelpack_server import runner
 from modelpack_server.app import assemble
 from modelpack_server.facts import Facts
 from modelpack_server.settings import Settings
@@ -83,6 +86,42 @@ FACTS = Facts(
     description="Says what it was told.",
     example={"dataframe_split": {"columns": ["age"], "data": [[1]]}},
 )
+
+
+class Running:
+    """A server on a real socket, in a thread of this process."""
+
+    def __init__(self, model: Any, facts: Any, settings: Settings) -> None:
+        self.app = assemble(model, facts, settings)
+        self.socket = runner.bind(settings)
+        ready = threading.Event()
+        self.server = runner.Server(self.app, settings, on_ready=ready.set)
+        self.thread = threading.Thread(target=self.server.serve_on, args=(self.socket,))
+        self.thread.start()
+        assert ready.wait(30)
+        self.address = self.socket.getsockname()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Running]]:
+    """Return a function that serves a model on a real socket: ``run(model, threads=…)``."""
+    started = []
+
+    def start(model: Any, **settings: Any) -> Running:
+        started.append(Running(model, FACTS, Settings(port=0, **settings)))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
 
 
 @pytest.fixture

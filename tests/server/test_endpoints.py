@@ -22,7 +22,8 @@ from starlette.requests import ClientDisconnect
 import modelpack
 from modelpack.errors import InputError, OutputError
 from modelpack.signature import Json, Param, Signature, Tensor, Tensors
-from modelpack_server.endpoints.edge import Edge, State
+from modelpack_server.endpoints.edge import Edge
+from modelpack_server.endpoints.state import State
 
 JSON = "application/json"
 CSV = "text/csv"

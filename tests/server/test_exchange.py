@@ -7,38 +7,14 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from modelpack_server import exchange, runner
-from modelpack_server.app import assemble
-from modelpack_server.settings import Settings
+from modelpack_server import exchange
 
 GOOD = {"dataframe_split": {"columns": ["age"], "data": [[1.5], [None]]}}
-
-
-class Running:
-    """A server on a real socket, in a thread of this process."""
-
-    def __init__(self, model: Any, facts: Any, settings: Settings) -> None:
-        self.app = assemble(model, facts, settings)
-        self.socket = runner.bind(settings)
-        ready = threading.Event()
-        self.server = runner.Server(self.app, settings, on_ready=ready.set)
-        self.thread = threading.Thread(target=self.server.serve_on, args=(self.socket,))
-        self.thread.start()
-        assert ready.wait(30)
-        self.address = self.socket.getsockname()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=30)
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(30)
-        assert not self.thread.is_alive()
 
 
 @pytest.fixture
@@ -56,10 +32,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def running(ages: Any, facts: Any) -> Iterator[Running]:
-    started = Running(ages, facts, Settings(port=0, threads=1, grace=1))
-    yield started
-    started.stop()
+def running(run: Any, ages: Any) -> Any:
+    return run(ages, threads=1, grace=1)
 
 
 def request(body: bytes, *, target: str = "/invocations", version: str = "1.1", **headers: str) -> bytes:
@@ -83,7 +57,7 @@ def answer(link: socket.socket) -> tuple[bytes, bytes]:
         return re.sub(rb"date: .*?\r\n", b"", head), file.read(int(found[1]))
 
 
-def ask(running: Running, data: bytes) -> tuple[bytes, bytes]:
+def ask(running: Any, data: bytes) -> tuple[bytes, bytes]:
     with running.connect() as link:
         link.sendall(data)
         return answer(link)
@@ -105,7 +79,7 @@ BODIES: Mapping[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_both_ways_give_the_same_bytes(running: Running, taken: list[str], name: str) -> None:
+def test_both_ways_give_the_same_bytes(running: Any, taken: list[str], name: str) -> None:
     given = BODIES[name]
     body = given if isinstance(given, bytes) else json.dumps(given).encode()
 
@@ -136,7 +110,7 @@ OTHERS: Mapping[str, Mapping[str, str]] = {
 
 
 @pytest.mark.parametrize("name", [*HEADERS, *OTHERS])
-def test_whatever_the_head_says_both_ways_agree(running: Running, taken: list[str], name: str) -> None:
+def test_whatever_the_head_says_both_ways_agree(running: Any, taken: list[str], name: str) -> None:
     said = {key.replace("-", "_"): value for key, value in (HEADERS | OTHERS)[name].items()}
     body = json.dumps(GOOD).encode()
 
@@ -152,7 +126,7 @@ def test_whatever_the_head_says_both_ways_agree(running: Running, taken: list[st
     assert (took, len(taken)) == (int(name in HEADERS), int(name in HEADERS))
 
 
-def test_a_body_may_come_in_pieces(running: Running, taken: list[str]) -> None:
+def test_a_body_may_come_in_pieces(running: Any, taken: list[str]) -> None:
     whole = request(json.dumps(GOOD).encode())
     with running.connect() as link:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -164,7 +138,7 @@ def test_a_body_may_come_in_pieces(running: Running, taken: list[str]) -> None:
     assert len(taken) == 1
 
 
-def test_answers_come_in_the_order_of_the_requests(running: Running, taken: list[str]) -> None:
+def test_answers_come_in_the_order_of_the_requests(running: Any, taken: list[str]) -> None:
     def one(age: float, name: str, target: str = "/invocations") -> bytes:
         body = json.dumps({"dataframe_split": {"columns": ["age"], "data": [[age]]}}).encode()
         return request(body, X_Request_Id=name, target=target)
@@ -227,8 +201,8 @@ def of(age: float, **headers: str) -> bytes:
     return request(json.dumps({"dataframe_split": {"columns": ["age"], "data": [[age]]}}).encode(), **headers)
 
 
-def test_who_leaves_while_waiting_is_not_scored(slow: Slow, facts: Any, taken: list[str]) -> None:
-    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+def test_who_leaves_while_waiting_is_not_scored(run: Any, slow: Slow, taken: list[str]) -> None:
+    server = run(slow.model, threads=1, batching="off")
     try:
         with server.connect() as first, server.connect() as third:
             first.sendall(of(1))
@@ -245,11 +219,10 @@ def test_who_leaves_while_waiting_is_not_scored(slow: Slow, facts: Any, taken: l
         assert slow.seen == [1, 3]
     finally:
         slow.go.release(10)
-        server.stop()
 
 
-def test_a_time_that_runs_out_and_a_model_that_fails_are_told(slow: Slow, facts: Any, taken: list[str]) -> None:
-    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+def test_a_time_that_runs_out_and_a_model_that_fails_are_told(run: Any, slow: Slow, taken: list[str]) -> None:
+    server = run(slow.model, threads=1, batching="off")
     try:
         with server.connect() as first, server.connect() as second:
             first.sendall(of(-1, X_Request_Id="me"))
@@ -265,11 +238,10 @@ def test_a_time_that_runs_out_and_a_model_that_fails_are_told(slow: Slow, facts:
         assert len(taken) == 3
     finally:
         slow.go.release(10)
-        server.stop()
 
 
-def test_a_stop_answers_and_closes(slow: Slow, facts: Any, taken: list[str]) -> None:
-    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off"))
+def test_a_stop_answers_and_closes(run: Any, slow: Slow, taken: list[str]) -> None:
+    server = run(slow.model, threads=1, batching="off")
     try:
         with server.connect() as link:
             link.sendall(of(1))
@@ -282,11 +254,10 @@ def test_a_stop_answers_and_closes(slow: Slow, facts: Any, taken: list[str]) -> 
         assert len(taken) == 1
     finally:
         slow.go.release(10)
-        server.stop()
 
 
-def test_work_that_takes_longer_than_the_grace_is_told_so(slow: Slow, facts: Any) -> None:
-    server = Running(slow.model, facts, Settings(port=0, threads=1, batching="off", grace=1))
+def test_work_that_takes_longer_than_the_grace_is_told_so(run: Any, slow: Slow) -> None:
+    server = run(slow.model, threads=1, batching="off", grace=1)
     try:
         with server.connect() as working, server.connect() as talking:
             working.sendall(of(1))
@@ -300,4 +271,3 @@ def test_work_that_takes_longer_than_the_grace_is_told_so(slow: Slow, facts: Any
                 assert b" 503 " in head and json.loads(body)["code"] == "server-stopping"
     finally:
         slow.go.release(10)
-        server.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from decimal import Decimal
@@ -164,10 +163,10 @@ class Assembler:
             pa.field(name, column.type, metadata=cells.JSON if name in seen and seen[name].type == "any" else None)
             for name, column in zip(names, columns, strict=True)
         ]
-        return to_records(pa.table(columns, schema=pa.schema(fields)))
+        return answers.records(pa.table(columns, schema=pa.schema(fields)))
 
     def _records(self, chunk: Chunk, kept: list[Any], scored: pa.Table) -> list[dict[str, Any]]:
-        found = to_records(scored)
+        found = answers.records(scored)
         for record in kept:
             if not record.keys().isdisjoint(self._answers):
                 raise InputError(
@@ -179,18 +178,6 @@ class Assembler:
         for record, answer in zip(kept, found, strict=True):
             record.update(answer)
         return kept
-
-
-def to_records(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of a table as records ready for :func:`cells.dump`."""
-    names = table.column_names
-    columns = [
-        [None if text is None else json.loads(text) for text in column.to_pylist()]
-        if field.metadata == cells.JSON
-        else cells.plain(column)
-        for field, column in zip(table.schema, table.columns, strict=True)
-    ]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _cell(value: Any) -> str | None:

@@ -39,6 +39,7 @@ DECODERS: Mapping[str, str] = MappingProxyType(
         "application/vnd.apache.arrow.stream": "modelpack_server.codecs.arrow_body:decode",
         "application/vnd.apache.arrow.file": "modelpack_server.codecs.arrow_body:decode_file",
         "application/vnd.apache.parquet": "modelpack_server.codecs.parquet_body:decode",
+        "application/x-ndjson": "modelpack_server.codecs.lines_body:decode",
         "application/x-npy": "modelpack_server.codecs.npy_body:decode",
         "application/x-npz": "modelpack_server.codecs.npz_body:decode",
         "text/csv": "modelpack_server.codecs.csv_body:decode",
@@ -53,6 +54,7 @@ ENCODERS: Mapping[str, str] = MappingProxyType(
         "application/x-npy": "modelpack_server.codecs.npy_body:encode",
         "application/x-npz": "modelpack_server.codecs.npz_body:encode",
         "text/csv": "modelpack_server.codecs.csv_body:encode",
+        "application/x-ndjson": "modelpack_server.codecs.lines_body:encode",
     }
 )
 

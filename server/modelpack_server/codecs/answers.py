@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from modelpack.frame import Frame
 from modelpack.signature import IO, Tensors
 from modelpack_server.codecs import cells, shapes
 
-__all__ = ["empty", "rename", "table_of", "to_arrow", "to_table"]
+__all__ = ["empty", "records", "rename", "table_of", "to_arrow", "to_table"]
 
 SINGLE = "prediction"
 
@@ -45,6 +46,18 @@ def table_of(frame: Frame, media: str) -> pa.Table:
     if count is None:
         raise shapes.refuse(frame, media, f"this answer is no table, as which {media} would say it")
     return to_table(frame, count)
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a table as records ready for :func:`cells.dump`."""
+    names = table.column_names
+    columns = [
+        [None if text is None else json.loads(text) for text in column.to_pylist()]
+        if field.metadata == cells.JSON
+        else cells.plain(column)
+        for field, column in zip(table.schema, table.columns, strict=True)
+    ]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def to_arrow(frame: Frame) -> pa.Table:

@@ -14,12 +14,26 @@ from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.codecs import ENCODERS
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["ARROW", "CSV", "JSON", "NPY", "NPZ", "PARQUET", "arrays", "matrix", "possible", "refuse", "rows", "suits"]
+__all__ = [
+    "ARROW",
+    "CSV",
+    "JSON",
+    "LINES",
+    "NPY",
+    "NPZ",
+    "PARQUET",
+    "arrays",
+    "matrix",
+    "possible",
+    "refuse",
+    "rows",
+    "suits",
+]
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, LINES = "application/json", "text/csv", "application/x-ndjson"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 NPY, NPZ = "application/x-npy", "application/x-npz"
-_TABLES = frozenset({ARROW, PARQUET, CSV})
+_TABLES = frozenset({ARROW, PARQUET, CSV, LINES})
 _NUMBERS = frozenset({"bool", "int", "uint", "float"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import orjson
@@ -21,9 +22,10 @@ JSON = "application/json"
 class Endpoints:
     """The answers about and from one model."""
 
-    def __init__(self, signature: Signature, facts: Facts) -> None:
+    def __init__(self, signature: Signature, facts: Facts, replies: Sequence[str]) -> None:
         self.signature = signature
         self.facts = facts
+        self.replies = replies
 
     async def ping(self, request: Request) -> Response:
         """Say that the server takes requests; the body is MLflow's."""
@@ -52,4 +54,4 @@ class Endpoints:
 
     @cached_property
     def _openapi(self) -> bytes:
-        return orjson.dumps(openapi.document(self.facts, self.signature))
+        return orjson.dumps(openapi.document(self.facts, self.signature, self.replies))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from random import getrandbits
 
 from starlette.applications import Starlette
@@ -16,22 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelpack_server import problems
 from modelpack_server.endpoints.invoke import Hot
-from modelpack_server.problems import HttpProblem
+from modelpack_server.endpoints.state import State, stopping
 
-__all__ = ["App", "Edge", "State", "refuse", "request_id", "stopping"]
+__all__ = ["App", "Edge", "refuse", "request_id"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-
-@dataclass(slots=True)
-class State:
-    """Whether the server takes requests: it stops to when it is told to stop.
-
-    ``leaving``: another worker takes its place. What comes is answered, and each connection closed after its answer.
-    """
-
-    draining: bool = False
-    leaving: bool = False
 
 
 class Edge:
@@ -95,17 +83,6 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
             if _REQUEST_ID.fullmatch(text):
                 return str(text)
     return f"{getrandbits(64):016x}"
-
-
-def stopping() -> HttpProblem:
-    """Return what is said to requests that the server takes no more."""
-    return HttpProblem(
-        503,
-        "the server is stopping",
-        code="server-stopping",
-        hint="Send the request again.",
-        headers={"Retry-After": "1"},
-    )
 
 
 class App(Starlette):

@@ -23,13 +23,14 @@ from modelpack.signature import Signature
 from modelpack_server import problems
 from modelpack_server.codecs import DECODERS, compression, json_body, possible
 from modelpack_server.codecs.negotiation import choose, content_type
+from modelpack_server.endpoints.flow import EVENTS, LINES, Flow
 from modelpack_server.invocation import JSON, Batcher, Reply, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
 
 if TYPE_CHECKING:
     from modelpack_server.exchange import Exchange
 
-__all__ = ["Hot", "Terms"]
+__all__ = ["Hot", "Terms", "replies"]
 
 # How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the 413
 # instead of a reset connection.
@@ -58,17 +59,26 @@ class Terms:
     timeout: float
     headers: tuple[tuple[bytes, bytes], ...]
     head: bytes
+    parts: str  # "rows" that are answered as they come, "pieces" that the model makes, or "": all at once
 
 
 class Hot:
     """The app behind ``/invocations``."""
 
     def __init__(
-        self, signature: Signature, batcher: Batcher[Request], *, max_body: int, timeout: float, gather: bool
+        self,
+        signature: Signature,
+        batcher: Batcher[Request],
+        flow: Flow,
+        *,
+        max_body: int,
+        timeout: float,
+        gather: bool,
     ) -> None:
         self.signature = signature
-        self.replies = possible(signature)
+        self.replies = replies(signature, in_pieces=flow.in_pieces)
         self.batcher = batcher
+        self.flow = flow
         self.max_body = max_body
         self.timeout = timeout or math.inf
         self.gather = gather
@@ -80,6 +90,10 @@ class Hot:
         """Score the body: MLflow's protocol."""
         terms, length = self._head(scope["headers"])
         query = _query_params(scope["query_string"])
+        known_as = scope.get("state", {}).get("request_id", "")
+        if terms.parts == "rows":
+            await self.flow.lines(known_as, query, terms.timeout, (receive, send))
+            return
         try:
             # Before the first look at the body: a client that asked whether to send it must not be told to.
             if length > self.max_body:
@@ -96,7 +110,11 @@ class Hot:
         if terms.encoding:
             # In a thread: a small body can be a large one in disguise.
             body = await asyncio.to_thread(compression.decompress, bytes(body), terms.encoding, self.max_body)
-        reply = await self._reply(Request(terms.media, body, query, terms.reply), terms.timeout, receive)
+        request = Request(terms.media, body, query, terms.reply)
+        if terms.parts == "pieces":
+            await self.flow.pieces(known_as, request, terms.timeout, (receive, send))
+            return
+        reply = await self._reply(request, terms.timeout, receive)
         headers = [*terms.headers, (b"content-length", b"%d" % len(reply))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply})
@@ -104,7 +122,8 @@ class Hot:
     def short(self, headers: list[tuple[bytes, bytes]]) -> Terms | None:
         """Return the terms of a request that can go the short way: small, of a known length, in plain JSON."""
         terms, length = self._head(headers)
-        plain = terms.media == JSON and not terms.encoding and 0 < length <= min(SMALL, self.max_body)
+        plain = terms.media == JSON and not terms.encoding and not terms.parts
+        plain = plain and 0 < length <= min(SMALL, self.max_body)
         return terms if plain else None
 
     def begin(self, exchange: Exchange) -> None:
@@ -170,7 +189,9 @@ class Hot:
             found[name.decode()] = text if before is None else f"{before}, {text}" if name == b"accept" else before
         media = content_type(found.get("content-type"), DECODERS)
         encoding = compression.known(found.get("content-encoding", ""))
-        reply = choose(found.get("accept"), self.replies)
+        # Who sends rows one by one wants them back so, unless another wish is said.
+        liked = [LINES, *self.replies] if media == LINES and LINES in self.replies else self.replies
+        reply = choose(found.get("accept"), liked)
         timeout = min(self.timeout, _seconds(found.get("x-request-timeout")))
         kind = reply.encode()
         return Terms(
@@ -180,7 +201,13 @@ class Hot:
             timeout=timeout,
             headers=((b"content-type", kind),),
             head=b"content-type: %s\r\n" % kind,
+            parts=self._parts(media, encoding, reply),
         )
+
+    def _parts(self, media: str, encoding: str, reply: str) -> str:
+        if media == reply == LINES and not encoding:
+            return "rows"
+        return "pieces" if self.flow.in_pieces and reply in (LINES, EVENTS) else ""
 
     async def _rest(self, message: Mapping[str, Any], receive: Receive, length: int) -> bytes | memoryview:
         """Return the whole body, or raise as soon as it is known to be too large.
@@ -246,6 +273,13 @@ async def _linger(problem: HttpProblem, scope: Scope, receive: Receive, send: Se
             while (await receive()).get("more_body", False):
                 pass
     await send({"type": "http.response.body", "body": b""})
+
+
+def replies(signature: Signature, *, in_pieces: bool) -> tuple[str, ...]:
+    """Return the media types in which a model can answer."""
+    if not in_pieces:
+        return possible(signature)
+    return tuple(dict.fromkeys((*possible(signature), LINES, EVENTS)))
 
 
 def _seconds(text: str | None) -> float:

@@ -6,9 +6,24 @@ which models, ``work`` runs it.
 
 from __future__ import annotations
 
-from modelpack_server.invocation.batching import Batcher, Limits, Reply
+from modelpack_server.invocation.batching import Batcher, Limits, Reply, too_late
 from modelpack_server.invocation.merging import key, rows_of
 from modelpack_server.invocation.rowwise import gathers
-from modelpack_server.invocation.work import JSON, Request, Scorer, Work, score
+from modelpack_server.invocation.work import JSON, Request, Scorer, Streamer, Work, coerced, score
 
-__all__ = ["JSON", "Batcher", "Limits", "Reply", "Request", "Scorer", "Work", "gathers", "key", "rows_of", "score"]
+__all__ = [
+    "JSON",
+    "Batcher",
+    "Limits",
+    "Reply",
+    "Request",
+    "Scorer",
+    "Streamer",
+    "Work",
+    "coerced",
+    "gathers",
+    "key",
+    "rows_of",
+    "score",
+    "too_late",
+]

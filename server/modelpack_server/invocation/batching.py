@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["Batcher", "Costs", "Limits", "Reply"]
+__all__ = ["Batcher", "Costs", "Limits", "Reply", "too_late"]
 
 T = TypeVar("T")
 
@@ -159,6 +159,20 @@ class Batcher(Generic[T]):
             # Not now: what else has arrived in this turn of the loop is put before its end.
             loop.call_soon(self._dispatch, loop)
 
+    async def run(self, call: Callable[[], Any]) -> Any:
+        """Return what ``call`` returns in a thread of the model's, when its turn comes: a piece of a longer answer."""
+        loop = asyncio.get_running_loop()
+        self._busy += 1
+        self._members += 1
+        future = self._executor.submit(call)
+        future.add_done_callback(lambda done: loop.is_closed() or loop.call_soon_threadsafe(self._turn, loop))
+        return await asyncio.wrap_future(future)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._busy -= 1
+        self._members -= 1
+        self._dispatch(loop)
+
     def close(self) -> None:
         """Take no more work; what runs goes on."""
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -258,14 +272,17 @@ def _expire(one: _Waiting[Any]) -> None:
     """Tell a client that its time is over; what a thread still makes of its request is thrown away."""
     _disarm(one)
     if not one.reply.done():
-        one.reply.set_exception(
-            HttpProblem(
-                504,
-                "the answer was not ready in time",
-                code="deadline-exceeded",
-                hint="Send fewer rows at a time, give it more time, or start the server with a larger --timeout.",
-            )
-        )
+        one.reply.set_exception(too_late())
+
+
+def too_late() -> HttpProblem:
+    """Return what is said when the time of a request is over."""
+    return HttpProblem(
+        504,
+        "the answer was not ready in time",
+        code="deadline-exceeded",
+        hint="Send fewer rows at a time, give it more time, or start the server with a larger --timeout.",
+    )
 
 
 def _overloaded() -> HttpProblem:

@@ -7,10 +7,10 @@ answer. If that fails for whatever reason, each is done again alone, so that no 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.codecs import Decoded, decoder, encoder, json_body
 from modelpack_server.invocation.merging import merge, rows_of
 
-__all__ = ["JSON", "Request", "Scorer", "Work", "score"]
+__all__ = ["JSON", "Request", "Scorer", "Streamer", "Work", "coerced", "score"]
 
 JSON = "application/json"
 
@@ -36,6 +36,18 @@ class Scorer(Protocol):
 
     def score(self, frame: Frame, params: Mapping[str, Any]) -> Frame:
         """Score coerced data and return the checked answer."""
+
+
+@runtime_checkable
+class Streamer(Scorer, Protocol):
+    """A scorer of which some can answer piece by piece."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether this one can."""
+
+    def score_stream(self, frame: Frame, params: Mapping[str, Any]) -> Iterator[Any]:
+        """Score coerced data and yield the pieces of the answer."""
 
 
 @dataclass(slots=True)
@@ -112,11 +124,7 @@ def score(model: Scorer, request: Decoded, params: Mapping[str, Any] | None) -> 
         OutputError, ModelError: the model failed.
     """
     signature = model.signature
-    try:
-        frame = coerce.inputs(request.data, signature, wire=request.wire, at=request.at)
-        values = coerce.params(params, signature, wire="json")
-    except RecursionError as exc:
-        raise InputError("the data is nested too deeply", code="data-depth", path=request.at) from exc
+    frame, values = coerced(request, params, signature)
     if frame.rows == 0:
         nothing = empty(signature, values)
         if nothing is not None:
@@ -128,6 +136,21 @@ def score(model: Scorer, request: Decoded, params: Mapping[str, Any] | None) -> 
     except BaseException as exc:
         # sys.exit() inside a model must not end the server.
         raise ModelError(f"the model raised {type(exc).__name__}", code="model-raised") from exc
+
+
+def coerced(
+    request: Decoded, params: Mapping[str, Any] | None, signature: Signature
+) -> tuple[Frame, Mapping[str, Any]]:
+    """Return data and params of a request as the model takes them.
+
+    Raises:
+        InputError: they do not fit the signature.
+    """
+    try:
+        frame = coerce.inputs(request.data, signature, wire=request.wire, at=request.at)
+        return frame, coerce.params(params, signature, wire="json")
+    except RecursionError as exc:
+        raise InputError("the data is nested too deeply", code="data-depth", path=request.at) from exc
 
 
 def empty(signature: Signature, params: Mapping[str, Any]) -> Frame | None:

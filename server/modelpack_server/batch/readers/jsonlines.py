@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from modelpack.errors import InputError
 from modelpack_server.batch.chunks import Broken, Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import json_body
+from modelpack_server.codecs.lines_body import together
 
 __all__ = ["BOM", "MAX_LINE", "Page", "read"]
 
@@ -63,7 +64,7 @@ class Page:
         numbers = np.arange(self.first + 1, self.row + 1)
         places = np.array(self.places, dtype=np.int64)
         broken: list[Broken] = []
-        records = _together(self.lines, whole=self.whole)
+        records = together(self.lines, whole=self.whole)
         if records is None:
             records, good = [], []
             for index, line in enumerate(self.lines):
@@ -96,21 +97,3 @@ class Page:
         row, place = self.first + index + 1, self.places[index]
         broken.append(Broken(row=row, line=place, code=code, message=message, record=record))
         return None
-
-
-def _together(lines: Sequence[bytes], *, whole: bool) -> list[Any] | None:
-    """Return the records of all lines parsed at once, which is faster, or None if they must be looked at singly.
-
-    Each line stands in brackets of its own. If none has a bracket itself, then those match only if each line is
-    balanced; and a string cannot run on into the next line, for a line end in a string is not JSON. So a line of text
-    that is valid here is valid alone, and the other way round.
-    """
-    body = b"[[" + b"],\n[".join(lines) + b"]]"
-    if body.count(b"[") != len(lines) + 1 or body.count(b"]") != len(lines) + 1:
-        return None
-    try:
-        values = json_body.parse(body, whole=whole)
-    except InputError:
-        return None
-    records = [value[0] for value in values if len(value) == 1 and type(value[0]) is dict]
-    return records if len(records) == len(lines) else None

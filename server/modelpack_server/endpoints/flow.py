@@ -1,0 +1,226 @@
+"""Answers that begin before they end: rows answered as they come, and answers that the model makes piece by piece.
+
+The first fault that is known before anything was sent is an ordinary problem. After that the status has been sent, so
+the last line (or event) tells what went wrong, and the answer ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Send
+
+from modelpack import coerce, render
+from modelpack.errors import Fault, InputError
+from modelpack_server import problems
+from modelpack_server.codecs import cells
+from modelpack_server.endpoints.state import State, stopping
+from modelpack_server.invocation import Batcher, Request, Streamer, coerced, too_late
+from modelpack_server.problems import HttpProblem
+
+__all__ = ["EVENTS", "LINES", "Flow"]
+
+LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+# How often a stream that waits for its client looks whether the server stops, and one that must wait asks again.
+LOOK_SECONDS = 0.25
+AGAIN_SECONDS = 0.02
+_END = object()
+
+
+class Flow:
+    """What is behind ``/invocations`` for answers in parts; ``most`` is the size of a line at most, in bytes."""
+
+    def __init__(self, model: Any, batcher: Batcher[Request], state: State, *, most: int, rows: int) -> None:
+        self.model = model
+        self.batcher = batcher
+        self.state = state
+        self.most = most
+        self.rows = rows
+        self._closing: set[asyncio.Future[Any]] = set()
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the model can answer piece by piece."""
+        return bool(getattr(self.model, "streams", False))
+
+    async def lines(
+        self, known_as: str, query: Mapping[str, Any] | None, timeout: float, io: tuple[Receive, Send]
+    ) -> None:
+        """Answer JSON Lines with JSON Lines, in order, each as soon as it is there; no faster than they are taken."""
+        receive, send = io
+        row = 0
+
+        async def replies() -> AsyncIterator[bytes]:
+            nonlocal row
+            async for page, count in self._pages(receive):
+                request = Request(LINES, page, query, LINES)
+                try:
+                    yield await self._score(request, count, timeout, patient=row > 0)
+                except InputError as exc:
+                    raise _later(exc, row) from exc
+                row += count
+
+        await _send(replies(), known_as, LINES, send)
+
+    async def _score(self, request: Request, rows: int, timeout: float, *, patient: bool) -> bytes:
+        """Score one page; who has begun waits for a place, instead of being sent away."""
+        while True:
+            try:
+                reply: bytes = await self.batcher.put(request, key=None, rows=rows, timeout=timeout)
+                return reply
+            except HttpProblem as exc:
+                if exc.status != 429 or not patient:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _pages(self, receive: Receive) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield the whole lines that have come together, some at a time, and how many rows they are."""
+        held: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._next(receive)
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            cut = piece.rfind(b"\n") + 1 if more else len(piece)
+            if not cut and more:
+                held.append(piece)
+                size += len(piece)
+            else:
+                whole, held, size = b"".join([*held, piece[:cut]]), [piece[cut:]], len(piece) - cut
+                for page in self._parts(whole):
+                    yield page
+            if size > self.most:
+                raise HttpProblem(413, f"a line is longer than {self.most} bytes", code="body-too-large")
+
+    def _parts(self, whole: bytes) -> Iterator[tuple[bytes, int]]:
+        lines = [line for line in whole.split(b"\n") if line.strip()]
+        for start in range(0, len(lines), self.rows):
+            part = lines[start : start + self.rows]
+            yield b"\n".join(part), len(part)
+
+    async def _next(self, receive: Receive) -> Message:
+        """Return what comes next, unless the server is told to stop first."""
+        coming = asyncio.ensure_future(receive())
+        try:
+            while not coming.done():
+                if self.state.draining:
+                    raise stopping()
+                await asyncio.wait({coming}, timeout=LOOK_SECONDS)
+            return coming.result()
+        finally:
+            coming.cancel()
+
+    async def pieces(self, known_as: str, request: Request, timeout: float, io: tuple[Receive, Send]) -> None:
+        """Answer with the pieces that the model makes, as events or lines; who leaves ends the work."""
+        receive, send = io
+        self.batcher.admit()
+        answer = _Pieces(self.model, request)
+        left = asyncio.ensure_future(receive())
+
+        async def replies() -> AsyncIterator[bytes]:
+            wait = timeout
+            while True:
+                piece = await self._attended(self.batcher.run(answer.next), left, wait)
+                if piece is _END:
+                    break
+                yield b"data: %s\n\n" % piece if request.reply == EVENTS else piece + b"\n"
+                wait = math.inf
+                if self.state.draining:
+                    raise stopping()
+            if request.reply == EVENTS:
+                yield b"event: end\ndata: {}\n\n"
+
+        try:
+            await _send(replies(), known_as, request.reply, send)
+        finally:
+            left.cancel()
+            # Its turn comes after what may still be running; nobody waits for it.
+            closing = asyncio.ensure_future(self.batcher.run(answer.close))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _attended(self, piece: Awaitable[Any], left: asyncio.Future[Message], seconds: float) -> Any:
+        """Return the piece, unless its client leaves or its time is over."""
+        coming = asyncio.ensure_future(piece)
+        patience = None if math.isinf(seconds) else max(seconds, 0)
+        await asyncio.wait((coming, left), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            return await coming
+        coming.cancel()
+        raise ClientDisconnect if left.done() else too_late()
+
+
+class _Pieces:
+    """The answer of a model that makes one piece after the other, each as JSON."""
+
+    def __init__(self, model: Streamer, request: Request) -> None:
+        self._model = model
+        self._request = request
+        self._made: Iterator[Any] | None = None
+        self._lock = threading.Lock()
+
+    def next(self) -> Any:
+        """Return the next piece, or the end."""
+        with self._lock:
+            if self._made is None:
+                decoded = self._request.decode(self._model.signature)
+                frame, params = coerced(decoded, decoded.params, self._model.signature)
+                self._made = self._model.score_stream(frame, params)
+            piece = next(self._made, _END)
+        return piece if piece is _END else cells.dump(render.plain(coerce.outputs(piece, None)))
+
+    def close(self) -> None:
+        """Let the model end its work."""
+        with self._lock:
+            close: Callable[[], None] | None = getattr(self._made, "close", None)
+            if close is not None:
+                with contextlib.suppress(Exception):
+                    close()
+
+
+async def _send(replies: AsyncIterator[bytes], known_as: str, media: str, send: Send) -> None:
+    """Send the parts of an answer; the status goes with the first of them."""
+    headers = [(b"content-type", media.encode()), (b"cache-control", b"no-cache")]
+    start = {"type": "http.response.start", "status": 200, "headers": headers}
+    started = False
+    try:
+        async for reply in replies:
+            if not started:
+                await send(start)
+                started = True
+            await send({"type": "http.response.body", "body": reply, "more_body": True})
+    except ClientDisconnect:
+        raise
+    except Exception as exc:
+        if not started:
+            raise
+        problem = bytes(problems.respond(exc, known_as).body)
+        last = b"event: error\ndata: %s\n\n" % problem if media == EVENTS else b'{"error":%s}\n' % problem
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+        return
+    if not started:
+        await send(start)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _later(exc: InputError, rows: int) -> InputError:
+    """Return the error with its rows counted from the start of the stream."""
+    if not rows:
+        return exc
+    return InputError.from_faults([_moved(fault, rows) for fault in exc.faults])
+
+
+def _moved(fault: Fault, rows: int) -> Fault:
+    if fault.row is None:
+        return fault
+    here = f"[{fault.row}]"
+    path = f"[{fault.row + rows}]{fault.path.removeprefix(here)}" if fault.path.startswith(here) else fault.path
+    return replace(fault, path=path, row=fault.row + rows)

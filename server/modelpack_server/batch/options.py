@@ -48,9 +48,9 @@ class Options:
     job: str | None = None
     progress: bool = False
     check: Callable[[], None] = _go_on
+    engine: Any = None
 
     def __post_init__(self) -> None:
-    engine: Any = None
         if self.batch_size < 1:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
         if self.job is not None and (not self.job or "/" in self.job):
@@ -59,10 +59,6 @@ class Options:
             if list(self.keep or ()).count(name) > 1:
                 raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")
 
-
-def with_params(options: Options, params: Mapping[str, Any]) -> Options:
-    """Return the same options with these params."""
-    return replace(options, params=params)
 
 def elsewhere(options: Options) -> Options:
     """Return the options for another process, which shows nothing and is asked nothing."""
@@ -73,6 +69,10 @@ def with_engine(options: Options, engine: Any) -> Options:
     """Return the same options with this engine (:class:`modelpack_server.batch.spread.Engine`)."""
     return replace(options, engine=engine)
 
+
+def with_params(options: Options, params: Mapping[str, Any]) -> Options:
+    """Return the same options with these params."""
+    return replace(options, params=params)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

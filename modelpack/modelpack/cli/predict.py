@@ -42,6 +42,8 @@ class _Stopped(BaseException):
               help="Instead of what the name says; delta: OUT is a Delta table.  [stdout: jsonl]")  # fmt: skip
 @click.option("--at-version", type=click.IntRange(0), help="Read a Delta table as it was at this version.")
 @click.option("--at-time", metavar="TIME", help="Read a Delta table as it was then: 2026-01-31T08:00:00Z.")
+@click.option("--where", metavar="EXPR",
+              help="Score only rows for which this holds: \"month >= 6 and carrier in ('AA', 'UA')\".")  # fmt: skip
 @click.option("--mode", type=click.Choice(["append", "overwrite"]),
               help="Add to the rows of a Delta table, or replace them.  [default: append]")  # fmt: skip
 @click.option("--job", metavar="NAME",
@@ -58,11 +60,11 @@ class _Stopped(BaseException):
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run to the same directory has finished.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
-@click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
-@click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
 @click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True,
               help="Where rows are scored; spark: by executors that see the same paths.")  # fmt: skip
 @click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
+@click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
+@click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, or the error, as JSON.")
 def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
     """Score files with the model in PACKAGE and write its answers, beside the columns they belong to.
@@ -103,6 +105,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         max_rejects=given["max_rejects"],
         overwrite=given["overwrite"],
         restart=given["restart"],
+        where=given["where"],
         when=batch.When(version=given["at_version"], time=_time(given["at_time"])),
         progress=progress,
         check=given["check"],
@@ -110,11 +113,11 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     )
     # Inputs and output are looked at before the model is loaded, so that a typing error costs no time.
     plan = batch.make(inputs, output, options)
+    engine = given_engine(given["engine"], given["master"])
+    engine.check(plan, options)
     from modelpack import coerce
     from modelpack.loading import load
 
-    engine = given_engine(given["engine"], given["master"])
-    engine.check(plan, options)
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     values = coerce.params(raw, model.signature, wire="json")
     with engine.started() as found:

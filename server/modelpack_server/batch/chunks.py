@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import cells
+
+if TYPE_CHECKING:
+    from modelpack_server.batch.where.sift import Sieve
 
 __all__ = ["Broken", "Chunk", "Wanted", "Wire"]
 
@@ -23,19 +26,25 @@ class Wanted:
     """The columns to read: those of the signature (``inputs``), and those to write beside the answers (``keep``).
 
     None stands for all of them. ``whole``: numbers in JSON must be read so that a fraction too small for a float is not
-    lost, because they are written again or get into a column of integers.
+    lost, because they are written again or get into a column of integers. ``sieve``: which rows count (None: all).
     """
 
     inputs: Sequence[str] | None
     keep: Sequence[str] | None
     whole: bool = True
+    sieve: Sieve | None = None
 
     def pick(self, names: Iterable[str]) -> list[str]:
         """Return those of a file's columns that are needed, in the file's order."""
         if self.inputs is None or self.keep is None:
             return list(names)
-        needed = {*self.inputs, *self.keep}
+        needed = {*self.inputs, *self.keep, *(self.sieve.columns if self.sieve else ())}
         return [name for name in names if name in needed]
+
+    @property
+    def used(self) -> list[str] | None:
+        """The columns that are needed once it is known which rows count; None for all."""
+        return None if self.inputs is None or self.keep is None else [*self.inputs, *self.keep]
 
     def kept(self, names: Iterable[str]) -> list[str]:
         """Return those of a file's columns that are written beside the answers."""

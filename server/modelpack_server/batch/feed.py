@@ -14,6 +14,8 @@ from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
+from modelpack_server.batch.where.grammar import parse
+from modelpack_server.batch.where.sift import sieve
 from modelpack_server.codecs.json_body import wants_whole
 from modelpack_server.codecs.typed import typed
 
@@ -30,7 +32,12 @@ def wanted(signature: Signature, options: Options) -> Wanted:
     named = isinstance(inputs, Table) and inputs.extra_columns == "ignore"
     names = [column.name for column in inputs.columns] if named and isinstance(inputs, Table) else None
     written_again = options.keep is None or names is None or not set(options.keep) <= set(names)
-    return Wanted(inputs=names, keep=options.keep, whole=written_again or wants_whole(signature))
+    return Wanted(
+        inputs=names,
+        keep=options.keep,
+        whole=written_again or wants_whole(signature),
+        sieve=sieve(parse(options.where), signature) if options.where else None,
+    )
 
 
 def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tolerant: bool) -> Fed:

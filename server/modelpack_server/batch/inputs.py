@@ -8,14 +8,20 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Format, Kind
+from modelpack_server.batch.where.bounds import Bounds, may_hold, of_partition
+from modelpack_server.batch.where.grammar import parse
+from modelpack_server.batch.where.terms import Term, tests_of
+from modelpack_server.batch.where.typed import check
 from modelpack_server.delta.history import NOW, When, is_table, snapshot_at
 from modelpack_server.delta.log import Add, Shape
+from modelpack_server.delta.rows import constant
 from modelpack_server.delta.tables import local
 
 __all__ = ["STDIN", "Source", "TableFile", "find"]
@@ -83,12 +89,15 @@ class Source:
         return spool
 
 
-def find(inputs: Sequence[str | Path], override: Format | None = None, when: When = NOW) -> list[Source]:
+def find(
+    inputs: Sequence[str | Path], override: Format | None = None, when: When = NOW, where: str | None = None
+) -> list[Source]:
     """Return the files behind ``inputs`` in the order given, each once.
 
     A directory with a ``_delta_log`` is a Delta table, taken as it was ``when``. Any other is walked, sorted by path;
     only data files and tables count, and no name that starts with ``.`` or ``_``. A pattern (``*``, ``?``, ``[…]``,
-    ``**``) that is not itself a file is expanded, sorted.
+    ``**``) that is not itself a file is expanded, sorted. Files of tables whose partition rules out ``where`` are left
+    out.
 
     Raises:
         UsageError: nothing there (``input-missing``), no data file in a directory (``input-empty``), a name that
@@ -97,7 +106,7 @@ def find(inputs: Sequence[str | Path], override: Format | None = None, when: Whe
     """
     if not inputs:
         raise UsageError("no input given", code="input-missing", hint="Give a file, a directory, a pattern or '-'.")
-    finder = _Finder(override, when)
+    finder = _Finder(override, when, parse(where) if where else None)
     found: dict[Path | None, Source] = {}
     for given in inputs:
         for source in finder.expand(str(given)):
@@ -110,10 +119,11 @@ def find(inputs: Sequence[str | Path], override: Format | None = None, when: Whe
 
 
 class _Finder:
-    def __init__(self, override: Format | None, when: When) -> None:
+    def __init__(self, override: Format | None, when: When, where: Term | None) -> None:
         self.tables: set[Path] = set()
         self._override = override
         self._when = when
+        self._where = where
 
     def expand(self, given: str) -> Iterator[Source]:
         path = local(given) if given.startswith("file:") else Path(given)
@@ -192,12 +202,26 @@ class _Finder:
         self.tables.add(root.resolve())
         found = snapshot_at(root, self._when)
         kind = Kind(format="delta")
-        for number, add in enumerate(found.adds):
+        adds = self._some(found.adds, found.shape, root)
+        for number, add in enumerate(adds):
             part = TableFile(root=root, version=found.version, shape=found.shape, add=add)
             yield Source(path=root / add.path, kind=kind, stem=f"{stem}-{number:05d}", table=part)
-        if not found.adds:
+        if not adds:
             part = TableFile(root=root, version=found.version, shape=found.shape, add=None)
             yield Source(path=root, kind=kind, stem=f"{stem}-{0:05d}", table=part)
+
+    def _some(self, adds: Sequence[Add], shape: Shape, root: Path) -> Sequence[Add]:
+        """Return the files of a table whose partition does not rule out all of their rows."""
+        term = self._where
+        if term is None:
+            return adds
+        check(shape.schema, tests_of(term), str(root))
+
+        def told(add: Add, name: str) -> Bounds | None:
+            known = name in shape.partitions
+            return of_partition(add.partition.get(name), shape.schema.field(name).type, constant) if known else None
+
+        return [add for add in adds if may_hold(term, partial(told, add))]
 
 
 def _stem(name: str, kind: Kind) -> str:

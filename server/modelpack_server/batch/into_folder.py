@@ -173,6 +173,7 @@ class _Folder:
             "package": {"name": model.manifest.name, "version": model.manifest.version, "digest": model.digest},
             "flavor": self._run["flavor"],
             "params": self._run["params"],
+            "where": self._run["where"],
             "rows": sum(line["rows"] for line in lines),
             "rejected": sum(line["rejected"] for line in lines),
             "rejects": self._run["on_error"],

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from modelpack.errors import UsageError
 from modelpack_server.batch.formats import Format
+from modelpack_server.batch.where.grammar import parse
 from modelpack_server.delta.history import NOW, When
 
 __all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "elsewhere", "with_engine", "with_params"]
@@ -29,9 +30,10 @@ class Options:
     ``keep``: columns written beside the answers (None: all). ``on_error``: where rows that do not fit are written
     (None: the first one stops the run), at most ``max_rejects`` of them. ``restart``: forget what an
     interrupted run into the same folder has finished. ``when``: the version of a Delta table that is
-    read. ``mode``: whether rows are added to a Delta table or take the place of those there; ``job``: the name by which
-    it knows the run (None: one made from inputs, package and params). ``progress``: show a bar on stderr. ``check``:
-    called between batches; what it raises ends the run. ``engine``: makes the files elsewhere (None: here).
+    read. ``where``: which rows are scored (None: all). ``mode``: whether rows are added to a Delta table or take the
+    place of those there; ``job``: the name by which it knows the run (None: one made from inputs, package and params).
+    ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run. ``engine``:
+    makes the files elsewhere (None: here).
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Options:
     overwrite: bool = False
     restart: bool = False
     when: When = NOW
+    where: str | None = None
     mode: Mode = "append"
     job: str | None = None
     progress: bool = False
@@ -55,6 +58,8 @@ class Options:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
         if self.job is not None and (not self.job or "/" in self.job):
             raise UsageError("a job has a name without '/'", code="job-name", path="job")
+        if self.where is not None:
+            parse(self.where)
         for name in self.keep or ():
             if list(self.keep or ()).count(name) > 1:
                 raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")

@@ -72,7 +72,7 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     Raises:
         UsageError: nothing to read, a format that cannot be told, an output that exists or is an input.
     """
-    sources = inputs.find(given, options.input_format, options.when)
+    sources = inputs.find(given, options.input_format, options.when, options.where)
     text, path = str(output), Path(output)
     if text == STDOUT:
         plan = Plan(

@@ -26,6 +26,7 @@ def describe(model: Model, plan: Plan, params: Mapping[str, Any], options: Optio
         "flavor": model.candidate.name,
         "params": json.loads(json.dumps(params, default=repr, sort_keys=True)),
         "keep": None if options.keep is None else list(options.keep),
+        "where": options.where,
         "on_error": str(options.on_error) if options.on_error else None,
         "inputs": [look(source) for source in plan.sources],
         "outputs": [f"{part.stem}{'' if plan.table else part.kind.suffix}" for part in plan.parts],
@@ -72,6 +73,8 @@ def difference(old: Record, new: Record) -> str | None:
     """Return in words what the first difference between two records is; None if there is none."""
     if old.get("package") != new["package"]:
         return f"the package is another one ({old.get('package')} before, {new['package']} now)"
+    if old.get("where") != new["where"]:
+        return "--where is not the same"
     known = {name(entry): entry for entry in old.get("inputs", ())}
     for entry in new["inputs"]:
         before = known.pop(name(entry), None)

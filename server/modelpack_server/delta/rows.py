@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape
 
-__all__ = ["count", "read"]
+__all__ = ["Groups", "batches", "constant", "count", "read"]
+
+Groups = Callable[[Any, set[str]], Sequence[int]]
 
 # The column of the change data feed that says what a row is, and the two of its four words that stand for a row that
 # is there afterwards.
@@ -30,11 +32,12 @@ def count(root: Path, add: Add) -> int:
 
 
 def read(
-    root: Path, add: Add, shape: Shape, names: Sequence[str], size: int
+    root: Path, add: Add, shape: Shape, names: Sequence[str], size: int, groups: Groups | None = None
 ) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
     Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
+    ``groups`` says which row groups are read, given the file's metadata and its columns.
 
     Raises:
         FileNotFoundError: the file is gone.
@@ -46,10 +49,9 @@ def read(
         with pq.ParquetFile(path, pre_buffer=False, coerce_int96_timestamp_unit="us") as file:
             inside = set(file.schema_arrow.names) - set(shape.partitions)
             columns = [name for name in names if name in inside] + ([_CHANGE] if add.change else [])
-            row = 0
-            for batch in file.iter_batches(batch_size=size, columns=columns):
-                numbers = np.arange(row + 1, row + 1 + batch.num_rows)
-                row += batch.num_rows
+            chosen = None if groups is None else groups(file.metadata, inside)
+            for first, batch in batches(file, columns, size, chosen):
+                numbers = np.arange(first + 1, first + 1 + batch.num_rows)
                 table = _table(batch, add, shape, names)
                 mask = _mask(batch, add, numbers)
                 if mask is not None:
@@ -61,6 +63,31 @@ def read(
         reason = " ".join(str(exc).split())[:200]
         message = f"cannot be read as the table's log says: {reason}"
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
+
+
+def batches(
+    file: Any, columns: Sequence[str], size: int, groups: Sequence[int] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches of a Parquet file's row groups (None: all), each with the number of rows in the file before it."""
+    starts = [0]
+    for number in range(file.num_row_groups):
+        starts.append(starts[-1] + file.metadata.row_group(number).num_rows)
+    for run in [[]] if groups is None else _runs(groups):
+        row = starts[run[0]] if run else 0
+        for batch in file.iter_batches(batch_size=size, columns=columns, row_groups=run or None):
+            yield row, batch
+            row += batch.num_rows
+
+
+def _runs(groups: Sequence[int]) -> list[list[int]]:
+    """Return ascending numbers as runs without a gap."""
+    runs: list[list[int]] = []
+    for number in groups:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
 
 
 def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
@@ -76,7 +103,7 @@ def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) 
     for name in names:
         kind = shape.schema.field(name).type
         if name in shape.partitions:
-            columns.append(_constant(add.partition.get(name), kind, batch.num_rows))
+            columns.append(constant(add.partition.get(name), kind, batch.num_rows))
         elif name in batch.schema.names:
             column = batch.column(name)
             columns.append(column if column.type == kind else column.cast(kind))
@@ -85,7 +112,7 @@ def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) 
     return pa.table(columns, schema=pa.schema([pa.field(name, shape.schema.field(name).type) for name in names]))
 
 
-def _constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
+def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
     """Return a column of one partition value: text as the log has it, or of its own type."""
     if value is None or value == "":
         return pa.nulls(rows, kind)

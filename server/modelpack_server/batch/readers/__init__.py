@@ -35,13 +35,14 @@ READERS: Mapping[Format, Reader] = MappingProxyType(
 
 
 def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
-    """Yield the rows of a file in chunks of at most ``size``.
+    """Yield the rows of a file in chunks of at most ``size``, those that the filter takes.
 
     Raises:
         InputError: the file is not what its format says (``file-unreadable``).
     """
     try:
-        yield from READERS[source.kind.format](source, wanted, size)
+        chunks = READERS[source.kind.format](source, wanted, size)
+        yield from chunks if wanted.sieve is None else wanted.sieve.chunks(chunks, wanted.used)
     except (pa.ArrowException, OSError, EOFError, zlib.error) as exc:
         reason = " ".join(str(exc).split())[:200]
         if "straddl" in reason:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from modelpack.errors import InputError
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.inputs import Source
+from modelpack_server.delta import rows
 
 __all__ = ["read_file", "read_parquet", "read_stream"]
 
@@ -23,7 +24,8 @@ def read_parquet(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
         file = pq.ParquetFile(raw, pre_buffer=False)
         schema = file.schema_arrow
         names = _pick(source, wanted, schema)
-        batches = file.iter_batches(batch_size=size, columns=names)
+        groups = None if wanted.sieve is None else wanted.sieve.groups(file, source.name)
+        batches = rows.batches(file, names, size, groups)
         yield from _chunks(source, schema, names, batches, size, total=file.metadata.num_rows)
 
 
@@ -34,7 +36,7 @@ def read_file(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
         names = _pick(source, wanted, schema)
         options = pa.ipc.IpcReadOptions(included_fields=_indices(schema, names))
         file = pa.ipc.open_file(raw, options=options)
-        batches = (file.get_batch(i) for i in range(file.num_record_batches))
+        batches = _counted(file.get_batch(i) for i in range(file.num_record_batches))
         yield from _chunks(source, schema, names, batches, size)
 
 
@@ -42,7 +44,7 @@ def read_stream(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of an Arrow IPC stream, as they come."""
     with source.open_raw() as raw, pa.ipc.open_stream(raw) as stream:
         names = _pick(source, wanted, stream.schema)
-        yield from _chunks(source, stream.schema, names, stream, size)
+        yield from _chunks(source, stream.schema, names, _counted(stream), size)
 
 
 def _pick(source: Source, wanted: Wanted, schema: pa.Schema) -> list[str]:
@@ -58,25 +60,36 @@ def _indices(schema: pa.Schema, names: list[str]) -> list[int]:
     return [schema.get_field_index(name) for name in names]
 
 
+def _counted(batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    row = 0
+    for batch in batches:
+        yield row, batch
+        row += batch.num_rows
+
+
 def _chunks(
     source: Source,
     schema: pa.Schema,
     names: list[str],
-    batches: Iterable[Any],
+    batches: Iterable[tuple[int, Any]],
     size: int,
     total: int | None = None,
 ) -> Iterator[Chunk]:
-    """Cut batches into chunks of at most ``size`` rows; ``total`` rows tell how far we are in the file."""
+    """Cut batches into chunks of at most ``size`` rows, each with the count of rows before it.
+
+    ``total`` rows tell how far we are in the file.
+    """
     # The schema's own metadata (pandas' index description) would not be true of what is written.
     wanted = pa.schema([schema.field(name) for name in names])
-    row, length = 0, source.size or 0
-    for batch in batches:
+    seen, length = False, source.size or 0
+    for row, batch in batches:
         table = pa.Table.from_batches([batch]).select(names).replace_schema_metadata(None)
         for start in range(0, table.num_rows, size):
             part = table.slice(start, size)
-            numbers = np.arange(row + 1, row + 1 + part.num_rows)
-            row += part.num_rows
-            position = length * row // total if total else 0
+            end = row + start + part.num_rows
+            numbers = np.arange(row + start + 1, end + 1)
+            seen = True
+            position = length * end // total if total else 0
             yield Chunk(source=source, wire="python", data=part, numbers=numbers, position=position)
-    if row == 0:
+    if not seen:
         yield Chunk(source=source, wire="python", data=wanted.empty_table(), numbers=np.arange(0))

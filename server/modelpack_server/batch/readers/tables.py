@@ -21,11 +21,13 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     assert table is not None
     schema = table.shape.schema
     names = wanted.pick(schema.names) or list(schema.names)
+    sieve = wanted.sieve
+    groups = None if sieve is None else lambda metadata, inside: sieve.some_groups(metadata, schema, inside)
     length, total, seen = source.size or 0, 0, False
     if table.add is not None:
         total = rows.count(table.root, table.add) if table.add.alive is None else len(table.add.alive)
         try:
-            for part, numbers in rows.read(table.root, table.add, table.shape, names, size):
+            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups):
                 if part.num_rows:
                     seen = True
                     position = length * int(numbers[-1]) // total if total else 0

@@ -505,6 +505,7 @@ class TestHops:
         "signature.py",
         "dtypes.py",
         "fieldpath.py",
+        "once.py",
         "optional.py",
     )
 

@@ -284,6 +284,8 @@ class TestPieces:
         with ask(server, "a b c", EVENTS) as talk:
             speaker.go.release()
             assert talk.reply.readline() == b'data: {"word":"a"}\n'
+        while server.server.server_state.connections:
+            time.sleep(0.005)
         # The model is in the middle of a piece, which it finishes; the third is never made.
         speaker.go.release()
         assert speaker.closed.wait(30)

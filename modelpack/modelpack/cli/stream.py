@@ -16,14 +16,14 @@ from typing import Any
 import click
 
 from modelpack.cli import runtime
-from modelpack.cli.given import given_keep, given_params
+from modelpack.cli.given import given_engine, given_keep, given_params
 from modelpack.cli.report import drop_output, guard, printable, show_json
 from modelpack.errors import UsageError
 
 __all__ = ["command"]
 
 _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "changes", "job", "new_package", "status",
-                "metrics_port")  # fmt: skip
+                "metrics_port", "master")  # fmt: skip
 
 
 @click.command()
@@ -55,6 +55,9 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 @click.option("--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True,
               help="Where to listen for Prometheus.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Say nothing about each commit.")
+@click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True,
+              help="Where rows are scored; spark: by executors that see the same paths.")  # fmt: skip
+@click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, the status, or the error, as JSON.")
@@ -89,18 +92,22 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
     names = ("interval", "max_rows", "on_gap", "changes", "job", "from_version", "on_error", "max_rejects")
     chosen = {name: given[name] for name in names if given[name] is not None}
     say = (lambda _: None) if given["quiet"] else _say
+    engine = given_engine(given["engine"], given["master"])
+    engine.check(None, stream.Options(on_error=given["on_error"]))
     with _waiting() as waiter:
         model, values = _loaded(package, raw, given)
-        options = stream.Options(
-            params=values,
-            keep=given_keep(given["keep"]),
-            once=given["once"],
-            new_package=given["new_package"],
-            metrics=(given["metrics_host"], given["metrics_port"]) if given["metrics_port"] else None,
-            say=say,
-            **chosen,
-        )
-        done = stream.run(model, source, output, options, waiter)
+        with engine.started() as found:
+            options = stream.Options(
+                params=values,
+                keep=given_keep(given["keep"]),
+                once=given["once"],
+                new_package=given["new_package"],
+                metrics=(given["metrics_host"], given["metrics_port"]) if given["metrics_port"] else None,
+                say=say,
+                engine=found,
+                **chosen,
+            )
+            done = stream.run(model, source, output, options, waiter)
     if given["as_json"]:
         show_json(done.to_json())
     _tell_refused(done, given)
@@ -156,6 +163,8 @@ def _lines(package: str, given: Mapping[str, Any]) -> None:
         if given[name]:
             option = f"--{name.replace('_', '-')}" if name != "max_rows" else "--max-rows-per-commit"
             raise UsageError(f"{option} needs --from and --to", code="option-alone", path=option)
+    if given["engine"] != "local":
+        raise UsageError("--engine needs --from and --to", code="option-alone", path="--engine")
     stream = runtime("stream")
     raw = given_params(given["params"], given["pairs"])
     with _waiting() as waiter:

@@ -19,6 +19,7 @@ from modelpack.model import Model
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.plan import Plan
 from modelpack_server.spark.shipping import Shipped, ship
+from modelpack_server.stream import options as stream
 
 __all__ = ["SparkEngine", "check", "started"]
 
@@ -79,13 +80,13 @@ def _run(shipped: Shipped, work: Callable[[Model, T], R], item: T) -> R | Modelp
         return exc
 
 
-def check(plan: Plan, options: Options) -> None:
-    """Refuse what executors cannot make (``engine-unsupported``), before anything is loaded or started."""
-    if not (plan.folder or plan.table):
+def check(plan: Plan | None, options: Options | stream.Options) -> None:
+    """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded; a stream has no plan."""
+    if plan is not None and not (plan.folder or plan.table):
         raise _unsupported("writes a directory or a Delta table", "End OUT with '/', or pass --output-format delta.")
     if options.on_error is not None:
         raise _unsupported("does not write rejects aside", "Leave --on-error out, or --engine.")
-    if any(source.path is None for source in plan.sources if source.table is None):
+    if plan is not None and any(source.path is None and source.table is None for source in plan.sources):
         raise _unsupported("does not read standard input", "Give files.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,11 @@ from modelpack.signature import Table
 from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.feed import wanted
-from modelpack_server.batch.formats import Kind
-from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options as BatchOptions
 from modelpack_server.batch.rejects import Stop
 from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.codecs import answers
-from modelpack_server.delta import position, rows
+from modelpack_server.delta import position
 from modelpack_server.delta.commit import Conflict, Part, Target, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import Mark, Position, fingerprint
@@ -33,6 +32,7 @@ from modelpack_server.stream import metrics
 from modelpack_server.stream.aside import Aside
 from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
+from modelpack_server.stream.spread import PieceWork, chunks
 from modelpack_server.stream.status import Status, status
 
 __all__ = ["run"]
@@ -70,8 +70,8 @@ class _Stream:
             target = Target(local(options.on_error), family="rejects")
             self._aside = Aside(target, options.job, options.max_rejects)
         self._refused = self._aside or Stop("TABLE")
-        values = coerce.params(options.params, model.signature)
-        self._scorer = Scorer(model, values, keep=options.keep, refused=self._refused)
+        self._values = coerce.params(options.params, model.signature)
+        self._scorer = Scorer(model, self._values, keep=options.keep, refused=self._refused)
         self._follower = Follower(source, options)
         self._wanted = self._columns()
         self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
@@ -230,6 +230,8 @@ class _Stream:
 
     def _write(self, pieces: Sequence[Piece]) -> tuple[Sequence[Part], int]:
         """Score the files into one new file of the output; without any row there is none."""
+        if self._options.engine is not None and self._table is not None:
+            return self._spread(pieces)
         assembler = Assembler("parquet", self._wanted)
         with contextlib.ExitStack() as stack:
             part: Part | None = None
@@ -266,16 +268,36 @@ class _Stream:
             yield from map(self._scorer, self._chunks(piece))
 
     def _chunks(self, piece: Piece) -> Iterator[Chunk]:
-        root, shape = self._follower.root, self._follower.shape
-        source = Source(path=root / piece.add.path, kind=Kind(format="parquet"), stem="")
-        names = self._wanted.pick(shape.schema.names) or shape.schema.names
+        def gone(exc: Exception) -> None:
+            self._gap(piece, exc)
+
+        size = self._options.batch_size
+        return chunks(self._follower.root, self._follower.shape, piece, self._wanted, size, gone)
+
+    def _gap(self, piece: Piece, exc: Exception | None) -> None:
+        """Go on without a file of the source that is gone, or raise the error that says so."""
+        error = self._follower.missing(piece.add)
+        if self._options.on_gap == "fail":
+            raise error from exc
+        self._options.say(f"{error.path}: {error.message}; skipped")
+
+    def _spread(self, pieces: Sequence[Piece]) -> tuple[Sequence[Part], int]:
+        """Have an engine score the files, each into one of the output."""
+        options, root = self._options, self._target.root
+        work = PieceWork(root=self._follower.root, shape=self._follower.shape, wanted=self._wanted, keep=options.keep,
+                         params=self._values, size=options.batch_size, output=root,
+                         schema=self._table_schema())  # fmt: skip
+        unique = uuid.uuid4()
+        items = [(f"part-{i:05d}-{unique}-c000.snappy.parquet", piece) for i, piece in enumerate(pieces)]
+        parts: list[Part] = []
         try:
-            for table, numbers in rows.read(root, piece.add, shape, names, self._options.batch_size):
-                if not table.num_rows:
-                    continue  # all of them are deleted
-                yield Chunk(source=source, wire="python", data=table, numbers=numbers)
-        except FileNotFoundError as exc:
-            error = self._follower.missing(piece.add)
-            if self._options.on_gap == "fail":
-                raise error from exc
-            self._options.say(f"{error.path}: {error.message}; skipped")
+            for (name, piece), count in options.engine.each(self._model, work, items):
+                if count is None:
+                    self._gap(piece, None)
+                elif count:
+                    parts.append(Part.existing(root / name))
+        except BaseException:
+            for name, _ in items:
+                (root / name).unlink(missing_ok=True)
+            raise
+        return parts, sum(part.rows for part in parts)

@@ -31,6 +31,7 @@ class Options:
     fit are written (None: the first one ends the stream), at most ``max_rejects`` of them; for tables another one.
     ``job``: the name under which the position is kept. ``new_package``: go on although another package scored up to
     here. ``metrics``: the address where Prometheus may ask. ``say``: is told what happens, in a line each.
+    ``engine``: scores the files elsewhere (None: here).
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Options:
     batch_size: int = BATCH_SIZE
     metrics: tuple[str, int] | None = None
     say: Callable[[str], None] = _silent
+    engine: Any = None
 
     def __post_init__(self) -> None:
         if self.max_rows < 1 or self.batch_size < 1:

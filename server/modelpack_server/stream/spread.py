@@ -1,0 +1,89 @@
+"""The files of a commit, each scored on its own: here one after the other, or by an engine all at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from modelpack.errors import UsageError
+from modelpack.model import Model
+from modelpack_server.batch.assemble import Assembler
+from modelpack_server.batch.chunks import Chunk, Wanted
+from modelpack_server.batch.formats import Kind
+from modelpack_server.batch.inputs import Source
+from modelpack_server.batch.rejects import Stop
+from modelpack_server.batch.scoring import Scorer
+from modelpack_server.delta import rows
+from modelpack_server.delta.commit import Part, Target, fit
+from modelpack_server.delta.log import Shape
+from modelpack_server.stream.follow import Piece
+
+__all__ = ["PieceWork", "chunks"]
+
+
+def chunks(
+    root: Path, shape: Shape, piece: Piece, wanted: Wanted, size: int, gone: Callable[[Exception], None]
+) -> Iterator[Chunk]:
+    """Yield the rows of one file of the source; ``gone`` is called if the file is not there any more."""
+    source = Source(path=root / piece.add.path, kind=Kind(format="parquet"), stem="")
+    names = wanted.pick(shape.schema.names) or shape.schema.names
+    try:
+        for table, numbers in rows.read(root, piece.add, shape, names, size):
+            if table.num_rows:  # else all of them are deleted
+                yield Chunk(source=source, wire="python", data=table, numbers=numbers)
+    except FileNotFoundError as exc:
+        gone(exc)
+
+
+class _Gone(Exception):
+    """The file of the source was vacuumed."""
+
+
+def _raise(error: Exception) -> None:
+    raise _Gone from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PieceWork:
+    """Scores one file of the source into one of the output that no log lists yet, under a name that it is given."""
+
+    root: Path
+    shape: Shape
+    wanted: Wanted
+    keep: Sequence[str] | None
+    params: Mapping[str, Any]
+    size: int
+    output: Path
+    schema: pa.Schema
+
+    def __call__(self, model: Model, item: tuple[str, Piece]) -> int | None:
+        """Return how many rows the file has, which is not there if they are none; None if the source's is gone."""
+        name, piece = item
+        path = self.output / name
+        # It is there if it was made by an executor that was lost before it could say so.
+        if not path.exists():
+            try:
+                self._make(model, name, piece)
+            except _Gone:
+                return None
+            except UsageError:
+                if not path.exists():
+                    raise
+        return Part.existing(path).rows if path.exists() else 0
+
+    def _make(self, model: Model, name: str, piece: Piece) -> None:
+        refused = Stop("TABLE")
+        scorer = Scorer(model, self.params, keep=self.keep, refused=refused)
+        assembler = Assembler("parquet", self.wanted)
+        with contextlib.ExitStack() as stack:
+            part: Part | None = None
+            for scored in map(scorer, chunks(self.root, self.shape, piece, self.wanted, self.size, _raise)):
+                refused.take(scored.chunk, scored.faults)
+                table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
+                part = part or stack.enter_context(Target(self.output, family="stream").part(name))
+                part.write(fit(table, self.schema, self.output))

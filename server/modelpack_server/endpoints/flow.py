@@ -152,7 +152,7 @@ class Flow:
         coming = asyncio.ensure_future(piece)
         patience = None if math.isinf(seconds) else max(seconds, 0)
         await asyncio.wait((coming, left), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if coming.done():
+        if coming.done() and not left.done():
             return await coming
         coming.cancel()
         raise ClientDisconnect if left.done() else too_late()

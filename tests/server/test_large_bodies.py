@@ -85,7 +85,8 @@ def test_the_pieces_do_not_matter(size: int, known: bool) -> None:
 
 
 @pytest.mark.parametrize("media", [ARROW, "application/json"])
-def test_more_than_the_limit_is_refused_whatever_was_announced(media: str) -> None:
+def test_more_than_the_limit_is_refused_whatever_was_announced(media: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invoke, "LINGER_SECONDS", 0.05)  # the client of this test stays, and sends nothing more
     pieces = [b"x" * 1_000_000] * 4
     for length in (None, 3_000_000):
         start = post(pieces, length=length, media=media, max_body=3_500_000)[0]

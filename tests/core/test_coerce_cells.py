@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from modelpack.coerce import CODES, whole
 from modelpack.coerce.cells import cell, is_missing
@@ -412,6 +412,8 @@ def same(fast: Any, exact: Any) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(values=LISTS, dtype=TYPES, wire=WIRES)
+@example(values=["0", "-0"], dtype="float16", wire="text")
+@example(values=["-0"], dtype="int8", wire="text")
 def test_whole_lists_agree_with_single_cells(values: list[Any], dtype: Any, wire: Any) -> None:
     faults: list[Any] = []
     exact = slow(lane(values), dtype, wire, lambda *fault: faults.append(fault))

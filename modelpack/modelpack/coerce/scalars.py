@@ -121,7 +121,9 @@ def _number(value: Any, dtype: Item, wire: Wire) -> int | float | Decimal:
     if wire == "text" and isinstance(value, str):
         text = value.strip()
         if _INTEGER.fullmatch(text):
-            return int(text)
+            number = int(text)
+            # An integer has no negative zero; a float has, and JSON's -0 is it as well.
+            return -0.0 if not number and text.startswith("-") and is_float(dtype) else number
         if _NUMBER.fullmatch(text):
             return Decimal(text)
         if _WORDS.fullmatch(text) and is_float(dtype):

@@ -81,6 +81,7 @@ class RowSource(Source):
         self.names = None if names is None else list(names)
         self.at = at
         self._rows_at = at
+        self._columns: list[Any] | None = None
         self.data = data
         self.rows = len(data)
         self.width = len(self.names) if self.names is not None else self._width(width)
@@ -114,7 +115,9 @@ class RowSource(Source):
             return self.data[:, index]
         if self.bad:
             return [None if number in self.bad else row[index] for number, row in enumerate(self.data)]
-        return [row[index] for row in self.data]
+        if self._columns is None:
+            self._columns = [*zip(*self.data, strict=True)] if self.rows else [()] * self.width
+        return self._columns[index]
 
     def lists(self, places: Sequence[int]) -> Sequence[Sequence[Any]] | None:
         if isinstance(self.data, np.ndarray):

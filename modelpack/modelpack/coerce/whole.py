@@ -5,7 +5,9 @@ Nothing here decides what is allowed; :mod:`modelpack.coerce.cells` does. A prop
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -121,10 +123,16 @@ def _numeric(values: Sequence[Any], types: set[type], none: bool, dtype: str) ->
     if not types <= _FLOATS:
         return None
     try:
-        array = np.array(values, dtype=np.float64)
-    except OverflowError:
+        array = np.array(values, dtype=np.float64) if none or not values else _packed([values])
+    except (OverflowError, struct.error):
         return None
     return None if int in types and not _small(array, dtype) else array
+
+
+def _packed(rows: Sequence[Sequence[Any]]) -> Array:
+    """Return Python's numbers, one after another; rows are equally long. Several times faster than numpy."""
+    pack = struct.Struct(f"{len(rows[0])}d").pack
+    return np.frombuffer(bytearray().join(starmap(pack, rows)), np.float64)
 
 
 def _small(array: Array, dtype: str) -> bool:
@@ -138,8 +146,8 @@ def numbers(rows: Sequence[Sequence[Any]], types: set[type], dtype: str = "float
     if not types <= {int, float, _NONE} or not types:
         return None
     try:
-        array = np.array(rows, dtype=np.float64)
-    except OverflowError:
+        array = np.array(rows, dtype=np.float64) if _NONE in types else _packed(rows).reshape(len(rows), -1)
+    except (OverflowError, struct.error):
         return None
     return None if int in types and not _small(array, dtype) else array
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
 from modelpack.once import Once
 from modelpack.signature import Signature, Table, Tensors
-from modelpack_server.codecs import Decoded, json_floats
+from modelpack_server.codecs import Decoded, json_floats, json_text
 
 __all__ = ["MAX_DEPTH", "Number", "Reader", "decode", "encode", "encode_parts", "parse", "wants_whole"]
 
@@ -37,19 +37,11 @@ MAX_DEPTH = 64
 
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONSTANT = re.compile(rb"NaN|Infinity")
-# All digits alike: a run of them is then found by plain search, many times faster than by a pattern.
-_DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_LONG_INTEGER = b"0" * 19
-# Most of the digits of a fraction, which may be as many.
-_LONG_FRACTION = b"." + b"0" * 16
-# With the points taken out: more digits than a float holds of every number, or an exponent.
-_PRECISE, _EXPONENTS = b"0" * 16, (b"0e", b"0E")
-_MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _FLOATS = frozenset({"any", "float16", "float32", "float64", "bool", "utf8", "binary", "date32"})
+_NO_FLOATS = frozenset({int, bool, str, type(None)})
+_EXPONENT = re.compile(rb"[0-9][eE]")
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 # Strings (an open one runs to the end) and everything else that is no bracket.
 _NOT_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[^\[\]{}"]+', re.DOTALL)
 
@@ -72,6 +64,7 @@ class Reader:
         self._floats = json_floats.reader(signature)
         columns = signature.inputs.columns if isinstance(signature.inputs, Table) else ()
         self._names = [column.name for column in columns]
+        self._wholes = [place for place, column in enumerate(columns) if column.type not in _FLOATS]
         # A name may be written with an escape: then colons do not tell how many keys there are.
         self._simple = not any(":" in name for name in self._names)
 
@@ -87,12 +80,14 @@ class Reader:
             data, form = taken
             return Decoded(data=data, wire="json", at=form), type(data) is Split
         _check_depth(body)
-        if _needs_care(body, whole=self._whole):
+        text = json_text.view(body)
+        rows = self._rows(value)
+        care = _needs_care(body, text, whole=False)
+        if care or (self._whole and json_text.is_precise(body, text) and not self._is_whole(value, rows)):
             return self._long(_parse_slowly(body, whole=self._whole)), False
-        rows = self._rows(value) if self._simple and body.count(b":") == 3 else None
-        if rows is not None:
+        if rows is not None and self._simple and json_text.colons(body, text) == 3:
             return Decoded(data=Split(self._names, rows), wire="json", at="dataframe_split"), True
-        return self._long(_distinctly(body, value, whole=self._whole)), False
+        return self._long(_distinctly(body, text, value, whole=self._whole)), False
 
     def _rows(self, value: Any) -> list[Any] | None:
         """Return the rows of a usual body."""
@@ -101,6 +96,20 @@ class Reader:
             return None
         rows = split.get("data")
         return rows if type(rows) is list else None
+
+    def _is_whole(self, value: Any, rows: list[Any] | None) -> bool:
+        """Say whether no float is where it matters if a number is whole: the others may be as precise as they like."""
+        try:
+            if rows is not None:
+                cells = [row[place] for place in self._wholes for row in rows]
+            elif type(value) is dict and len(value) == 1 and self._wholes:
+                names = [self._names[place] for place in self._wholes]
+                cells = [record.get(name) for name in names for record in value["dataframe_records"]]
+            else:
+                return False
+        except (LookupError, TypeError, AttributeError):
+            return False
+        return set(map(type, cells)) <= _NO_FLOATS
 
     def _long(self, value: Any) -> Decoded:
         call = forms.parse(value, signature=self.signature)
@@ -173,34 +182,28 @@ def parse(body: bytes, *, whole: bool = True) -> Any:
         InputError: not JSON, not UTF-8, nested too deeply, a key twice in one object, a number too large for a float.
     """
     _check_depth(body)
-    if _needs_care(body, whole=whole):
+    text = json_text.view(body)
+    if _needs_care(body, text, whole=whole):
         return _parse_slowly(body, whole=whole)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        if _CONSTANT.search(body) or any(mark in body.translate(_DIGITS) for mark in _EXPONENTS):
+        if _CONSTANT.search(body) or _EXPONENT.search(body):
             return _parse_slowly(body, whole=whole)
         raise _not_json(exc.lineno, exc.colno) from exc
-    return _distinctly(body, value, whole=whole)
+    return _distinctly(body, text, value, whole=whole)
 
 
-def _distinctly(body: bytes, value: Any, *, whole: bool) -> Any:
+def _distinctly(body: bytes, text: json_text.View, value: Any, *, whole: bool) -> Any:
     """Return what orjson has read, unless a key may be there twice."""
-    return value if _keys_are_distinct(body, value) else _parse_slowly(body, whole=whole)
+    return value if _keys_are_distinct(body, text, value) else _parse_slowly(body, whole=whole)
 
 
-def _needs_care(body: bytes, *, whole: bool) -> bool:
+def _needs_care(body: bytes, text: json_text.View, *, whole: bool) -> bool:
     """Say whether a number in the body may be one that orjson changes."""
-    digits = body.translate(_DIGITS)
-    if _LONG_INTEGER in digits and _LONG_INTEGER in digits.replace(_LONG_FRACTION, b"."):
+    if json_text.has_long_integer(body, text) or json_text.has_minus_zero(body, text):
         return True
-    # Nearly every -0 is that of a fraction.
-    if body.count(b"-0") > body.count(b"-0.") and _MINUS_ZERO.search(body):
-        return True
-    if not whole:
-        return False
-    together = digits.translate(None, b".")
-    return _PRECISE in together or any(mark in together for mark in _EXPONENTS)
+    return whole and json_text.is_precise(body, text)
 
 
 def _not_json(line: int, column: int) -> InputError:
@@ -279,9 +282,7 @@ def _check_depth(body: bytes) -> None:
     Only brackets are looked at. Taking away the innermost pairs MAX_DEPTH times leaves nothing of a body that is
     shallow enough; if something is left, brackets inside strings may be the reason, so the depth is then counted.
     """
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
-    brackets = body.translate(_ONE_KIND, _NOT_BRACKETS)
+    brackets = json_text.brackets(body)
     for _ in range(MAX_DEPTH):
         shorter = brackets.replace(b"[]", b"")
         if not shorter:
@@ -305,39 +306,25 @@ def _depth(body: bytes) -> int:
     return deepest
 
 
-def _keys_are_distinct(body: bytes, value: Any) -> bool:
+def _keys_are_distinct(body: bytes, text: json_text.View, value: Any) -> bool:
     """Say whether no object in ``body`` has a key twice; False means "look closely".
 
     Each key in the text is followed by a colon, so as many keys in ``value`` as colons in the text says that none was
     overwritten. Colons inside strings make the text look as if it had more keys, never fewer.
     """
-    found = _count_keys(value, body.count(b":"))
-    return found == body.count(b":") or found == len(_KEY.findall(body))
+    colons = json_text.colons(body, text)
+    found = _count_keys(value, colons)
+    return found == colons or found == len(_KEY.findall(body))
 
 
 def _count_keys(value: Any, enough: int) -> int:
     """Return how many keys the objects in ``value`` have; stops looking once there are ``enough``."""
-    count = 0
-    # Objects before lists: the keys of dataframe_split are all counted before its rows are reached.
-    objects: deque[dict[str, Any]] = deque()
-    lists: deque[list[Any]] = deque()
-    _sort((value,), objects, lists)
-    while count < enough:
-        if objects:
-            members = objects.popleft()
-            count += len(members)
-            _sort(members.values(), objects, lists)
-        elif lists:
-            _sort(lists.popleft(), objects, lists)
-        else:
-            break
+    count, level = 0, [value]
+    while level and count < enough:
+        objects = [item for item in level if type(item) is dict]
+        count += sum(map(len, objects))
+        if count < enough:
+            # Objects before lists, level by level: the rows of dataframe_split are not looked into.
+            lists = (item for item in level if type(item) is list)
+            level = [*chain.from_iterable(item.values() for item in objects), *chain.from_iterable(lists)]
     return count
-
-
-def _sort(values: Iterable[Any], objects: deque[dict[str, Any]], lists: deque[list[Any]]) -> None:
-    for value in values:
-        kind = type(value)
-        if kind is dict:
-            objects.append(value)
-        elif kind is list:
-            lists.append(value)

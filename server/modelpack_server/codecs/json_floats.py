@@ -17,6 +17,7 @@ import numpy as np
 
 from modelpack.coerce import Split
 from modelpack.signature import Signature, Table, Tensor, Tensors
+from modelpack_server.codecs import json_text
 
 __all__ = ["Taken", "reader"]
 
@@ -25,8 +26,6 @@ Array = np.ndarray[Any, Any]
 Taken = tuple[Split | Array, str]
 # Whole numbers below are exact in the type; those beyond, and what orjson rounds to them, are looked at one by one.
 _EXACT = {"float16": 2.0**11, "float32": 2.0**24, "float64": 2.0**53}
-_MINUS, _ZERO = b"-0"
-_FRACTION = np.frombuffer(b".eE", np.uint8)
 
 
 def reader(signature: Signature) -> Callable[[bytes, Any], Taken | None]:
@@ -126,18 +125,9 @@ def _array(rows: list[Any], pack: Callable[..., bytes], body: bytes, end: int, l
         return None
     if np.maximum.reduce(np.abs(array)) >= limit:
         return None
-    return None if np.count_nonzero(array) < len(array) and _has_minus_zero(body, end) else array
-
-
-def _has_minus_zero(body: bytes, start: int) -> bool:
-    """Say whether there is a -0 that is no fraction: orjson takes the minus away."""
-    if body.find(b"-", start) < 0:
-        return False
-    text = np.frombuffer(body, np.uint8)[start:]
-    # It is JSON: something comes behind each minus, and behind each number.
-    digits = np.flatnonzero(text == _MINUS) + 1
-    behind = text[digits[text[digits] == _ZERO] + 1]
-    return not np.isin(behind, _FRACTION).all()
+    if np.count_nonzero(array) == len(array) or body.find(b"-", end) < 0:
+        return array
+    return None if json_text.has_minus_zero(body, json_text.view(body)) else array
 
 
 @lru_cache(maxsize=64)

@@ -218,6 +218,95 @@ def test_what_is_too_much_is_refused_at_once(limits: dict[str, int]) -> None:
     run(test)
 
 
+def test_what_would_wait_longer_than_two_long_calls_is_refused_unless_few_wait() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            # 20 ms a row, however many: a call of 7 rows is the longest, and 10 rows are waited for.
+            for rows in (1, 2, 4, 8, 16):
+                batcher.costs.add(rows, 0.02 * rows)
+            running = batcher.put("running", key="k", rows=1, timeout=NEVER)
+            await started(work)
+            waiting = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(32)]
+            with pytest.raises(HttpProblem) as caught:
+                batcher.put("refused", key="k", rows=1, timeout=NEVER)
+            assert caught.value.status == 429
+            work.gate.set()
+            await asyncio.gather(running, *waiting)
+
+    run(test)
+    # Those of up to 7 rows are hoped to be done in the time of a long call.
+    assert max(map(len, work.batches[:3])) <= 7
+
+
+@pytest.mark.parametrize("key", ["k", None])
+def test_what_would_wait_longer_than_its_own_time_is_refused_before(key: str | None) -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            for rows in (1, 2, 4, 8, 16):
+                batcher.costs.add(rows, 0.5 * rows)
+            running = batcher.put("running", key=key, rows=1, timeout=NEVER)
+            await started(work)
+            patient = [batcher.put(i, key=key, rows=1, timeout=60) for i in range(4)]
+            with pytest.raises(HttpProblem) as caught:
+                batcher.put("hasty", key=key, rows=1, timeout=1)
+            assert caught.value.status == 429
+            work.gate.set()
+            await asyncio.gather(running, *patient)
+            # Nothing waits any more: it is as if nothing ever had.
+            assert batcher.delay == 0
+            assert await batcher.put("hasty", key=key, rows=1, timeout=1) == "<hasty>"
+
+    run(test)
+
+
+class TestWorthwhile:
+    def test_as_many_as_may_be_while_nothing_is_known(self) -> None:
+        assert Costs().worthwhile(1024) == 1024
+
+    def test_all_that_may_be_if_the_number_of_rows_hardly_matters(self) -> None:
+        costs = Costs()
+        for size in range(11):
+            costs.add(2**size, 0.02 + 2**size * 1e-6)
+        assert costs.worthwhile(1024) == 1024
+        assert costs.per_row < 0.001
+
+    def test_no_more_than_a_long_call_takes_if_each_row_costs_the_same(self) -> None:
+        costs = Costs()
+        for size in range(8):
+            costs.add(2**size, 0.01 * 2**size)
+        assert costs.worthwhile(1024) == 15
+
+    def test_one_row_of_a_slow_model_and_one_more(self) -> None:
+        costs = Costs()
+        costs.add(1, 3.0)
+        costs.add(2, 6.0)
+        costs.add(4, 12.0)
+        assert costs.worthwhile(1024) == 3
+
+    def test_a_size_that_was_slow_is_tried_again_some_day(self) -> None:
+        costs = Costs()
+        for rows, seconds in ((1, 0.01), (2, 0.01), (4, 5.0)):
+            costs.add(rows, seconds)
+        assert costs.worthwhile(1024) == 3
+        found = [costs.worthwhile(1024) for _ in range(10_000)]
+        assert found[-1] > 3
+
+    def test_calls_of_unknown_size_have_a_mean_of_their_own(self) -> None:
+        costs = Costs()
+        assert costs.alone(0) == costs.alone(5) == 0.0
+        costs.add(0, 2.0)
+        costs.add(0, 1.0)
+        assert costs.alone(0) == pytest.approx(1.7)
+        costs.add(4, 3.0)
+        assert costs.alone(5) == 3.0
+
+
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
     work = Recorder()
 

@@ -23,6 +23,14 @@ __all__ = ["Batcher", "Costs", "Limits", "Reply", "too_late"]
 
 T = TypeVar("T")
 
+# Gathering more is of no use once a call takes this long, or twice as long as a call takes at least.
+CALL_SECONDS = 0.1
+# How much less than its rows say a call of a size that was never tried is hoped to take.
+EAGER = 8.0
+# What is left each time of a measurement that forbids to gather more.
+FORGETTING = 0.999
+# So few requests may wait however long they take: they are a few clients, no overload.
+FEW = 32
 # A prediction that is expected to take longer than this runs in a thread.
 INLINE_SECONDS = 0.005
 # No loop counts further than this.
@@ -36,7 +44,8 @@ class Limits:
     """What is gathered and what may wait.
 
     ``batch_rows``: rows of one call of the model at most, unless one request has more. ``queue`` and ``queue_rows``:
-    requests and rows that may wait for the model; what comes then is refused. ``threads``: calls of the model at a
+    requests and rows that may wait for the model; what comes then is refused. So is what would have to wait for more
+    than two long calls, by what calls have taken so far, unless only few wait. ``threads``: calls of the model at a
     time. ``inline``: whether quick calls may run on the event loop.
     """
 
@@ -65,14 +74,50 @@ class Costs:
 
     def __init__(self) -> None:
         self._means: dict[int, float] = {}
+        self._unknown = 0.0
+        self._gathered = 1
+
+    @property
+    def longest(self) -> float:
+        """The seconds that a call should take at most, unless one request takes longer."""
+        return max(CALL_SECONDS, 2 * min(self._means.values(), default=0.0))
+
+    @property
+    def per_row(self) -> float:
+        """The seconds that one row takes in a large call; 0 as long as nothing is known."""
+        rows = self._gathered
+        return self._hoped(rows.bit_length()) / rows if self._means else 0.0
+
+    def worthwhile(self, most: int) -> int:
+        """Return how many rows are gathered at most, so that a call takes no longer than it should."""
+        if not self._means:
+            return most
+        size, limit = 1, self.longest
+        while 2**size <= most and self._hoped(size + 1) <= limit:
+            size += 1
+        if size + 1 in self._means and 2**size <= most:
+            # It was measured once, maybe on a bad day: some time it is tried again.
+            self._means[size + 1] *= FORGETTING
+        self._gathered = min(most, 2**size - 1)
+        return self._gathered
+
+    def _hoped(self, size: int) -> float:
+        """Return the seconds a call may take; of a size that was never tried, that it gains by being large."""
+        known = self._means.get(size)
+        return known if known is not None else self.expected(2**size - 1) / EAGER
 
     def add(self, rows: int, seconds: float) -> None:
         """Take a measurement in; one of unknown rows (0) says nothing."""
         if not rows:
+            self._unknown += (WEIGHT if self._unknown else 1.0) * (seconds - self._unknown)
             return
         size = rows.bit_length()
         mean = self._means.get(size)
         self._means[size] = seconds if mean is None else mean + WEIGHT * (seconds - mean)
+
+    def alone(self, rows: int) -> float:
+        """Return the seconds a call with so many rows has taken; of unknown rows (0), what such calls have taken."""
+        return self._unknown if not rows else self.expected(rows) if self._means else 0.0
 
     def expected(self, rows: int) -> float:
         """Return the seconds a call with so many rows may take; infinity as long as nothing is known."""
@@ -91,9 +136,11 @@ class Costs:
 class _Waiting(Generic[T]):
     """A request that waits: what is to be scored, and where its reply goes."""
 
-    __slots__ = ("deadline", "item", "key", "reply", "rows", "timer")
+    __slots__ = ("cost", "deadline", "item", "key", "reply", "rows", "timer")
 
     def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, reply: Reply) -> None:
+        # The seconds that it takes, unless it is gathered with others.
+        self.cost = 0.0
         self.item = item
         self.key = key
         self.rows = rows
@@ -114,6 +161,7 @@ class Batcher(Generic[T]):
         self._executor = ThreadPoolExecutor(max_workers=limits.threads, thread_name_prefix="invocation")
         self._queue: deque[_Waiting[T]] = deque()
         self._rows = 0
+        self._alone = 0.0
         self._busy = 0
         self._members = 0
         self._scheduled = False
@@ -124,13 +172,23 @@ class Batcher(Generic[T]):
         """How many requests are being worked on or wait."""
         return self._members + len(self._queue)
 
-    def admit(self, rows: int = 0) -> None:
+    @property
+    def delay(self) -> float:
+        """The seconds after which what waits now will have been worked on, by what calls have taken so far."""
+        return (self._alone + self._rows * self.costs.per_row) / self._limits.threads
+
+    def admit(self, rows: int = 0, timeout: float = math.inf) -> None:
         """Refuse what would wait too long.
 
         Raises:
             HttpProblem: 429, too much is waiting already.
         """
-        if self._queue and (len(self._queue) >= self._limits.queue or self._rows + rows > self._limits.queue_rows):
+        waiting, limits = len(self._queue), self._limits
+        if not waiting:
+            return
+        # With the call that is running and its own, no answer takes longer than about three calls.
+        patience = min(2 * self.costs.longest, timeout) if waiting >= FEW else timeout
+        if waiting >= limits.queue or self._rows + rows > limits.queue_rows or self.delay > patience:
             raise _overloaded()
 
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
@@ -147,11 +205,15 @@ class Batcher(Generic[T]):
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
         """
-        self.admit(rows)
+        self.admit(rows, timeout)
         loop = asyncio.get_running_loop()
         one = _Waiting(item, key, rows, loop.time() + timeout, reply)
         self._queue.append(one)
-        self._rows += rows
+        if key is None:
+            one.cost = self.costs.alone(rows)
+            self._alone += one.cost
+        else:
+            self._rows += rows
         if timeout < LONGEST and not self.quick(rows):
             one.timer = loop.call_at(one.deadline, _expire, one)
         if not self._scheduled and self._busy < self._limits.threads:
@@ -205,10 +267,10 @@ class Batcher(Generic[T]):
         batch: list[_Waiting[T]] = []
         others: list[_Waiting[T]] = []
         key: Hashable | None = None
-        room = self._limits.batch_rows
+        room = self.costs.worthwhile(self._limits.batch_rows)
         while self._queue:
             one = self._queue.popleft()
-            self._rows -= one.rows
+            self._left(one)
             if one.reply.done():
                 _disarm(one)
             elif one.deadline < now:
@@ -227,8 +289,18 @@ class Batcher(Generic[T]):
                 break
         for one in reversed(others):
             self._queue.appendleft(one)
-            self._rows += one.rows
+            if one.key is None:
+                self._alone += one.cost
+            else:
+                self._rows += one.rows
         return batch
+
+    def _left(self, one: _Waiting[T]) -> None:
+        """Take note that a request waits no longer."""
+        if one.key is None:
+            self._alone = self._alone - one.cost if self._queue else 0.0
+        else:
+            self._rows -= one.rows
 
     def _timed(self, items: Sequence[T], rows: int) -> Sequence[Any]:
         start = perf_counter()

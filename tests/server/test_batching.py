@@ -265,6 +265,23 @@ def test_what_would_wait_longer_than_its_own_time_is_refused_before(key: str | N
     run(test)
 
 
+def test_requests_that_were_given_up_take_no_place() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, queue=4) as batcher:
+            work.gate.clear()
+            running = batcher.put("running", key=None, rows=1, timeout=NEVER)
+            await started(work)
+            late = [batcher.put(i, key=None, rows=1, timeout=0.01) for i in range(4)]
+            assert all(isinstance(reply, HttpProblem) for reply in await asyncio.gather(*late, return_exceptions=True))
+            patient = batcher.put("patient", key=None, rows=1, timeout=NEVER)
+            work.gate.set()
+            assert await asyncio.gather(running, patient) == ["<running>", "<patient>"]
+
+    run(test)
+
+
 class TestWorthwhile:
     def test_as_many_as_may_be_while_nothing_is_known(self) -> None:
         assert Costs().worthwhile(1024) == 1024

@@ -31,6 +31,8 @@ EAGER = 8.0
 FORGETTING = 0.999
 # So few requests may wait however long they take: they are a few clients, no overload.
 FEW = 32
+# How often those that nobody waits for are looked for, when there is no room.
+SWEEP_SECONDS = 0.05
 # A prediction that is expected to take longer than this runs in a thread.
 INLINE_SECONDS = 0.005
 # No loop counts further than this.
@@ -162,6 +164,7 @@ class Batcher(Generic[T]):
         self._queue: deque[_Waiting[T]] = deque()
         self._rows = 0
         self._alone = 0.0
+        self._swept = -math.inf
         self._busy = 0
         self._members = 0
         self._scheduled = False
@@ -183,13 +186,31 @@ class Batcher(Generic[T]):
         Raises:
             HttpProblem: 429, too much is waiting already.
         """
+        if self._queue and self._full(rows, timeout):
+            self._sweep(asyncio.get_running_loop().time())
+            if self._full(rows, timeout):
+                raise _overloaded()
+
+    def _full(self, rows: int, timeout: float) -> bool:
         waiting, limits = len(self._queue), self._limits
-        if not waiting:
-            return
         # With the call that is running and its own, no answer takes longer than about three calls.
         patience = min(2 * self.costs.longest, timeout) if waiting >= FEW else timeout
-        if waiting >= limits.queue or self._rows + rows > limits.queue_rows or self.delay > patience:
-            raise _overloaded()
+        return waiting >= limits.queue or self._rows + rows > limits.queue_rows or self.delay > patience
+
+    def _sweep(self, now: float) -> None:
+        """Forget requests that nobody waits for any more; not each time, for to refuse must cost next to nothing."""
+        if now < self._swept + SWEEP_SECONDS:
+            return
+        self._swept = now
+        waiting = list(self._queue)
+        self._queue.clear()
+        self._rows, self._alone = 0, 0.0
+        for one in waiting:
+            if one.reply.done():
+                _disarm(one)
+            else:
+                self._queue.append(one)
+                self._joined(one)
 
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
         """Take a request as :meth:`take` does, and return the future of its reply."""
@@ -211,9 +232,7 @@ class Batcher(Generic[T]):
         self._queue.append(one)
         if key is None:
             one.cost = self.costs.alone(rows)
-            self._alone += one.cost
-        else:
-            self._rows += rows
+        self._joined(one)
         if timeout < LONGEST and not self.quick(rows):
             one.timer = loop.call_at(one.deadline, _expire, one)
         if not self._scheduled and self._busy < self._limits.threads:
@@ -289,11 +308,15 @@ class Batcher(Generic[T]):
                 break
         for one in reversed(others):
             self._queue.appendleft(one)
-            if one.key is None:
-                self._alone += one.cost
-            else:
-                self._rows += one.rows
+            self._joined(one)
         return batch
+
+    def _joined(self, one: _Waiting[T]) -> None:
+        """Take note that a request waits."""
+        if one.key is None:
+            self._alone += one.cost
+        else:
+            self._rows += one.rows
 
     def _left(self, one: _Waiting[T]) -> None:
         """Take note that a request waits no longer."""

@@ -152,6 +152,16 @@ def test_a_model_that_fails_on_one_row_answers_the_others(model: Any) -> None:
     assert orjson.loads(third)["predictions"][0]["count"] == 3
 
 
+def test_one_bad_request_costs_the_others_few_calls(ages: Any) -> None:
+    def request(age: bytes) -> Request:
+        return Request(JSON, b'{"dataframe_records":[{"age":%s}]}' % age, None, JSON)
+
+    replies = Work(ages)([request(b"1")] * 200 + [request(b'"bad"')] + [request(b"2")] * 55)
+    bad = [place for place, reply in enumerate(replies) if isinstance(reply, Exception)]
+    assert bad == [200]
+    assert ages.calls < 30
+
+
 def test_an_answer_of_other_rows_is_nobodys(model: Any) -> None:
     """A model that answers once for all rows gives each request its own."""
     total = Table(columns=(Column(name="count", type="int64"),))

@@ -89,11 +89,14 @@ class Work:
 
     def __call__(self, requests: Sequence[Request]) -> Sequence[Any]:
         """Return a reply or an exception for each request; never raises."""
-        if len(requests) > 1:
-            # Whatever went wrong, and for whichever of them, each gets to know its own part of it.
-            with contextlib.suppress(Exception):
-                return self._together(requests)
-        return [self._alone(request) for request in requests]
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        with contextlib.suppress(Exception):
+            return self._together(requests)
+        # Whatever went wrong, and for whichever of them, each gets to know its own part of it, and halves that hold
+        # no bad one are scored together still.
+        middle = len(requests) // 2
+        return [*self(requests[:middle]), *self(requests[middle:])]
 
     def _alone(self, request: Request) -> bytes | Exception:
         try:

@@ -5,6 +5,7 @@ The short way (``exchange.py``) is for the requests that most clients send all t
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +18,8 @@ __all__ = ["MAX_HEAD", "Protocol"]
 
 # Request line and headers together; what is longer is read no further.
 MAX_HEAD = 64 * 1024
+
+_UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 
 
 class Protocol(HttpToolsProtocol):
@@ -38,6 +41,8 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has come; count it as long as it is nothing but the head of one request."""
         self._ended = False
+        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+            data = _staying(data)
         super().data_received(data)
         if not self._in_head or self._ended:
             self._size = 0
@@ -122,3 +127,12 @@ class Protocol(HttpToolsProtocol):
         head += [name + b": " + value for name, value in reply.raw_headers]
         self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + bytes(reply.body))
         self.transport.close()
+
+
+def _staying(data: bytes) -> bytes:
+    """Return the head of a request, and what comes behind it, without the offer to speak another protocol.
+
+    The parser would read no further. Java's client offers HTTP/2 in its first request, and is content with HTTP/1.1.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"declined", head) + end + rest

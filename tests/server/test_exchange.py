@@ -271,3 +271,15 @@ def test_work_that_takes_longer_than_the_grace_is_told_so(run: Any, slow: Slow) 
                 assert b" 503 " in head and json.loads(body)["code"] == "server-stopping"
     finally:
         slow.go.release(10)
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+def test_an_offer_to_speak_http_2_is_declined(running: Any, taken: list[str], name: str) -> None:
+    """Java's own client makes one with its first request, and is content with HTTP/1.1."""
+    offer = {"Connection": f"{name}, HTTP2-Settings", name: "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    with running.connect() as link:
+        for _ in range(2):
+            link.sendall(request(json.dumps(GOOD).encode(), **offer))
+            head, body = answer(link)
+            assert head.startswith(b"HTTP/1.1 200") and b"3.0" in body
+    assert len(taken) == 2

@@ -31,7 +31,7 @@ from modelpack.manifest import (
 )
 from modelpack.signature import Signature
 
-__all__ = ["Details", "Part", "beside", "extend", "record"]
+__all__ = ["Details", "Part", "beside", "equip", "extend", "record"]
 
 # Payload formats that are one pickle, and what is there anyway, whatever the package needs.
 _PICKLES = ("cloudpickle", "pickle")
@@ -108,17 +108,38 @@ def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[st
     env = _joined(manifest.environment, environment.capture(part.saved.packages, part.saved.requires))
     payload = _payload(part, entries, env)
     changes: dict[str, Any] = {
-        "created": _created() or manifest.created,
-        "producer": _producer(),
         "payloads": {**manifest.payloads, **({part.payload: payload} if payload else {})},
         # The order stays the first producer's preference.
         "flavors": (*manifest.flavors, _flavor(part, payload is not None, entries)),
+    }
+    return _changed(manifest, entries, env, provenance, changes)
+
+
+def equip(manifest: Manifest, staging: Path, env: Environment, provenance: Mapping[str, Any]) -> bytes:
+    """Return the bytes of the manifest with another environment section and the files that it names.
+
+    ``staging`` holds verified copies of the files that are listed, except those below ``environment/``.
+    """
+    listed = {entry.path: entry for entry in manifest.files if not entry.path.startswith("environment/")}
+    return _changed(manifest, list(_entries(staging, known=listed)), env, provenance, {})
+
+
+def _changed(
+    manifest: Manifest,
+    entries: Sequence[FileEntry],
+    env: Environment,
+    provenance: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> bytes:
+    always: dict[str, Any] = {
+        "created": _created() or manifest.created,
+        "producer": _producer(),
         "environment": env,
         "provenance": dict(provenance),
         "files": tuple(entries),
         "content_digest": content_digest(entries),
     }
-    return manifest.model_copy(update=changes).to_bytes()
+    return manifest.model_copy(update={**changes, **always}).to_bytes()
 
 
 def _joined(old: Environment, new: Environment) -> Environment:

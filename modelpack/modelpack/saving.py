@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelpack import atomic, examples, flavor, foreign, trust, twins
+from packaging.requirements import Requirement
+
+from modelpack import atomic, environment, examples, flavor, foreign, trust, twins
 from modelpack.errors import FlavorError, InputError, SaveError, TrustError, UsageError
 from modelpack.flavor import Converter, Flavor, SaveContext, Saved
 from modelpack.learned import Learned, learn
@@ -104,7 +106,9 @@ def save(
             raw = beside(staging, manifest, foreign.write(one, staging, manifest))
         Manifest.parse(raw)
         (staging / MANIFEST).write_bytes(raw)
-        needs_grant = Package(staging, raw).runs_code()
+        written = Package(staging, raw)
+        # What runs in an environment that a package chose is its code too.
+        needs_grant = written.runs_code() or bool(environment.strange(_names(written)))
     # 8. One's own packages just load.
     package = Package(target, raw)
     if needs_grant:
@@ -130,6 +134,12 @@ def find_flavor(model: object, name: str | None) -> Flavor:
             hint=f"Installed flavors: {', '.join(sorted(flavor.available())) or 'none'}.",
         )
     return best
+
+
+def _names(package: Package) -> Iterator[str]:
+    """Yield the names of the distributions that the package asks for."""
+    yield from package.environment.captured
+    yield from (Requirement(text).name for text in package.environment.dependencies)
 
 
 def _name_from(target: Path) -> str:

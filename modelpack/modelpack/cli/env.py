@@ -1,6 +1,11 @@
-"""``modelpack env``: the environment a package needs, and how this one differs."""
+"""``modelpack env``: the environment a package needs: shown, compared, locked, built, run in."""
 
 from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,11 +16,14 @@ __all__ = ["command"]
 
 @click.group("env")
 def command() -> None:
-    """Show the environment a package needs, and how this one differs.
+    """Show the environment a package needs, compare, lock and build it.
 
     \b
     Example:
       modelpack env diff churn
+      modelpack env lock churn -o churn-locked
+      modelpack env create churn-locked
+      modelpack serve churn-locked --env isolated
     """
 
 
@@ -65,3 +73,142 @@ def diff(package: str, as_json: bool) -> None:
                 click.echo("no difference")
         if serious:
             raise SystemExit(1)
+
+
+def _with_indexes(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where distributions are, beside uv's own settings."""
+    links = click.option("--find-links", metavar="PLACE", multiple=True,
+                         help="Look for wheels in this directory too. Can be repeated.")  # fmt: skip
+    alone = click.option("--no-index", is_flag=True, help="Ask no package index.")
+    return links(alone(function))
+
+
+def _indexes(find_links: tuple[str, ...], no_index: bool) -> Any:
+    from modelpack.environments.uv import Indexes
+
+    return Indexes(find_links=find_links, no_index=no_index)
+
+
+@command.command("lock")
+@click.argument("package", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="Where the new package is written.")
+@click.option("--in-place", is_flag=True, help="Replace PACKAGE by it, in one step.")
+@click.option("--universal", is_flag=True, help="Lock for every platform, not for this one alone.")
+@click.option("--partial", is_flag=True, help="Ask no index: the versions installed here, without hashes.")
+@click.option("--builds", is_flag=True, help="Take distributions that have no wheel too; installing them runs code.")
+@_with_indexes
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def lock(
+    package: str,
+    output: str | None,
+    in_place: bool,
+    find_links: tuple[str, ...],
+    no_index: bool,
+    as_json: bool,
+    **options: bool,
+) -> None:
+    """Add to PACKAGE a lock of all that it needs, with hashes (PEP 751), or renew the one it has.
+
+    The result is another package with another digest; its provenance names this one's. Indexes are those of uv's own
+    settings (UV_INDEX, UV_DEFAULT_INDEX, uv.toml).
+
+    \b
+    Example:
+      modelpack env lock churn -o churn-locked
+      modelpack env lock churn --in-place --universal
+    """
+    with guard(as_json=as_json):
+        from modelpack.environments import locking
+        from modelpack.errors import UsageError
+
+        if (output is None) != in_place:
+            raise UsageError("give either --output or --in-place", code="output-missing", path="output")
+        made = locking.lock(package, output, indexes=_indexes(find_links, no_index), **options)
+        pins, where = locking.pins(made)
+        if as_json:
+            facts = {"path": where.path, "kind": where.kind, "partial": options["partial"], "packages": len(pins)}
+            show_json({"ok": True, "path": str(made.path), "digest": made.digest, "lock": facts})
+        else:
+            kind = "versions only, without hashes" if options["partial"] else "with hashes"
+            click.echo(f"locked {made.manifest.name} {made.manifest.version} {made.digest}")
+            click.echo(f"  {where.path}: {len(pins)} distributions, {kind}")
+
+
+@command.command("create")
+@click.argument("package", type=click.Path())
+@click.option("--path", type=click.Path(path_type=Path), help="Build it here.  [default: in the user's cache]")
+@click.option("--unhashed", is_flag=True, help="Take a partial lock, which fixes versions and no digests.")
+@click.option("--allow-code", metavar="DIGEST", help="Allow the package with exactly this digest to build from source.")
+@_with_indexes
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def create(
+    package: str,
+    path: Path | None,
+    unhashed: bool,
+    allow_code: str | None,
+    find_links: tuple[str, ...],
+    no_index: bool,
+    as_json: bool,
+) -> None:
+    """Build the environment that the lock of PACKAGE describes, and print where it is.
+
+    Only wheels with the digests of the lock are installed. What is there already is not built again.
+
+    \b
+    Example:
+      modelpack env create churn
+      modelpack env create churn --path venv
+    """
+    with guard(as_json=as_json):
+        from modelpack.environments import cache
+        from modelpack.package import Package
+
+        indexes = _indexes(find_links, no_index)
+        opened = Package.open(package)
+        built = cache.create(opened, path, indexes=indexes, unhashed=unhashed, allow_code=allow_code)
+        if as_json:
+            show_json({"ok": True, "path": str(built.path), "built": built.fresh, "packages": len(built.pins)})
+        else:
+            click.echo(str(built.path))
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def list_(as_json: bool) -> None:
+    """List the environments in the cache, with the package each was first built for.
+
+    \b
+    Example:
+      modelpack env list
+    """
+    with guard(as_json=as_json):
+        from modelpack.environments import cache
+
+        found = cache.listed()
+        if as_json:
+            show_json(found)
+            return
+        for one in found:
+            used = dt.datetime.fromtimestamp(one["used"], dt.UTC).strftime("%Y-%m-%d")
+            about = f"{one['package']}, {len(one['pins'])} distributions, last used {used}"
+            click.echo(f"{printable(one['path'])}  {printable(about)}")
+
+
+@command.command("prune")
+@click.option("--days", default=30.0, show_default=True, type=click.FloatRange(0), help="Unused for so many days.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
+def prune(days: float, as_json: bool) -> None:
+    """Remove environments that were not used for a while; those that something runs in stay.
+
+    \b
+    Example:
+      modelpack env prune --days 7
+    """
+    with guard(as_json=as_json):
+        from modelpack.environments import cache
+
+        removed = cache.prune(days=days)
+        if as_json:
+            show_json({"ok": True, "removed": removed})
+        else:
+            click.echo("\n".join(map(printable, removed)) or "nothing to remove")

@@ -16,6 +16,7 @@ import click
 
 from modelpack.cli import runtime
 from modelpack.cli.given import given_engine, given_keep, given_params
+from modelpack.cli.place import enter_environment, env_option
 from modelpack.cli.report import drop_output, guard
 from modelpack.errors import UsageError
 
@@ -65,8 +66,9 @@ class _Stopped(BaseException):
 @click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@env_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, or the error, as JSON.")
-def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, **given: Any) -> None:
+def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool, env: str, **given: Any) -> None:
     """Score files with the model in PACKAGE and write its answers, beside the columns they belong to.
 
     The output appears when all of it is written, or not at all. Formats: CSV, JSON Lines, Parquet, Arrow IPC, Delta.
@@ -78,6 +80,8 @@ def command(package: str, *, inputs: tuple[str, ...], output: str, as_json: bool
       modelpack predict churn -i 'rows/*.parquet' -o scores/
       modelpack predict churn -i tables/features -o tables/scores --output-format delta
     """
+    with guard(as_json=as_json):
+        enter_environment(env, package, given["allow_code"])
     with guard(as_json=as_json), _stoppable(output) as check:
         done = _run(package, inputs, output, {**given, "check": check})
         if as_json:

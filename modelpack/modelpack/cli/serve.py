@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from modelpack.cli import runtime
+from modelpack.cli.place import enter_environment, env_option
 from modelpack.cli.report import guard
 
 __all__ = ["command"]
@@ -92,11 +93,12 @@ class Workers(click.ParamType[int]):
 @click.option(
     "--flavor", metavar="NAME", help="Load with this flavor instead of the checked twin or the first that can be."
 )
+@env_option
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 @click.option("--json-logs", is_flag=True, help="Write the log and the ready line as JSON.")
-def command(package: str, *, allow_code: str | None, flavor: str | None, **options: Any) -> None:
+def command(package: str, *, allow_code: str | None, flavor: str | None, env: str, **options: Any) -> None:
     """Serve the model in PACKAGE over HTTP: POST /invocations, GET /docs.
 
     Prints one line when it is ready. SIGTERM finishes the requests in flight and ends with exit code 0.
@@ -108,6 +110,7 @@ def command(package: str, *, allow_code: str | None, flavor: str | None, **optio
         -d '{"dataframe_records": [{"age": 31}]}'
     """
     with guard(as_json=options["json_logs"]):
+        enter_environment(env, package, allow_code)
         cores = runtime("cores")
         options["workers"] = options["workers"] or cores.usable_cores()
         # Before anything imports numpy: the libraries below it look only once.

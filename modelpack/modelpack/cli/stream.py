@@ -17,6 +17,7 @@ import click
 
 from modelpack.cli import runtime
 from modelpack.cli.given import given_engine, given_keep, given_params
+from modelpack.cli.place import enter_environment, env_option
 from modelpack.cli.report import drop_output, guard, printable, show_json
 from modelpack.errors import UsageError
 
@@ -60,8 +61,9 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 @click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
 @click.option("--allow-code", metavar="DIGEST", help="Let the package with this digest run its code.")
 @click.option("--flavor", metavar="NAME", help="Load with this flavor instead of the first that can be loaded.")
+@env_option
 @click.option("--json", "as_json", is_flag=True, help="Print a summary, the status, or the error, as JSON.")
-def command(package: str, *, source: str | None, output: str | None, as_json: bool, **given: Any) -> None:
+def command(package: str, *, source: str | None, output: str | None, as_json: bool, env: str, **given: Any) -> None:
     """Score the rows that are added to a Delta table, for ever, each exactly once.
 
     The answers and how far the stream has come are one commit of the output, so it can be killed at any time. Without
@@ -74,6 +76,7 @@ def command(package: str, *, source: str | None, output: str | None, as_json: bo
       tail -f rows.jsonl | modelpack stream churn
     """
     with guard(as_json=as_json):
+        enter_environment(env, package, given["allow_code"])
         if given["max_rejects"] is not None and given["on_error"] is None:
             raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
         if source is None and output is None:

@@ -1,0 +1,1 @@
+"""Environments made from a package: locked with hashes, built with uv, run in (spec/10-environment.md)."""

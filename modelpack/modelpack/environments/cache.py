@@ -1,0 +1,214 @@
+"""Virtual environments built from locks, kept by what they hold, in the user's cache; each is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelpack.environments import consent, locking, uv
+from modelpack.environments.wanted import Pin
+from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
+from modelpack.manifest import Environment, Lock
+from modelpack.package import Package
+
+__all__ = ["MARKER", "RUNTIME", "Built", "create", "folder", "hold", "listed", "prepared", "prune"]
+
+MARKER = "modelpack-environment.json"
+# The variable that names the directory appended to sys.path behind all that is installed (see layer.py).
+RUNTIME = "MODELPACK_RUNTIME_LAYER"
+_PTH = f"import os, sys; p = os.environ.get({RUNTIME!r}); p and sys.path.append(p)\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """An environment on disk; ``fresh`` if it was built just now."""
+
+    path: Path
+    pins: tuple[Pin, ...]
+    lock: Lock
+    fresh: bool = False
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+
+def folder() -> Path:
+    """Return the directory environments are kept in: ``MODELPACK_ENVIRONMENTS``, or one in the user's cache."""
+    named = os.environ.get("MODELPACK_ENVIRONMENTS")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelpack" / "environments"
+
+
+def prepared(package: Package, *, allow_code: str | None = None) -> Built:
+    """Return the environment of the package as it would be in the cache, whether it is there or not; for running in.
+
+    Raises:
+        EnvironmentMismatch: ``lock-missing``, ``lock-invalid``, ``requirement-refused``.
+        TrustError: it would run code that nobody has allowed (``code-not-allowed``).
+    """
+    pins, lock = locking.pins(package)
+    consent.require_for_running(package, pins, lock, allow_code)
+    return Built(path=folder() / _key(package.environment, pins), pins=tuple(pins), lock=lock)
+
+
+def create(
+    package: Package,
+    path: Path | None = None,
+    *,
+    indexes: uv.Indexes | None = None,
+    unhashed: bool = False,
+    allow_code: str | None = None,
+) -> Built:
+    """Build the environment that the package's lock describes, unless the cache has it; at ``path`` if that is given.
+
+    Only wheels whose digest the lock fixes are installed. ``unhashed`` is the user's word that a partial lock will
+    do; source distributions are built only if the package's code is allowed.
+
+    Raises:
+        EnvironmentMismatch: there is no lock, or it cannot be built (``hash-mismatch``, ``python-unavailable``, …).
+        TrustError: ``code-not-allowed``.
+        UsageError: ``lock-partial``, ``extra-missing``.
+        SaveError: ``target-exists``.
+    """
+    pins, lock = locking.pins(package)
+    consent.require_for_building(package, pins, allow_code)
+    if not all(one.hashes for one in pins) and not unhashed and not consent.granted(package, allow_code):
+        raise UsageError(
+            "the lock is partial: it fixes versions, and no digest of what is installed",
+            code="lock-partial",
+            path=lock.path,
+            hint="Complete it with `modelpack env lock`, or take what the index has: --unhashed.",
+        )
+    if path is not None and path.exists():
+        raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
+    place = path.absolute() if path is not None else folder() / _key(package.environment, pins)
+    with _locked(place, fcntl.LOCK_EX):
+        fresh = not (place / MARKER).is_file()
+        if fresh:
+            _build(place, package, pins, indexes or uv.Indexes())
+    return Built(path=place, pins=tuple(pins), lock=lock, fresh=fresh)
+
+
+def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
+    """Build into ``place``; the marker is written last, so that what was interrupted is built anew."""
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(parents=True)
+        listed = place / "modelpack-requirements.txt"
+        listed.write_text("".join(f"{one.line()}\n" for one in pins))
+        uv.run(
+            ["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)],
+            place,
+        )
+        hashed = all(one.hashes for one in pins)
+        sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
+        wheels = [] if sources else ["--only-binary", ":all:"]
+        uv.run(
+            ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict", *wheels,
+             *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
+            place,
+        )  # fmt: skip
+        (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
+        manifest = package.manifest
+        facts = {
+            "package": f"{manifest.name} {manifest.version}",
+            "digest": package.digest,
+            "python": package.environment.python.captured,
+            "pins": [f"{one.name}=={one.version}" for one in pins],
+            "hashed": hashed,
+        }
+        (place / MARKER).write_text(json.dumps(facts, indent=1))
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _site_packages(place: Path) -> Path:
+    return next((place / "lib").glob("python*/site-packages"))
+
+
+def _series(environment: Environment) -> str:
+    return (
+        ".".join((environment.python.captured or "").split(".")[:2]) or f"{sys.version_info[0]}.{sys.version_info[1]}"
+    )
+
+
+def _interpreter(environment: Environment) -> str:
+    """Return the Python to build with: this one if it is of the series that the model was saved on."""
+    series = _series(environment)
+    if not all(part.isdecimal() for part in series.split(".")):
+        raise EnvironmentMismatch(
+            "the Python that the model was saved on is no version", code="requirement-refused",
+            path="environment.python.captured",
+        )  # fmt: skip
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    base: str = getattr(sys, "_base_executable", sys.executable)
+    return base if series == here else series
+
+
+def _key(environment: Environment, pins: Sequence[Pin]) -> str:
+    """Return the name of an environment: what is in it, for which Python and which system."""
+    lines = sorted(one.line() for one in pins)
+    content = json.dumps([lines, _series(environment), sysconfig.get_platform()])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _locked(place: Path, how: int) -> Iterator[int]:
+    """Hold the lock of an environment, which is a file beside it: one builder at a time, others wait for it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, how)
+        yield file
+    finally:
+        os.close(file)
+
+
+def hold(built: Built) -> bool:
+    """Keep an environment from being pruned for as long as this process and what becomes of it live, if it is there."""
+    if not (built.path / MARKER).is_file():
+        return False
+    file = os.open(built.path.parent / f".{built.path.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(file, fcntl.LOCK_SH)
+    if not (built.path / MARKER).is_file():
+        os.close(file)
+        return False
+    os.set_inheritable(file, True)
+    os.utime(built.path / MARKER)
+    return True
+
+
+def listed() -> list[dict[str, Any]]:
+    """Return what the cache holds: path, facts, and when it was last used."""
+    found = []
+    for marker in sorted(folder().glob(f"*/{MARKER}")):
+        facts = json.loads(marker.read_text())
+        found.append({"path": str(marker.parent), "used": marker.stat().st_mtime, **facts})
+    return found
+
+
+def prune(*, days: float = 0) -> list[str]:
+    """Remove the environments that were not used for so many days and that nobody runs in; return their paths."""
+    removed = []
+    for place in sorted(path for path in folder().glob("*") if path.is_dir() and not path.name.startswith(".")):
+        with contextlib.suppress(BlockingIOError), _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            marker = place / MARKER
+            if not marker.is_file() or time.time() - marker.stat().st_mtime >= days * 86400:
+                shutil.rmtree(place, ignore_errors=True)
+                removed.append(str(place))
+    return removed

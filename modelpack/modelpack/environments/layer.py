@@ -1,0 +1,130 @@
+"""The runtime inside another environment: modelpack and what it needs, behind all that the model's own lock installed.
+
+A directory of links to exactly these distributions is appended to the end of ``sys.path``. So the model's pins are
+never shadowed, and nothing else that is installed here can be imported there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from modelpack.environments import cache
+from modelpack.environments.cache import Built
+from modelpack.environments.wanted import Pin
+from modelpack.errors import EnvironmentMismatch
+
+__all__ = ["enter", "inside"]
+
+_OURS = ("modelpack", "modelpack_flavors", "modelpack_server")
+
+
+def inside() -> bool:
+    """Say whether this Python runs in an environment that was made for a package."""
+    return Path(sys.prefix, cache.MARKER).is_file()
+
+
+def enter(built: Built, arguments: Sequence[str]) -> None:
+    """Become the same command, run by the environment's Python; returns only if the environment is not there.
+
+    Raises:
+        EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``).
+    """
+    if not cache.hold(built):
+        return
+    layer = _layer(built)
+    environment = {**os.environ, cache.RUNTIME: str(layer), "PYTHONSAFEPATH": "1"}
+    environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONHOME", None)
+    python = str(built.python)
+    os.execve(python, [python, "-P", "-m", "modelpack", *arguments], environment)  # noqa: S606 - no shell
+
+
+def _layer(built: Built) -> Path:
+    """Return the directory of links for what runs here now; made if it is not there."""
+    if not (built.path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}").is_dir():
+        raise EnvironmentMismatch(
+            f"the environment is for another Python than the {sys.version_info[0]}.{sys.version_info[1]} modelpack "
+            "runs on",
+            code="runtime-conflict",
+            path="environment.python",
+            hint="Run modelpack with the Python the model was saved on.",
+        )
+    place = cache.folder() / f".layer-{_fingerprint()}"
+    if place.is_dir():
+        return place
+    needed = dict(_runtime())
+    _check(needed, built.pins)
+    staging = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+    staging.mkdir(parents=True)
+    for source in _sources(needed):
+        (staging / source.name).symlink_to(source)
+    try:
+        staging.rename(place)
+    except OSError:
+        # Another process was faster.
+        shutil.rmtree(staging)
+    return place
+
+
+def _fingerprint() -> str:
+    """Return a name for the runtime as it is installed: its places change when a distribution does."""
+    folder = Path(importlib.metadata.__file__).parent
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    stamps = [str(Path(path).stat().st_mtime_ns) for path in site]
+    parts = [sys.version, str(folder), *site, *stamps, importlib.metadata.version("modelpack")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _runtime() -> Iterator[tuple[str, list[Requirement]]]:
+    """Yield the distributions that modelpack needs, with what each of them requires."""
+    waiting, seen = ["modelpack"], set()
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        texts = importlib.metadata.requires(name) or []
+        needed = [
+            one for text in texts if (one := Requirement(text)).marker is None or one.marker.evaluate({"extra": ""})
+        ]
+        waiting += [one.name for one in needed]
+        yield name, needed
+
+
+def _check(needed: dict[str, list[Requirement]], pins: Sequence[Pin]) -> None:
+    here = {one.name: one.version for one in pins}
+    for name, requirements in needed.items():
+        for one in requirements if name not in here else ():
+            version = here.get(canonicalize_name(one.name))
+            if version is not None and not one.specifier.contains(version, prereleases=True):
+                raise EnvironmentMismatch(
+                    f"the package pins {one.name} {version}, and the runtime's {name} needs {one.name}{one.specifier}",
+                    code="runtime-conflict",
+                    path="environment.locks",
+                    hint="Serve it with another release of modelpack, or save the model with a newer version.",
+                )
+
+
+def _sources(needed: dict[str, list[Requirement]]) -> Iterator[Path]:
+    """Yield the files and directories to link: each distribution's own top-level ones, and its metadata."""
+    for name in needed:
+        distribution = importlib.metadata.distribution(name)
+        parts = {file.parts[0] for file in distribution.files or () if file.parts and file.suffix != ".pth"}
+        for part in sorted(parts - {"..", "__pycache__", "bin"}):
+            place = Path(str(distribution.locate_file(part)))
+            if place.exists() and not (name == "modelpack" and part in _OURS):
+                yield place
+    for module in _OURS:
+        spec = importlib.util.find_spec(module)
+        yield from (Path(place) for place in (spec and spec.submodule_search_locations) or ())

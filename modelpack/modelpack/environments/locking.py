@@ -1,0 +1,182 @@
+"""Adding a lock to a package: another package, which says what it was made from (spec/10-environment.md#locks)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from modelpack import atomic, saving, trust
+from modelpack.environments import pylock, uv, wanted
+from modelpack.environments.wanted import Pin
+from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError, TrustError
+from modelpack.manifest import FORMAT, Environment, Lock, Manifest
+from modelpack.package import Package
+from modelpack.pathrules import MANIFEST
+from modelpack.recording import equip
+
+__all__ = ["lock", "pins"]
+
+PLACE = "environment/pylock.toml"
+PARTIAL = "environment/requirements.txt"
+
+
+def lock(
+    package: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    indexes: uv.Indexes | None = None,
+    universal: bool = False,
+    partial: bool = False,
+    builds: bool = False,
+) -> Package:
+    """Write the package with a lock of its environment at ``output``; in its own place if that is None.
+
+    The versions are those that were captured, with all they need. ``universal`` locks for every platform; ``partial``
+    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too. A lock
+    that is there already is replaced. If this user's store holds a grant for the old package, the new one gets one.
+
+    Raises:
+        EnvironmentMismatch: it cannot be locked (``version-missing``, ``index-unreachable``, ``origin-local``, …).
+        UsageError: uv is not installed (``extra-missing``).
+        SaveError, PackageError: as for saving and opening.
+    """
+    opened = Package.open(package)
+    manifest = opened.manifest
+    if manifest.modelpack != FORMAT:
+        raise ManifestError(
+            f"the package is of format {manifest.modelpack}; what this release ({FORMAT}) does not know would be lost",
+            code="version-unsupported",
+            path="modelpack",
+            hint="Use a modelpack release that knows it.",
+        )
+    path, raw = (PARTIAL, _partial(manifest.environment)) if partial else (PLACE, b"")
+    raw = raw or _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)
+    target = opened.path if output is None else Path(output)
+    with atomic.directory(target, overwrite=output is None) as staging:
+        opened.files().copy_to(staging)
+        shutil.rmtree(staging / "environment", ignore_errors=True)
+        (staging / "environment").mkdir()
+        (staging / path).write_bytes(raw)
+        made = equip(manifest, staging, _with_lock(manifest.environment, path, universal), _provenance(opened, partial))
+        Manifest.parse(made)
+        (staging / MANIFEST).write_bytes(made)
+        if output is None and Package.peek(target).digest != opened.digest:
+            raise IntegrityError(
+                "the package was replaced while it was locked",
+                code="digest-mismatch",
+                path=MANIFEST,
+                hint="Do it again.",
+            )
+    result = Package(target, made)
+    if _granted(opened):
+        saving.grant(result)
+    return result
+
+
+def _with_lock(env: Environment, path: str, universal: bool) -> Environment:
+    kept = [one for one in env.locks if not one.path.startswith("environment/")]
+    system = env.platform
+    here = () if universal else tuple(filter(None, [f"{system.os}-{system.arch}" if system.os and system.arch else ""]))
+    kind: Any = "pylock" if path == PLACE else "requirements"
+    return env.model_copy(update={"locks": (*kept, Lock(kind=kind, path=path, platforms=here))})
+
+
+def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds: bool) -> bytes:
+    """Return what uv finds for the requirements, with everything held to the captured versions."""
+    with tempfile.TemporaryDirectory(prefix="modelpack-lock-") as name:
+        directory = Path(name)
+        (directory / "wanted.in").write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
+        (directory / "captured.txt").write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
+        series = ".".join((env.python.captured or "").split(".")[:2])
+        uv.run(
+            ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
+             "--output-file", "pylock.toml", "--no-header", "--no-annotate", *indexes.arguments(),
+             *(["--python-version", series] if series else []),
+             *(["--universal"] if universal else []),
+             *([] if builds else ["--only-binary", ":all:"])],
+            directory,
+        )  # fmt: skip
+        python, packages = pylock.artifacts((directory / "pylock.toml").read_bytes(), PLACE)
+    return pylock.write(packages, python=python)
+
+
+def _partial(env: Environment) -> bytes:
+    """Return the installed versions of what the package needs, and of what that needs, as far as it is installed."""
+    pins = {one.name: one for one in wanted.constraints(env)}
+    for text in wanted.requirements(env):
+        _follow(Requirement(text), pins)
+    return pylock.write_requirements(pins.values())
+
+
+def _follow(requirement: Requirement, pins: dict[str, Pin], seen: set[str] | None = None) -> None:
+    """Add what a requirement brings along; ``seen`` are those followed already, with their extras."""
+    seen = set() if seen is None else seen
+    if str(requirement) in seen:
+        return
+    seen.add(str(requirement))
+    try:
+        distribution = importlib.metadata.distribution(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    name = canonicalize_name(requirement.name)
+    if name not in pins:
+        pins[name] = wanted.pin(name, distribution.version, PARTIAL)
+    for one in _needed(distribution.requires or [], requirement.extras):
+        _follow(one, pins, seen)
+
+
+def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement]:
+    chosen = ("", *extras)
+    for text in texts:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": one}) for one in chosen):
+            yield requirement
+
+
+def _provenance(package: Package, partial: bool) -> dict[str, Any]:
+    """Return the package's provenance, and from which package this one is derived."""
+    manifest = package.manifest
+    step: dict[str, Any] = {"digest": package.digest, "change": "partial-lock" if partial else "lock"}
+    if manifest.producer is not None:
+        step["producer"] = manifest.producer.model_dump(mode="json")
+    if "derived_from" in manifest.provenance:
+        step["derived_from"] = manifest.provenance["derived_from"]
+    return {**manifest.provenance, "derived_from": step}
+
+
+def _granted(package: Package) -> bool:
+    """Say whether this user's store holds a grant for the package; a store that cannot be used holds none."""
+    try:
+        return trust.default_store().allows(package.digest)
+    except (OSError, TrustError):
+        return False
+
+
+def pins(package: Package) -> tuple[list[Pin], Lock]:
+    """Return what the package's lock pins, and the lock; a complete one before a partial one.
+
+    Raises:
+        EnvironmentMismatch: it has none that we read (``lock-missing``), or ``lock-invalid``, ``requirement-refused``.
+    """
+    readers = {"pylock": pylock.read, "requirements": pylock.read_requirements}
+    locks = sorted((one for one in package.environment.locks if one.kind in readers), key=lambda one: one.kind)
+    if not locks:
+        raise EnvironmentMismatch(
+            "the package has no lock of its environment",
+            code="lock-missing",
+            path="environment.locks",
+            hint="Add one, which makes another package: modelpack env lock.",
+        )
+    chosen = locks[0]
+    return readers[chosen.kind](package.files().read(chosen.path), chosen.path), chosen

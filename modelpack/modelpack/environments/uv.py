@@ -1,0 +1,89 @@
+"""Running uv: with lists of arguments only, and its failures in our words."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.errors import EnvironmentMismatch, UsageError
+
+__all__ = ["Indexes", "run"]
+
+# What uv says -> our code, what it means, and what to do. The first that occurs is taken.
+_FAILURES = (
+    ("No space left on device", "disk-full", "the disk is full", "Make room; `modelpack env prune` removes old ones."),
+    ("Hash mismatch", "hash-mismatch", "a file is not the one that was locked", "The index serves other bytes."),
+    ("No interpreter found", "python-unavailable", "that Python is not installed here", "Install it, then try again."),
+    ("Network connectivity is disabled", "index-unreachable", "there is no network", "Vendor it first."),
+    ("Failed to fetch", "index-unreachable", "the package index cannot be reached",
+     "Without network: --find-links DIRECTORY with the wheels, or `modelpack env lock --partial`."),
+    ("error sending request", "index-unreachable", "the package index cannot be reached",
+     "Without network: --find-links DIRECTORY with the wheels, or `modelpack env lock --partial`."),
+    ("has no usable wheels", "wheel-missing", "a distribution has no wheel for this platform and Python",
+     "Wheels only are used unless building is allowed."),
+    ("no wheels with a matching", "wheel-missing", "a distribution has no wheel for this platform and Python",
+     "Wheels only are used unless building is allowed."),
+    ("there is no version of", "version-missing", "a version is not to be had", "It was withdrawn, or lies elsewhere."),
+    ("was not found in the", "version-missing", "a distribution is not to be had", "Name its index to uv."),
+    ("No solution found", "unsolvable", "no set of versions meets all requirements", "See what uv says."),
+)  # fmt: skip
+# Settings of the caller's that would change what is installed where.
+_DROPPED = ("VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT", "UV_SYSTEM_PYTHON", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Indexes:
+    """Where distributions are looked for, beside uv's own settings (``UV_INDEX``, ``uv.toml``): the user's word."""
+
+    find_links: Sequence[str] = ()
+    no_index: bool = False
+
+    def arguments(self) -> list[str]:
+        """Return them as uv takes them."""
+        links = [part for place in self.find_links for part in ("--find-links", str(Path(place).absolute()))]
+        return links + (["--no-index"] if self.no_index else [])
+
+
+def run(arguments: Sequence[str], directory: Path) -> str:
+    """Run uv in a directory that holds no project, and return what it printed.
+
+    Raises:
+        UsageError: uv is not installed (``extra-missing``).
+        EnvironmentMismatch: it failed; the code says how, the message ends with uv's own words.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
+        [_program(), "--quiet", *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise _failure(done.stderr)
+    return done.stdout
+
+
+def _program() -> str:
+    """Return the path of uv: that of the wheel `uv`, or one on the PATH."""
+    try:
+        return str(importlib.import_module("uv").find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+    if found is None:
+        raise UsageError(
+            "environments are locked and built with uv, which is not installed",
+            code="extra-missing",
+            hint="pip install 'modelpack[env]'",
+        )
+    return found
+
+
+def _failure(said: str) -> EnvironmentMismatch:
+    words = " ".join(said.split())[-600:]
+    for sign, code, meaning, hint in _FAILURES:
+        if sign.casefold() in " ".join(said.split()).casefold():
+            return EnvironmentMismatch(f"{meaning}: {words}", code=code, path="environment", hint=hint)
+    return EnvironmentMismatch(f"uv failed: {words}", code="uv-failed", path="environment")

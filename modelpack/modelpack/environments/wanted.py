@@ -1,0 +1,93 @@
+"""What a package asks an installer for, read so that nothing in it can be an option, an address or a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from packaging.markers import InvalidMarker, Marker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from modelpack.errors import EnvironmentMismatch
+from modelpack.manifest import Environment
+
+__all__ = ["Pin", "constraints", "pin", "requirements"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """One distribution in one version. ``hashes`` are sha256 of the files that it may be installed from."""
+
+    name: str
+    version: str
+    marker: str | None = None
+    hashes: tuple[str, ...] = ()
+    builds: bool = False
+
+    def line(self) -> str:
+        """Return it as one line of a requirements file."""
+        marker = f" ; {self.marker}" if self.marker else ""
+        return " ".join([f"{self.name}=={self.version}{marker}", *(f"--hash=sha256:{one}" for one in self.hashes)])
+
+
+def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes: Iterable[str] = ()) -> Pin:
+    """Return a pin of what a package says.
+
+    Raises:
+        EnvironmentMismatch: it is no plain name, version and marker (``requirement-refused``).
+    """
+    try:
+        plain = Requirement(f"{name}==0")
+        known = Version(version)
+        condition = str(Marker(marker)) if marker is not None else None
+    except (InvalidRequirement, InvalidVersion, InvalidMarker):
+        raise _refused(path) from None
+    if plain.name != name or plain.extras or str(plain.specifier) != "==0":
+        raise _refused(path)
+    return Pin(name=canonicalize_name(name), version=str(known), marker=condition, hashes=tuple(sorted(set(hashes))))
+
+
+def requirements(environment: Environment) -> list[str]:
+    """Return the dependencies of a package, written anew from what they mean.
+
+    Raises:
+        EnvironmentMismatch: one is no PEP 508 requirement, or names an address (``requirement-refused``).
+    """
+    found = []
+    for i, text in enumerate(environment.dependencies):
+        path = f"environment.dependencies[{i}]"
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            raise _refused(path) from None
+        if requirement.url is not None:
+            raise _refused(path)
+        found.append(str(requirement))
+    return found
+
+
+def constraints(environment: Environment) -> list[Pin]:
+    """Return what was captured as pins. What came from no index cannot be had again by its version, and is refused.
+
+    Raises:
+        EnvironmentMismatch: ``requirement-refused``, or ``origin-local``.
+    """
+    for name, origin in environment.origins.items():
+        raise EnvironmentMismatch(
+            f"{name} was not installed from an index but from {origin}, so its version names nothing to install",
+            code="origin-local",
+            path=f"environment.origins[{name!r}]",
+            hint="Build a wheel of it, install that, and save the model again; or put its modules into code=.",
+        )
+    return [pin(name, version, f"environment.captured[{name!r}]") for name, version in environment.captured.items()]
+
+
+def _refused(path: str) -> EnvironmentMismatch:
+    return EnvironmentMismatch(
+        "not a plain requirement: only names, versions, extras and markers are given to an installer",
+        code="requirement-refused",
+        path=path,
+        hint="Options, addresses and paths are never taken from a package.",
+    )

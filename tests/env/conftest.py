@@ -1,0 +1,93 @@
+"""A tiny distribution of our own in a directory of wheels, and a package whose code needs it: no index, no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modelpack
+
+TWICE = "def twice(x):\n    return x * 2\n"
+SCORER = "import tiny_twice\n\n\ndef score(data):\n    return tiny_twice.twice(data)\n"
+
+
+def wheel(folder: Path, name: str = "tiny_twice", version: str = "1.2", source: str = TWICE, needs: str = "") -> Path:
+    """Write a wheel with one module, and return its path."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+    files = {
+        f"{name}.py": source,
+        f"{info}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = []
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        lines.append(f"{path},sha256={digest},{len(text)}\n")
+    files[f"{info}/RECORD"] = "".join(lines) + f"{info}/RECORD,,\n"
+    place = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(place, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return place
+
+
+@pytest.fixture
+def make_wheel() -> Callable[..., Path]:
+    return wheel
+
+
+@pytest.fixture(autouse=True)
+def environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep environments, and what uv keeps, in a directory of the test's own."""
+    place = tmp_path / "environments"
+    monkeypatch.setenv("MODELPACK_ENVIRONMENTS", str(place))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    return place
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    wheel(tmp_path / "wheels")
+    return tmp_path / "wheels"
+
+
+@pytest.fixture
+def package(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> modelpack.Package:
+    """A package whose code imports what is installed while it is saved, and not afterwards."""
+    installed = tmp_path / "installed"
+    for path in wheels.iterdir():
+        zipfile.ZipFile(path).extractall(installed)
+    (tmp_path / "scorer.py").write_text(SCORER)
+    with monkeypatch.context() as there:
+        there.syspath_prepend(installed)
+        there.syspath_prepend(tmp_path)
+        import scorer
+
+        made = modelpack.save(
+            scorer.score, tmp_path / "model", example=np.array([[1.0], [2.0]]), code=tmp_path / "scorer.py"
+        )
+    for name in ("scorer", "tiny_twice"):
+        sys.modules.pop(name, None)
+    return made
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run modelpack in a process of its own."""
+
+    def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-P", "-m", "modelpack", *map(str, arguments)]
+        return subprocess.run(call, capture_output=True, text=True, env={**os.environ, **variables}, timeout=120)
+
+    return run

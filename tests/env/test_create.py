@@ -1,0 +1,174 @@
+"""Environments built from locks: whole or not there, of the locked bytes only, and run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import modelpack
+from modelpack.environments import cache, layer, locking, uv
+from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def indexes(wheels: Path) -> uv.Indexes:
+    return uv.Indexes(find_links=(str(wheels),), no_index=True)
+
+
+@pytest.fixture
+def locked(package: modelpack.Package, indexes: uv.Indexes) -> modelpack.Package:
+    return locking.lock(package.path, indexes=indexes)
+
+
+def test_two_builders_at_once_build_one_environment(
+    locked: modelpack.Package, indexes: uv.Indexes, environments: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda _: cache.create(locked, indexes=indexes), range(3)))
+
+    assert sorted(one.fresh for one in built) == [False, False, True]
+    assert {one.path for one in built} == {path for path in environments.iterdir() if path.is_dir()}
+    said = subprocess.run([built[0].python, "-c", "import tiny_twice; print(tiny_twice.twice(4))"], capture_output=True)
+    assert said.stdout == b"8\n"
+
+
+def test_what_was_left_half_built_is_built_anew(locked: modelpack.Package, indexes: uv.Indexes) -> None:
+    place = cache.prepared(locked).path
+    (place / "bin").mkdir(parents=True)
+    assert not cache.hold(cache.prepared(locked))
+
+    assert cache.create(locked, indexes=indexes).fresh
+    assert (place / cache.MARKER).is_file()
+
+
+def test_other_bytes_under_the_locked_name_are_refused_and_nothing_is_left(
+    locked: modelpack.Package,
+    indexes: uv.Indexes,
+    wheels: Path,
+    make_wheel: Callable[..., Path],
+    environments: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_wheel(wheels, source="raise SystemExit('evil')\n")
+    # What uv has kept are the locked bytes; another machine has nothing.
+    monkeypatch.setenv("UV_CACHE_DIR", str(wheels.parent / "another-cache"))
+
+    with pytest.raises(EnvironmentMismatch, match="tiny-twice") as info:
+        cache.create(locked, indexes=indexes)
+    assert info.value.code == "hash-mismatch"
+    assert [path for path in environments.iterdir() if path.is_dir()] == []
+
+
+def test_a_version_that_was_withdrawn_is_named(locked: modelpack.Package, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EnvironmentMismatch, match="tiny-twice") as info:
+        cache.create(locked, indexes=uv.Indexes(find_links=(str(tmp_path / "empty"),), no_index=True))
+    assert info.value.code == "version-missing"
+
+
+def test_an_index_that_cannot_be_reached_is_said(locked: modelpack.Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(EnvironmentMismatch) as info:
+        cache.create(locked)
+    assert info.value.code == "index-unreachable"
+
+
+def test_a_python_that_is_not_here_is_said(locked: modelpack.Package, indexes: uv.Indexes) -> None:
+    python = locked.environment.python.model_copy(update={"captured": "3.99.1"})
+    environment = locked.environment.model_copy(update={"python": python})
+    locked.manifest = locked.manifest.model_copy(update={"environment": environment})
+    with pytest.raises(EnvironmentMismatch, match=r"3\.99") as info:
+        cache.create(locked, indexes=indexes)
+    assert info.value.code == "python-unavailable"
+
+
+def test_a_full_disk_is_said_as_such() -> None:
+    error = uv._failure("error: failed to copy\n  Caused by: No space left on device (os error 28)")
+    assert error.code == "disk-full"
+
+
+def test_without_uv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="uv") as info:
+        uv.run(["--version"], tmp_path)
+    assert (info.value.code, info.value.hint) == ("extra-missing", "pip install 'modelpack[env]'")
+
+
+def test_a_partial_lock_is_installed_only_at_the_users_word(
+    package: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = locking.lock(package.path, partial=True)
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    with pytest.raises(UsageError) as info:
+        cache.create(made, indexes=indexes)
+    assert info.value.code == "lock-partial"
+    assert cache.create(made, indexes=indexes, unhashed=True).fresh
+
+
+def test_what_a_stranger_chose_is_not_run_before_it_is_allowed(
+    locked: modelpack.Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cache.prepared(locked).pins
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    with pytest.raises(TrustError, match="tiny-twice") as info:
+        cache.prepared(locked)
+    assert info.value.code == "code-not-allowed"
+    assert cache.prepared(locked, allow_code=locked.digest).pins
+
+
+def test_a_package_without_a_lock_says_how_to_get_one(package: modelpack.Package, command: Command) -> None:
+    done = command("serve", package.path, "--env", "isolated")
+    assert done.returncode == 1
+    assert "lock-missing" in done.stderr and "modelpack env lock" in done.stderr
+
+
+def test_rows_are_scored_in_an_environment_that_has_what_this_one_lacks(
+    locked: modelpack.Package, indexes: uv.Indexes, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"input": [1.0]}\n{"input": [21.0]}\n')
+    given = ("predict", locked.path, "-i", tmp_path / "rows.jsonl", "--keep", "none", "-o", "-")
+    here = command(*given)
+    assert here.returncode == 1 and "tiny_twice" in here.stderr
+    cache.create(locked, indexes=indexes)
+
+    there = command(*given, "--env", "isolated")
+
+    assert there.stderr == ""
+    assert [json.loads(line) for line in there.stdout.splitlines()] == [{"prediction_0": 2.0}, {"prediction_0": 42.0}]
+
+
+def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Package, indexes: uv.Indexes) -> None:
+    built = cache.create(locked, indexes=indexes)
+    runtime = layer._layer(built)
+    look = "import importlib.util as u; print(u.find_spec('pytest'))"
+    call = f"import sys, modelpack, tiny_twice; print(sys.path[-1]); {look}"
+    said = subprocess.run(
+        [built.python, "-P", "-c", call],
+        env={**os.environ, cache.RUNTIME: str(runtime)},
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.splitlines() == [str(runtime), "None"]
+
+
+def test_environments_are_listed_and_pruned_but_not_while_in_use(
+    locked: modelpack.Package, indexes: uv.Indexes
+) -> None:
+    built = cache.create(locked, indexes=indexes)
+    assert [(one["path"], one["pins"]) for one in cache.listed()] == [(str(built.path), ["tiny-twice==1.2"])]
+    assert cache.prune(days=1) == []
+    with cache._locked(built.path, cache.fcntl.LOCK_SH):
+        assert cache.prune() == []
+    assert cache.prune() == [str(built.path)]
+    assert cache.listed() == []

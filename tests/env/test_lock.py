@@ -1,0 +1,163 @@
+"""Locks: written with hashes and no address of this machine, read as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.pylock import Pylock
+
+import modelpack
+from modelpack import trust
+from modelpack.cli import main
+from modelpack.environments import locking, pylock, uv, wanted
+from modelpack.errors import EnvironmentMismatch
+from modelpack.manifest import Environment
+
+
+def from_directory(wheels: Path) -> uv.Indexes:
+    return uv.Indexes(find_links=(str(wheels),), no_index=True)
+
+
+def test_a_lock_has_hashes_and_no_place_of_this_machine(package: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(package.path, package.path.with_name("locked"), indexes=from_directory(wheels))
+
+    (wheel,) = wheels.iterdir()
+    raw = (made.path / "environment" / "pylock.toml").read_bytes()
+    (one,) = tomllib.loads(raw.decode())["packages"]
+    assert (one["name"], one["version"]) == ("tiny-twice", "1.2")
+    (file,) = one["wheels"]
+    assert file["hashes"] == {"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+    assert file["path"] == f"wheels/{wheel.name}"
+    assert str(wheels).encode() not in raw and b"file:" not in raw
+    Pylock.from_dict(tomllib.loads(raw.decode())).validate()
+
+
+def test_a_locked_package_is_another_one_that_says_where_it_is_from(package: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(package.path, package.path.with_name("locked"), indexes=from_directory(wheels))
+
+    assert made.digest != package.digest
+    assert made.manifest.provenance["derived_from"]["digest"] == package.digest
+    assert made.manifest.provenance["derived_from"]["change"] == "lock"
+    assert [(one.kind, one.path) for one in made.environment.locks] == [("pylock", "environment/pylock.toml")]
+    assert trust.default_store().allows(made.digest)
+    modelpack.open(made.path)
+
+
+def test_locking_again_replaces_the_lock(package: modelpack.Package, wheels: Path) -> None:
+    locking.lock(package.path, partial=True)
+    made = locking.lock(package.path, indexes=from_directory(wheels))
+
+    assert [one.kind for one in made.environment.locks] == ["pylock"]
+    assert [file.path for file in made.manifest.files if file.role == "environment"] == ["environment/pylock.toml"]
+
+
+def test_a_partial_lock_asks_nobody_and_says_that_it_is_one(package: modelpack.Package) -> None:
+    made = locking.lock(package.path, package.path.with_name("locked"), partial=True)
+
+    pins, lock = locking.pins(made)
+    assert lock.kind == "requirements"
+    assert [(one.name, one.version, one.hashes) for one in pins] == [("tiny-twice", "1.2", ())]
+    assert made.manifest.provenance["derived_from"]["change"] == "partial-lock"
+
+
+def test_a_version_that_is_not_to_be_had_is_named(package: modelpack.Package, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EnvironmentMismatch, match="tiny-twice") as info:
+        locking.lock(package.path, indexes=from_directory(tmp_path / "empty"))
+    assert info.value.code == "version-missing"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://files.example.org/a/x.whl", "https://files.example.org/a/x.whl"),
+        ("https://me:token@wheels.example.org:8443/x.whl?key=1#f", "https://wheels.example.org:8443/x.whl"),
+        ("http://files.example.org/x.whl", None),
+        ("https://localhost/x.whl", None),
+        ("https://127.0.0.1/x.whl", None),
+        ("https://mirror.internal/x.whl", None),
+        ("file:///home/me/x.whl", None),
+        (None, None),
+    ],
+)
+def test_only_public_addresses_are_kept(url: str | None, expected: str | None) -> None:
+    assert pylock.public(url) == expected
+
+
+def one(**changes: Any) -> bytes:
+    entry = {"name": "x", "version": "1", "file": "x-1-py3-none-any.whl", "sha": "0" * 64, "more": ""} | changes
+    return (
+        f'lock-version = "1.0"\n[[packages]]\nname = {json.dumps(entry["name"])}\n'
+        f"version = {json.dumps(entry['version'])}\n{entry['more']}\n"
+        f"wheels = [{{ name = {json.dumps(entry['file'])}, url = 'https://a.b/x', "
+        f"hashes = {{ sha256 = '{entry['sha']}' }} }}]\n"
+    ).encode()
+
+
+def test_a_lock_is_read_back_as_pins() -> None:
+    (pin,) = pylock.read(one(name="My_Thing", version="1.0+cpu", more="marker = \"os_name == 'posix'\""), "lock")
+    assert pin.line() == f'my-thing==1.0+cpu ; os_name == "posix" --hash=sha256:{"0" * 64}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"\xff", "lock-invalid"),
+        (b"packages = 3", "lock-invalid"),
+        (b'lock-version = "2.0"', "lock-invalid"),
+        (one(name="--index-url=https://evil.example"), "requirement-refused"),
+        (one(name="x @ https://evil.example/x.whl"), "requirement-refused"),
+        (one(name="x\n--extra-index-url y"), "requirement-refused"),
+        (one(name="x[extra]"), "requirement-refused"),
+        (one(version="1 --hash=sha256:00"), "requirement-refused"),
+        (one(more="marker = \"os_name == 'a' --hash=x\""), "requirement-refused"),
+        (one(file="../../x.whl"), "lock-invalid"),
+        (one(sha="0"), "lock-invalid"),
+        (one(more="vcs = { type = 'git', url = 'x', commit-id = 'y' }"), "lock-invalid"),
+        (b'lock-version = "1.0"\n[[packages]]\nname = "x"\nversion = "1"\n', "lock-invalid"),
+    ],
+)
+def test_a_lock_that_is_no_plain_one_is_refused(raw: bytes, code: str) -> None:
+    with pytest.raises(EnvironmentMismatch) as info:
+        pylock.read(raw, "lock")
+    assert info.value.code == code
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-r other.txt", "--index-url=https://evil.example", "x @ file:///etc/passwd", "x==1 --hash=sha256:0", "x>1"],
+)
+def test_options_in_a_partial_lock_are_refused(line: str) -> None:
+    with pytest.raises(EnvironmentMismatch) as info:
+        pylock.read_requirements(f"fine==1\n{line}\n".encode(), "lock")
+    assert (info.value.code, info.value.path) == ("requirement-refused", "lock: line 2")
+
+
+@pytest.mark.parametrize("text", ["-r other.txt", "x @ https://evil.example/x.whl", "--pre", "x; nonsense", "a b"])
+def test_options_in_dependencies_are_refused(text: str) -> None:
+    with pytest.raises(EnvironmentMismatch) as info:
+        wanted.requirements(Environment(dependencies=("fine", text)))
+    assert (info.value.code, info.value.path) == ("requirement-refused", "environment.dependencies[1]")
+
+
+def test_what_came_from_no_index_cannot_be_locked() -> None:
+    with pytest.raises(EnvironmentMismatch, match="editable") as info:
+        wanted.constraints(Environment(captured={"mine": "1"}, origins={"mine": "editable"}))
+    assert info.value.code == "origin-local"
+
+
+def test_the_command_says_what_it_locked(package: modelpack.Package, wheels: Path) -> None:
+    from click.testing import CliRunner
+
+    arguments = ["env", "lock", str(package.path), "--find-links", str(wheels), "--no-index"]
+    refused = CliRunner().invoke(main, arguments)
+    assert (refused.exit_code, "--in-place" in refused.output) == (2, True)
+    done = CliRunner().invoke(main, [*arguments, "--in-place", "--json"])
+    facts = json.loads(done.output)
+    assert facts["digest"] == modelpack.open(package.path).digest
+    assert facts["lock"] == {"path": "environment/pylock.toml", "kind": "pylock", "partial": False, "packages": 1}

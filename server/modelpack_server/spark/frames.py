@@ -55,8 +55,10 @@ def score(
     _check(df.columns, columns, model)
     kept = columns.kept(df.columns)
     found = expected(model.signature, values, kept)
-    needed = df.select(*[_quoted(name) for name in columns.pick(df.columns)])
-    job = _Job(shipped=ship(context, model), params=dict(values), keep=kept, answers=found)
+    names = columns.pick(df.columns)
+    # Spark's mapInArrow does not find columns with dots in their names, so that in between they have others.
+    needed = df.selectExpr(*[f"{_quoted(name)} AS c{place}" for place, name in enumerate(names)])
+    job = _Job(shipped=ship(context, model), params=dict(values), names=names, keep=kept, answers=found)
     fields = [*df.select(*map(_quoted, kept)).schema.fields]
     fields += types.from_arrow_schema(found.schema, prefer_timestamp_ntz=True).fields
 
@@ -72,6 +74,7 @@ class _Job:
 
     shipped: Shipped
     params: Mapping[str, Any]
+    names: Sequence[str]
     keep: Sequence[str]
     answers: Answers
 
@@ -80,7 +83,7 @@ class _Job:
         model = self.shipped.load()
         for batch in batches:
             if batch.num_rows:
-                yield self._scored(model, batch)
+                yield self._scored(model, batch.rename_columns(list(self.names)))
 
     def _scored(self, model: Model, batch: pa.RecordBatch) -> pa.RecordBatch:
         rows = batch.num_rows

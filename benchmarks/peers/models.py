@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 COLUMNS = {"columns10": 10, "columns100": 100, "columns2000": 2000}
-ESTIMATORS = ("logistic", "forest", "boosting", *COLUMNS)
+ESTIMATORS = ("logistic", "forest", "boosting", "svm", *COLUMNS)
 NAMES = (*ESTIMATORS, "mlp", "image")
 
 
@@ -35,7 +35,13 @@ def estimator(name: str) -> tuple[Any, Any, Any]:
     import pandas as pd
     from sklearn.datasets import load_breast_cancer
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.svm import SVC
 
+    if name == "svm":
+        # Labels without a pattern: every row becomes a support vector.
+        random = np.random.default_rng(0)
+        table = pd.DataFrame(random.normal(size=(6000, 30)), columns=[f"x{index}" for index in range(30)])
+        return SVC(gamma=0.1), table, random.integers(0, 2, 6000)
     if name in COLUMNS:
         random = np.random.default_rng(0)
         rows = random.normal(size=(1000, COLUMNS[name]))
@@ -67,7 +73,7 @@ def train_estimator(name: str, folder: Path) -> None:
     np.save(folder / "rows.npy", rows)
     np.save(folder / "want.npy", joblib.load(folder / "plain.joblib").predict(rows))
     modelpack.save(named, folder / "package", flavor="sklearn", example=table.head(50), name=name)
-    if name not in COLUMNS:
+    if name not in (*COLUMNS, "svm"):
         modelpack.save(named, folder / "twin", flavor="sklearn", example=table.head(50), name=name, also=("onnx",))
 
 

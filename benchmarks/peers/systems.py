@@ -219,9 +219,9 @@ SYSTEMS = (
     mlserver("MLServer, one process", process=False, models=MAIN),
     mlserver("MLServer, batching", batch=64, models=MAIN),
     litserve("LitServe"),
-    litserve("LitServe, batching", batch=32, models=MAIN | {"forest"}),
+    litserve("LitServe, batching", batch=32, models=MAIN | {"forest", "svm"}),
     bentoml("BentoML"),
-    bentoml("BentoML, batching", batch=64, models=MAIN | {"forest"}),
+    bentoml("BentoML, batching", batch=64, models=MAIN | {"forest", "svm"}),
 )
 OURS = ("modelpack", "modelpack, ONNX twin")
 PEERS = ("mlflow", "mlserver", "litserve", "bentoml")

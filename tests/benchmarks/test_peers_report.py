@@ -69,6 +69,16 @@ def test_overload_counts_what_was_neither_answered_nor_refused(report: ModuleTyp
     assert rows["5 x overload: p99 of accepted, of a full batch's time"] == ["≤ 3 x", "2.00 x", "yes"]
 
 
+def test_bars_of_overload_are_about_what_was_really_offered(report: ModuleType, results: dict[str, Any]):
+    """A point that was left out, or a client that could not keep up, is no measurement."""
+    bar = "5 x overload: answers in time, of the peak"
+    (point,) = [entry for entry in results["overload"] if entry["system"] == "modelpack" and entry["multiple"] == 5]
+
+    for change in ({"multiple": 3}, {"offered": 0.5 * point["offered"]}):
+        other = {**results, "overload": [{**point, **change}]}
+        assert rows_of(report.markdown(other), "### What we hold ourselves to")[bar] == ["≥ 0.9", "not measured", ""]
+
+
 def test_memory_of_a_further_worker_is_what_it_adds(report: ModuleType, results: dict[str, Any]):
     rows = rows_of(report.markdown(results), "### Start and memory")
 

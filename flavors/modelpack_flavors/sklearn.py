@@ -10,7 +10,7 @@ from modelpack.errors import UsageError
 from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved
 from modelpack.signature import Constraints, Param
 from modelpack_flavors._sklearn import loading, missing, naming, saving
-from modelpack_flavors._sklearn.predictor import METHODS, Scorer, form_of, methods_of
+from modelpack_flavors._sklearn.predictor import METHODS, Scorer, form_of, methods_of, quickest
 
 __all__ = ["FLAVOR"]
 
@@ -78,7 +78,8 @@ class SklearnFlavor:
         if method not in methods_of(model):
             loading.invalid("the model has no method of the name that its config says", context.entry)
         form = context.config.get("form") or form_of(model, None)
-        return Scorer(model=model, method=method, form=form, flat=bool(context.config.get("flat", False)))
+        scorer = Scorer(model=model, method=method, form=form, flat=bool(context.config.get("flat", False)))
+        return quickest(scorer, context.signature)
 
 
 def _options(model: object, options: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelpack import render
 from modelpack.errors import InputError
-from modelpack.flavor import Form
+from modelpack.flavor import Form, Predictor
+from modelpack.frame import Frame
+from modelpack.signature import Signature
+from modelpack_flavors._sklearn import unnamed
 
-__all__ = ["METHODS", "Scorer", "form_of", "methods_of"]
+__all__ = ["METHODS", "Scorer", "form_of", "methods_of", "quickest"]
 
 # The methods that score new rows, in the order in which one is chosen when nobody says.
 METHODS = (
@@ -62,6 +66,50 @@ class Scorer:
         if names is None or list(data.columns) == list(names) or not set(names) <= set(data.columns):
             return data
         return data[list(names)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArrayScorer:
+    """Calls a model that was fitted on a DataFrame with arrays, where nobody can tell (docs/flavors/sklearn.md).
+
+    ``calls``: the methods of a copy of the model that knows no names of columns. ``settings``: scikit-learn's own,
+    of the thread that asks.
+    """
+
+    scorer: Scorer
+    names: tuple[str, ...]
+    calls: Mapping[str, Callable[[Any], Any]]
+    settings: Callable[[], Mapping[str, Any]]
+    form: Form = "frame"
+
+    @property
+    def model(self) -> Any:
+        """The model as it was loaded."""
+        return self.scorer.model
+
+    def predict(self, data: Frame, params: Mapping[str, Any]) -> Any:
+        """Return the model's own answer.
+
+        Raises:
+            InputError: as :meth:`Scorer.predict`.
+        """
+        call = self.calls.get(params.get("method", self.scorer.method))
+        rows = unnamed.array(data, self.names)
+        if call is None or rows is None or self.settings()["transform_output"] != "default":
+            return self.scorer.predict(render.to(data, self.scorer.form), params)
+        return call(rows)
+
+
+def quickest(scorer: Scorer, signature: Signature | None) -> Predictor:
+    """Return what answers as ``scorer`` does with the least work."""
+    from sklearn import get_config
+
+    names = unnamed.columns(scorer.model, signature) if scorer.form == "pandas" and not scorer.flat else ()
+    bare = unnamed.without_names(scorer.model) if names else None
+    if bare is None:
+        return scorer
+    calls = {name: getattr(bare, name) for name in scorer.methods}
+    return ArrayScorer(scorer=scorer, names=names, calls=calls, settings=get_config)
 
 
 def _one_column(data: Any) -> Any:

@@ -99,7 +99,7 @@ def test_what_cannot_be_scored_is_refused_by_name_before_a_row_is_read(
     unknown = save(tmp_path / "unknown", "def predict(data):\n    return data", None)
     with pytest.raises(UsageError, match="not known beforehand") as caught:
         modelpack.spark.score(df, unknown)
-    assert caught.value.code == "output-unknown"
+    assert caught.value.code == "columns-unknown"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def expected(signature: Signature, params: Mapping[str, Any], kept: Sequence[str
     """Return the columns of the answers beside the columns that are kept.
 
     Raises:
-        UsageError: the signature does not tell them (``output-unknown``).
+        UsageError: the signature does not tell them (``columns-unknown``).
         OutputError: a column has a type that Spark does not have (``type-not-spark``).
     """
     changed = any(param.changes_outputs and params.get(param.name) != param.default for param in signature.params)
@@ -59,7 +59,7 @@ def expected(signature: Signature, params: Mapping[str, Any], kept: Sequence[str
         why = "a param changes what the model gives" if changed else "its signature does not say what the model gives"
         raise UsageError(
             f"the columns of the answers are not known beforehand, as Spark needs them: {why}",
-            code="output-unknown",
+            code="columns-unknown",
             hint="Package the model with an example, or with a signature of its outputs with all sizes but the rows'.",
         )
     kinds = [_kind(field) for field in found.schema]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from modelpack import optional
-from modelpack.errors import ModelError, ModelpackError, UsageError
+from modelpack.errors import ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.plan import Plan
@@ -66,7 +66,7 @@ class SparkEngine:
             found = self._context.parallelize([item], 1).map(run).collect()[0]
         except (spark.PySparkException, optional.require("py4j.protocol", what=_WHAT).Py4JJavaError) as exc:
             reason = " ".join(str(exc).split())[:500]
-            raise ModelError(f"Spark could not do it: {reason}", code="spark-failed") from exc
+            raise SaveError(f"Spark could not do it: {reason}", code="spark-failed") from exc
         if isinstance(found, ModelpackError):
             raise found
         return found

@@ -46,7 +46,7 @@ class Shipped:
         """Return the model, in a Python worker.
 
         Raises:
-            IntegrityError: what has arrived is not the package that the driver loaded (``package-changed``).
+            IntegrityError: what has arrived is not the package that the driver loaded (``package-differs``).
         """
         if self not in _LOADED:
             files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
@@ -58,7 +58,7 @@ class Shipped:
         package = Package.peek(path)
         if package.digest != self.digest:
             message = f"the package that arrived here has the digest {package.digest}, not {self.digest}"
-            raise IntegrityError(message, code="package-changed", hint="It was changed while it was sent; run again.")
+            raise IntegrityError(message, code="package-differs", hint="It was changed while it was sent; run again.")
         with package.keeping():
             package.verify()
             allowed = self.digest if self.granted else None

@@ -71,7 +71,7 @@ def translated(name: str) -> Iterator[None]:
         raise SaveError(f"{name} cannot be written: {reason}", code="output-unwritable") from exc
 
 
-def exists(path: Path) -> UsageError:
+def exists(path: Path | str) -> UsageError:
     """Return the error that says that something is in the way of an output."""
     return UsageError(
         f"{path} exists", code="output-exists", hint="Choose another output, or replace it with --overwrite."

@@ -35,7 +35,7 @@ class _Stopped(BaseException):
 @click.command()
 @click.argument("package", type=click.Path())
 @click.option("-i", "--input", "inputs", metavar="IN", multiple=True, required=True,
-              help="A file, a directory, a Delta table, a quoted pattern, - for stdin. Can be repeated.")  # fmt: skip
+              help="A file, a directory, a Delta table, a quoted pattern, s3://…, - for stdin. Can be repeated.")  # fmt: skip
 @click.option("-o", "--output", metavar="OUT", required=True,
               help="A file, a directory (ends in / or exists: one file for each input), or - for stdout.")  # fmt: skip
 @click.option("--input-format", type=click.Choice(_FILES), help="Instead of what the name says.  [stdin: jsonl]")
@@ -159,7 +159,7 @@ def _stoppable(output: str) -> Iterator[Callable[[], None]]:
         yield check
     except (_Stopped, KeyboardInterrupt) as exc:
         number = exc.number if isinstance(exc, _Stopped) else signal.SIGINT
-        left = "" if output == "-" else "; nothing was written"
+        left = "" if output == "-" or "://" in output else "; nothing was written"
         if runtime("batch.destination").place_of(Path(output)).exists():
             left += "; what is finished is kept for the same command to go on"
         click.echo(f"modelpack: stopped by {signal.Signals(number).name}{left}", err=True)

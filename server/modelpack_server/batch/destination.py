@@ -18,6 +18,7 @@ from typing import IO, Protocol
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Kind
+from modelpack_server.batch.remote import RemoteFile
 from modelpack_server.wholefile import exists, translated, whole_file
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "is_stream",
     "place_of",
     "refuse_existing",
+    "remote",
     "stream",
 ]
 
@@ -67,6 +69,13 @@ def stream(path: Path | None) -> Iterator[Destination]:
 def file(path: Path, *, overwrite: bool) -> Iterator[Destination]:
     """Write one file."""
     with whole_file(path, overwrite=overwrite) as opened:
+        yield _Single(opened)
+
+
+@contextmanager
+def remote(target: RemoteFile, *, overwrite: bool) -> Iterator[Destination]:
+    """Write one file behind a URL."""
+    with target.write(overwrite=overwrite) as opened:
         yield _Single(opened)
 
 

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Format, Kind
+from modelpack_server.batch.remote import RemoteFile, expand, is_remote
 from modelpack_server.batch.where.bounds import Bounds, may_hold, of_partition
 from modelpack_server.batch.where.grammar import parse
 from modelpack_server.batch.where.terms import Term, tests_of
@@ -42,7 +43,7 @@ class TableFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One input file, or standard input (``path`` None).
+    """One input file: at a path, behind a URL (``remote``), or else standard input.
 
     ``stem`` is the path its output file gets inside an output directory, without the suffix. ``table``: the Delta
     table that it is a file of.
@@ -52,10 +53,13 @@ class Source:
     kind: Kind
     stem: str
     table: TableFile | None = None
+    remote: RemoteFile | None = None
 
     @property
     def name(self) -> str:
         """The name used in messages."""
+        if self.remote is not None:
+            return self.remote.url
         return "<stdin>" if self.path is None else str(self.path)
 
     @property
@@ -63,12 +67,16 @@ class Source:
         """Bytes of the file (None: not known beforehand)."""
         if self.table is not None and self.table.add is None:
             return 0
+        if self.remote is not None:
+            return self.remote.size
         if self.path is None or not self.path.is_file():
             return None
         return self.path.stat().st_size
 
     def open_raw(self) -> IO[bytes]:
         """Open the bytes as they are."""
+        if self.remote is not None:
+            return self.remote.open()
         if self.path is None:
             return sys.stdin.buffer
         return self.path.open("rb")
@@ -107,10 +115,10 @@ def find(
     if not inputs:
         raise UsageError("no input given", code="input-missing", hint="Give a file, a directory, a pattern or '-'.")
     finder = _Finder(override, when, parse(where) if where else None)
-    found: dict[Path | None, Source] = {}
+    found: dict[Path | str, Source] = {}
     for given in inputs:
         for source in finder.expand(str(given)):
-            found.setdefault(source.path and source.path.resolve(), source)
+            found.setdefault(source.path.resolve() if source.path else source.name, source)
     if when != NOW and len(finder.tables) != 1:
         many = "several inputs are Delta tables" if finder.tables else "no input is a Delta table"
         message = f"a version or a time of a table was asked for, and {many}"
@@ -126,6 +134,9 @@ class _Finder:
         self._where = where
 
     def expand(self, given: str) -> Iterator[Source]:
+        if is_remote(given):
+            yield from self._remote(given)
+            return
         path = local(given) if given.startswith("file:") else Path(given)
         if given == STDIN:
             yield Source(path=None, kind=Kind(format=self._override or "jsonl"), stem="stdin")
@@ -140,6 +151,23 @@ class _Finder:
             yield self._file(path)
         else:
             yield from self._matches(given)
+
+    def _remote(self, url: str) -> Iterator[Source]:
+        found, files = False, expand(url)
+        for file, inside in files:
+            # What is named by itself must tell its format; of a folder only data files count.
+            alone = len(files) == 1 and file.url == url
+            kind = formats.of(PurePosixPath(file.name), self._override)
+            if kind is None and alone:
+                message, hint = f"the name of {url} does not tell its format", "Pass --input-format."
+                raise UsageError(message, code="input-format", hint=hint)
+            if kind is not None:
+                found = True
+                stem = str(PurePosixPath(inside).parent / _stem(file.name, kind))
+                yield Source(path=None, kind=kind, stem=stem, remote=file)
+        if not found:
+            hint = f"Data files end in {', '.join(formats.SUFFIXES)} (or .csv.gz, .jsonl.gz)."
+            raise UsageError(f"{url} holds no data file", code="input-empty", hint=hint)
 
     def _matches(self, given: str) -> Iterator[Source]:
         matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []  # noqa: PTH207 - Path.glob takes no absolute patterns

@@ -12,6 +12,7 @@ from modelpack.model import Model
 from modelpack_server.batch import plan as plans
 from modelpack_server.batch import progress, rejects, writers
 from modelpack_server.batch.into_folder import into_folder
+from modelpack_server.batch.into_remote import into_remote
 from modelpack_server.batch.into_table import into_table
 from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary
@@ -45,6 +46,8 @@ def run(model: Model, plan: Plan, options: Options) -> Summary:
     params = coerce.params(options.params, model.signature)
     if plan.table:
         return into_table(model, plan, params, options)
+    if plan.folder and plan.remote is not None:
+        return into_remote(model, plan, params, options)
     if plan.folder:
         return into_folder(model, plan, params, options)
     return _into_files(model, plan, params, options)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from modelpack.errors import UsageError
 from modelpack_server.batch import destination, formats, inputs
@@ -14,8 +15,10 @@ from modelpack_server.batch.destination import Destination
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options
+from modelpack_server.batch.remote import RemoteFile, is_remote
 from modelpack_server.delta.history import is_table
 from modelpack_server.delta.tables import local, require
+from modelpack_server.wholefile import exists
 
 __all__ = ["STDOUT", "Part", "Plan", "make"]
 
@@ -34,12 +37,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All parts, and where they go: ``path`` is a file, a directory (``folder``), a Delta table, or None for stdout."""
+    """All parts, and where they go: ``path`` is a file, a directory (``folder``), a Delta table, or None for stdout.
+
+    ``remote``: the file or folder is behind a URL, and ``path`` is None.
+    """
 
     parts: Sequence[Part]
     path: Path | None
     folder: bool = False
     table: bool = False
+    remote: RemoteFile | None = None
 
     @property
     def sources(self) -> list[Source]:
@@ -49,6 +56,9 @@ class Plan:
     @property
     def outputs(self) -> list[str]:
         """The names of the files that will be there."""
+        if self.remote is not None:
+            names = [f"{part.stem}{part.kind.suffix}" for part in self.parts]
+            return [self.remote.child(name).url for name in names] if self.folder else [self.remote.url]
         if self.path is None:
             return [STDOUT]
         if not self.folder:
@@ -57,6 +67,8 @@ class Plan:
 
     def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
         """Open the destination, which is a file or a stream."""
+        if self.remote is not None:
+            return destination.remote(self.remote, overwrite=overwrite)
         if self.path is None or destination.is_stream(self.path):
             return destination.stream(self.path)
         return destination.file(self.path, overwrite=overwrite)
@@ -80,6 +92,8 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
         )
     elif options.output_format == "delta":
         plan = Plan(parts=_grouped(sources), path=local(text), table=True)
+    elif is_remote(text):
+        plan = _remote(text, sources, options)
     elif text.endswith(os.sep) or path.is_dir():
         plan = Plan(parts=_one_each(sources, options), path=path, folder=True)
     else:
@@ -89,9 +103,27 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     return plan
 
 
-def _kind(path: Path, options: Options) -> Kind:
+def _remote(url: str, sources: Sequence[Source], options: Options) -> Plan:
+    target = RemoteFile(url=url)
+    if not url.endswith("/"):
+        if any(source.name == url for source in sources):
+            raise UsageError(f"{url} is an input too", code="output-is-input", hint="Choose another output.")
+        if not options.overwrite and target.exists():
+            raise exists(url)
+        part = Part(stem="", kind=_kind(PurePosixPath(url), options), sources=sources)
+        return Plan(parts=[part], path=None, remote=target)
+    if any(source.name.startswith(url) for source in sources):
+        raise UsageError(f"{url} holds an input", code="output-is-input", hint="Choose another output.")
+    if options.on_error is not None or options.overwrite or options.engine is not None:
+        what = "Rejects" if options.on_error is not None else "Overwriting" if options.overwrite else "An engine"
+        message = f"{what} and a folder behind a URL do not go together"
+        raise UsageError(message, code="output-remote", hint="Write one file, or to a local folder.")
+    return Plan(parts=_one_each(sources, options), path=None, folder=True, remote=target)
+
+
+def _kind(path: PurePath, options: Options) -> Kind:
     kind = formats.of(path, options.output_format)
-    if kind is None and destination.is_stream(path):
+    if kind is None and isinstance(path, Path) and destination.is_stream(path):
         kind = Kind(format="jsonl")
     if kind is None:
         raise UsageError(
@@ -145,6 +177,9 @@ def _check_table(plan: Plan, options: Options) -> None:
 
 
 def _check(plan: Plan, options: Options) -> None:
+    if options.on_error is not None and re.match(r"[A-Za-z0-9+.-]+:/", str(options.on_error)):
+        message = f"{options.on_error} is not on a local file system"
+        raise UsageError(message, code="output-remote", hint="Write the rejects to a local file.")
     targets = [path for path in (plan.path, options.on_error) if path is not None]
     if len(targets) == 2 and _same(*targets):
         raise UsageError(f"{targets[0]} cannot be both output and rejects", code="output-clash")

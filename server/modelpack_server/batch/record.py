@@ -44,6 +44,9 @@ def look(source: Source) -> Record:
             "file": path,
             "size": source.size,
         }
+    if source.remote is not None:
+        found = source.remote.now()
+        return {"path": found.url, "size": found.size, "tag": found.tag}
     if source.path is None or source.size is None:
         # What comes through a pipe cannot be seen again.
         return {"path": source.name, "stream": secrets.token_hex(8)}

@@ -1,0 +1,237 @@
+"""Files behind URLs: over HTTP against a server that speaks S3, and in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from modelpack.errors import InputError, ModelpackError, SaveError, UsageError
+from modelpack.model import Model
+from modelpack_server.batch import Options, predict_files
+
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
+SECRET = "do-not-tell-anybody"
+KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+Write = Callable[[pa.Table, Path], Path]
+Read = Callable[[Path], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server of S3."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield f"http://{process.stdout.readline().strip()}"
+        process.communicate("", timeout=30)
+
+
+@pytest.fixture(scope="module")
+def cloud(server: str) -> Iterator[Any]:
+    """A file system of S3, set up by the environment alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
+            patch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield fsspec.filesystem("s3")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(params=["s3", "memory"])
+def place(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty place: a bucket of its own, or memory."""
+    name = f"b{uuid.uuid4().hex[:12]}"
+    if request.param == "s3":
+        request.getfixturevalue("cloud").mkdir(name)
+    return f"{request.param}://{name}"
+
+
+def put(url: str, data: bytes) -> None:
+    with fsspec.open(url, "wb") as file:
+        file.write(data)
+
+
+def get(url: str) -> bytes:
+    with fsspec.open(url, "rb") as file:
+        data: bytes = file.read()
+    return data
+
+
+def below(url: str) -> list[str]:
+    files, path = fsspec.url_to_fs(url)
+    files.invalidate_cache()
+    return sorted(name.removeprefix(path).lstrip("/") for name in files.find(path))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "arrow", "csv.gz"])
+def test_a_file_behind_a_url_gives_what_the_local_one_gives(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path, suffix: str
+) -> None:
+    plain = suffix.removesuffix(".gz")
+    source = write(rows.slice(0, 4), tmp_path / f"in.{plain}")
+    predict_files(model, [source], tmp_path / f"out.{suffix}")
+    put(f"{place}/in.{plain}", source.read_bytes())
+    summary = predict_files(model, [f"{place}/in.{plain}"], f"{place}/out.{suffix}")
+    assert summary.outputs == [f"{place}/out.{suffix}"]
+    assert get(f"{place}/out.{suffix}") == (tmp_path / f"out.{suffix}").read_bytes()
+
+
+def test_folders_and_patterns_are_walked(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path
+) -> None:
+    data = write(rows, tmp_path / "in.parquet").read_bytes()
+    for name in ("in/a.parquet", "in/deep/b.parquet", "in/_SUCCESS", "in/.c.parquet", "in/notes.txt"):
+        put(f"{place}/{name}", data)
+    out = tmp_path / "out"
+    assert predict_files(model, [f"{place}/in/"], f"{out}/").rows == 10
+    assert {str(path.relative_to(out)) for path in out.rglob("*.parquet")} == {"a.parquet", "deep/b.parquet"}
+    assert predict_files(model, [f"{place}/in/*.parquet"], tmp_path / "one.parquet").rows == 5
+
+
+def test_a_folder_behind_a_url_is_complete_when_success_is_there(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path
+) -> None:
+    inputs = [write(rows, tmp_path / "a.parquet"), write(rows.slice(2), tmp_path / "b.csv")]
+    options = Options(where="n is not null", output_format="parquet")
+    summary = predict_files(model, inputs, f"{place}/run/", options)
+    assert summary.rows == 4 + 3
+    assert below(f"{place}/run") == ["_SUCCESS", "_manifest.json", "a.parquet", "b.parquet"]
+    manifest = json.loads(get(f"{place}/run/_manifest.json"))
+    assert [(entry["file"], entry["rows"]) for entry in manifest["files"]] == [("a.parquet", 4), ("b.parquet", 3)]
+    assert manifest["where"] == "n is not null"
+    assert SECRET not in json.dumps(manifest)
+    assert predict_files(model, inputs, f"{place}/run/", options).already
+    with pytest.raises(UsageError, match="exists") as caught:
+        predict_files(model, inputs[:1], f"{place}/run/", options)
+    assert caught.value.code == "output-exists"
+
+
+def test_a_folder_behind_a_url_goes_on_after_a_kill(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path
+) -> None:
+    inputs = [write(rows, tmp_path / f"{name}.parquet") for name in "abc"]
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(model, inputs, f"{place}/run/", Options(check=check))
+    assert [name for name in below(f"{place}/run") if "/" not in name] == ["a.parquet", "b.parquet"]
+    with pytest.raises(UsageError, match="--where is not the same") as caught:
+        predict_files(model, inputs, f"{place}/run/", Options(where="n > 1"))
+    assert caught.value.code == "run-changed"
+    summary = predict_files(model, inputs, f"{place}/run/")
+    assert (summary.resumed, summary.rows) == (2, 15)
+    assert below(f"{place}/run") == ["_SUCCESS", "_manifest.json", "a.parquet", "b.parquet", "c.parquet"]
+    for name in "abc":
+        assert pq.read_table(pa.BufferReader(get(f"{place}/run/{name}.parquet")))["score"].null_count == 1
+
+
+@pytest.mark.parametrize("count", [10, 30_000], ids=["small", "several parts"])
+def test_what_fails_leaves_no_file(place: str, model: Model, tmp_path: Path, count: int) -> None:
+    text = "x,n,name\n" + f"1.25,123456,{'long' * 100}\n" * count
+    (tmp_path / "in.csv").write_text(text + "large,1,b\n")
+    with pytest.raises(InputError, match="column 'x'"):
+        predict_files(model, [tmp_path / "in.csv"], f"{place}/out.csv", Options(keep=("n", "name", "x")))
+    assert below(place) == []
+    if place.startswith("s3:"):
+        bucket = place.removeprefix("s3://")
+        assert "Uploads" not in fsspec.filesystem("s3").call_s3("list_multipart_uploads", Bucket=bucket)
+
+
+def test_what_is_there_is_not_overwritten_unasked(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path
+) -> None:
+    source = write(rows, tmp_path / "in.parquet")
+    put(f"{place}/out.csv", b"mine")
+    with pytest.raises(UsageError, match="exists"):
+        predict_files(model, [source], f"{place}/out.csv")
+    assert get(f"{place}/out.csv") == b"mine"
+    predict_files(model, [source], f"{place}/out.csv", Options(overwrite=True))
+    assert get(f"{place}/out.csv").startswith(b"id,x,n,name,extra,score,label\n")
+
+
+def test_what_comes_up_meanwhile_is_not_overwritten(
+    place: str, model: Model, rows: pa.Table, write: Write, tmp_path: Path
+) -> None:
+    source = write(rows, tmp_path / "in.parquet")
+    with pytest.raises(UsageError, match="exists"):
+        predict_files(model, [source], f"{place}/o.csv", Options(check=lambda: put(f"{place}/o.csv", b"mine")))
+    assert get(f"{place}/o.csv") == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "more", "code"),
+    [
+        ("{place}/gone.csv", "{tmp}/out.csv", {}, "input-missing"),
+        ("{place}/in.dat", "{tmp}/out.csv", {}, "input-format"),
+        ("{place}/table", "{tmp}/out.csv", {}, "table-location"),
+        ("{place}/in.csv", "{place}/in.csv", {}, "output-is-input"),
+        ("{place}/in.csv", "{place}/", {}, "output-is-input"),
+        ("{place}/in.csv", "{place}/out", {}, "output-format"),
+        ("{place}/in.csv", "{place}/out", {"output_format": "delta"}, "table-location"),
+        ("{place}/in.csv", "{place}/out/", {"on_error": Path("bad.jsonl")}, "output-remote"),
+        ("{place}/in.csv", "{place}/out.csv", {"on_error": Path("s3://bucket/bad.jsonl")}, "output-remote"),
+        ("{place}/in.csv", "{place}/out/", {"overwrite": True}, "output-remote"),
+        ("ftp://host/in.csv", "{tmp}/out.csv", {}, "url-scheme"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_scored(
+    place: str, model: Model, tmp_path: Path, inputs: str, output: str, more: Any, code: str
+) -> None:
+    put(f"{place}/in.csv", b"x,n,name\n1,2,a\n")
+    put(f"{place}/in.dat", b"x,n,name\n1,2,a\n")
+    put(f"{place}/table/_delta_log/00000000000000000000.json", b"{}")
+    with pytest.raises(ModelpackError) as caught:
+        predict_files(model, [inputs.format(place=place)], output.format(place=place, tmp=tmp_path), Options(**more))
+    assert caught.value.code == code
+
+
+@pytest.mark.usefixtures("cloud")
+def test_secrets_are_in_no_message(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        predict_files(model, [f"s3://key:{SECRET}@bucket/in.csv"], tmp_path / "out.csv")
+    assert (caught.value.code, SECRET in str(caught.value)) == ("url-secret", False)
+    (tmp_path / "in.csv").write_text("x,n,name\n1,2,a\n")
+    with pytest.raises(SaveError, match="cannot be written") as failed:
+        predict_files(model, [tmp_path / "in.csv"], "s3://no-such-bucket-here/out.csv")
+    assert SECRET not in str(failed.value) and "somebody" not in str(failed.value)
+
+
+def test_the_command_takes_urls(server: str, cloud: Any, package: Path, run: Any, tmp_path: Path) -> None:
+    env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": server}
+    cloud.mkdir("commands")
+    (tmp_path / "in.csv").write_text("x\n1\n2\n")
+    up = run(package, "-i", "in.csv", "-o", "s3://commands/out.parquet", "--json", env=env)
+    assert (up.returncode, json.loads(up.stdout)["outputs"]) == (0, ["s3://commands/out.parquet"])
+    down = run(package, "-i", "s3://commands/out.parquet", "-o", "-", "--keep", "score", "--where", "x > 1", env=env)
+    assert down.stdout == b'{"score":4.0,"score_prediction":4.0}\n', down.stderr
+
+
+def test_tables_of_this_file_system_are_still_found(model: Model, tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", pa.table({"x": [1.0], "n": [1], "name": ["a"]}))
+    assert predict_files(model, [(tmp_path / "t").as_uri()], tmp_path / "out.csv").rows == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import modelpack
-from modelpack.environments import cache, layer, locking, uv
+from modelpack.environments import cache, layer, locking, quick, uv
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -44,10 +44,10 @@ def test_two_builders_at_once_build_one_environment(
 def test_what_was_left_half_built_is_built_anew(locked: modelpack.Package, indexes: uv.Indexes) -> None:
     place = cache.prepared(locked).path
     (place / "bin").mkdir(parents=True)
-    assert not cache.hold(cache.prepared(locked))
+    assert not quick.hold(place)
 
     assert cache.create(locked, indexes=indexes).fresh
-    assert (place / cache.MARKER).is_file()
+    assert (place / quick.MARKER).is_file()
 
 
 def test_other_bytes_under_the_locked_name_are_refused_and_nothing_is_left(
@@ -155,7 +155,7 @@ def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Packa
     call = f"import sys, modelpack, tiny_twice; print(sys.path[-1]); {look}"
     said = subprocess.run(
         [built.python, "-P", "-c", call],
-        env={**os.environ, cache.RUNTIME: str(runtime)},
+        env={**os.environ, quick.RUNTIME: str(runtime)},
         capture_output=True,
         text=True,
     )

@@ -26,14 +26,17 @@ def enter_environment(env: str, package: str, allow_code: str | None) -> None:
     """
     if env != "isolated":
         return
+    from modelpack.environments import quick
+
+    if quick.inside():
+        return
+    quick.start(package, sys.argv[1:])
     from modelpack.environments import cache, layer
     from modelpack.package import Package
 
-    if layer.inside():
-        return
     opened = Package.peek(package)
     built = cache.prepared(opened, allow_code=allow_code)
-    layer.enter(built, sys.argv[1:])
+    layer.enter(built, opened.digest, sys.argv[1:])
     click.echo(f"modelpack: building the environment, {len(built.pins)} distributions", err=True)
     cache.create(opened, allow_code=allow_code)
-    layer.enter(built, sys.argv[1:])
+    layer.enter(built, opened.digest, sys.argv[1:])

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelpack import environment
 from modelpack.environments import consent, locking, uv
+from modelpack.environments.quick import MARKER, RUNTIME, folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
 from modelpack.manifest import Environment, Lock
 from modelpack.package import Package
 
-__all__ = ["MARKER", "RUNTIME", "Built", "create", "folder", "hold", "listed", "prepared", "prune"]
+__all__ = ["Built", "create", "listed", "prepared", "prune"]
 
-MARKER = "modelpack-environment.json"
-# The variable that names the directory appended to sys.path behind all that is installed (see layer.py).
-RUNTIME = "MODELPACK_RUNTIME_LAYER"
 _PTH = f"import os, sys; p = os.environ.get({RUNTIME!r}); p and sys.path.append(p)\n"
 
 
@@ -40,17 +39,13 @@ class Built:
     fresh: bool = False
 
     @property
+    def known(self) -> bool:
+        """Whether all that it holds is known to be needed by flavors, so that no grant is asked for."""
+        return not environment.strange(one.name for one in self.pins)
+
+    @property
     def python(self) -> Path:
         return self.path / "bin" / "python"
-
-
-def folder() -> Path:
-    """Return the directory environments are kept in: ``MODELPACK_ENVIRONMENTS``, or one in the user's cache."""
-    named = os.environ.get("MODELPACK_ENVIRONMENTS")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelpack" / "environments"
 
 
 def prepared(package: Package, *, allow_code: str | None = None) -> Built:
@@ -118,7 +113,8 @@ def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Index
         sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
         wheels = [] if sources else ["--only-binary", ":all:"]
         uv.run(
-            ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict", *wheels,
+            ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
+             "--compile-bytecode", *wheels,
              *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
             place,
         )  # fmt: skip
@@ -141,15 +137,13 @@ def _site_packages(place: Path) -> Path:
     return next((place / "lib").glob("python*/site-packages"))
 
 
-def _series(environment: Environment) -> str:
-    return (
-        ".".join((environment.python.captured or "").split(".")[:2]) or f"{sys.version_info[0]}.{sys.version_info[1]}"
-    )
+def _series(needed: Environment) -> str:
+    return ".".join((needed.python.captured or "").split(".")[:2]) or f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _interpreter(environment: Environment) -> str:
+def _interpreter(needed: Environment) -> str:
     """Return the Python to build with: this one if it is of the series that the model was saved on."""
-    series = _series(environment)
+    series = _series(needed)
     if not all(part.isdecimal() for part in series.split(".")):
         raise EnvironmentMismatch(
             "the Python that the model was saved on is no version", code="requirement-refused",
@@ -160,10 +154,10 @@ def _interpreter(environment: Environment) -> str:
     return base if series == here else series
 
 
-def _key(environment: Environment, pins: Sequence[Pin]) -> str:
+def _key(needed: Environment, pins: Sequence[Pin]) -> str:
     """Return the name of an environment: what is in it, for which Python and which system."""
     lines = sorted(one.line() for one in pins)
-    content = json.dumps([lines, _series(environment), sysconfig.get_platform()])
+    content = json.dumps([lines, _series(needed), sysconfig.get_platform()])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -177,20 +171,6 @@ def _locked(place: Path, how: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def hold(built: Built) -> bool:
-    """Keep an environment from being pruned for as long as this process and what becomes of it live, if it is there."""
-    if not (built.path / MARKER).is_file():
-        return False
-    file = os.open(built.path.parent / f".{built.path.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(file, fcntl.LOCK_SH)
-    if not (built.path / MARKER).is_file():
-        os.close(file)
-        return False
-    os.set_inheritable(file, True)
-    os.utime(built.path / MARKER)
-    return True
 
 
 def listed() -> list[dict[str, Any]]:

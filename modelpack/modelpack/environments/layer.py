@@ -6,10 +6,8 @@ never shadowed, and nothing else that is installed here can be imported there.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import secrets
 import shutil
 import sys
@@ -19,35 +17,30 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from modelpack.environments import cache
+from modelpack.environments import quick
 from modelpack.environments.cache import Built
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch
 
-__all__ = ["enter", "inside"]
+__all__ = ["enter"]
 
 _OURS = ("modelpack", "modelpack_flavors", "modelpack_server")
 
 
-def inside() -> bool:
-    """Say whether this Python runs in an environment that was made for a package."""
-    return Path(sys.prefix, cache.MARKER).is_file()
-
-
-def enter(built: Built, arguments: Sequence[str]) -> None:
+def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     """Become the same command, run by the environment's Python; returns only if the environment is not there.
+
+    ``digest`` is that of the package: the next time, this is known by it.
 
     Raises:
         EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``).
     """
-    if not cache.hold(built):
+    if not quick.hold(built.path):
         return
     layer = _layer(built)
-    environment = {**os.environ, cache.RUNTIME: str(layer), "PYTHONSAFEPATH": "1"}
-    environment.pop("PYTHONPATH", None)
-    environment.pop("PYTHONHOME", None)
-    python = str(built.python)
-    os.execve(python, [python, "-P", "-m", "modelpack", *arguments], environment)  # noqa: S606 - no shell
+    if built.known:
+        quick.note(digest, built.path, layer)
+    quick.become(built.path, layer, arguments)
 
 
 def _layer(built: Built) -> Path:
@@ -60,7 +53,7 @@ def _layer(built: Built) -> Path:
             path="environment.python",
             hint="Run modelpack with the Python the model was saved on.",
         )
-    place = cache.folder() / f".layer-{_fingerprint()}"
+    place = quick.folder() / f".layer-{quick.fingerprint()}"
     if place.is_dir():
         return place
     needed = dict(_runtime())
@@ -75,15 +68,6 @@ def _layer(built: Built) -> Path:
         # Another process was faster.
         shutil.rmtree(staging)
     return place
-
-
-def _fingerprint() -> str:
-    """Return a name for the runtime as it is installed: its places change when a distribution does."""
-    folder = Path(importlib.metadata.__file__).parent
-    site = [path for path in sys.path if path.endswith("site-packages")]
-    stamps = [str(Path(path).stat().st_mtime_ns) for path in site]
-    parts = [sys.version, str(folder), *site, *stamps, importlib.metadata.version("modelpack")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _runtime() -> Iterator[tuple[str, list[Requirement]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelpack_server.invocation import Batcher, Limits
-from modelpack_server.invocation.batching import Costs
+from modelpack_server.invocation.costs import Costs
 from modelpack_server.problems import HttpProblem
 
 NEVER = float("inf")
@@ -278,6 +278,34 @@ def test_requests_that_were_given_up_take_no_place() -> None:
             patient = batcher.put("patient", key=None, rows=1, timeout=NEVER)
             work.gate.set()
             assert await asyncio.gather(running, patient) == ["<running>", "<patient>"]
+
+    run(test)
+
+
+def test_no_more_bytes_wait_than_may() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, queue_bytes=100) as batcher:
+            work.gate.clear()
+
+            def put(item: str, size: int) -> asyncio.Future[Any]:
+                reply = asyncio.get_running_loop().create_future()
+                batcher.take(item, key=None, rows=0, timeout=NEVER, reply=reply, size=size)
+                return reply
+
+            # Whatever its size: nothing waits.
+            replies = [put("running", 1000)]
+            await started(work)
+            replies.append(put("large", 90))
+            with pytest.raises(HttpProblem) as caught:
+                put("refused", 20)
+            assert caught.value.status == 429
+            replies.append(put("small", 10))
+            work.gate.set()
+            assert await asyncio.gather(*replies) == ["<running>", "<large>", "<small>"]
+            replies = [put("again", 100)]
+            assert await replies[0] == "<again>"
 
     run(test)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -10,9 +11,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
+from modelpack.signature import Signature, Tensor, Tensors
 from modelpack_server import exchange
+from modelpack_server.endpoints import invoke
 
 GOOD = {"dataframe_split": {"columns": ["age"], "data": [[1.5], [None]]}}
 
@@ -283,3 +287,63 @@ def test_an_offer_to_speak_http_2_is_declined(running: Any, taken: list[str], na
             head, body = answer(link)
             assert head.startswith(b"HTTP/1.1 200") and b"3.0" in body
     assert len(taken) == 2
+
+
+@pytest.fixture
+def sums(model: Any) -> Any:
+    """Return a model of a matrix that adds up each row."""
+    matrix = Tensors(tensors=(Tensor(name="x", dtype="float64", shape=("n", 4)),))
+    total = Tensors(tensors=(Tensor(name="y", dtype="float64", shape=("n",)),))
+    return model(Signature(inputs=matrix, outputs=total), lambda x, params: x.sum(axis=1), form="numpy")
+
+
+@pytest.fixture
+def large() -> tuple[bytes, Any]:
+    """Return a body of some megabytes, and the answer to it."""
+    rows = np.arange(400_000, dtype=np.float64).reshape(-1, 4)
+    file = io.BytesIO()
+    np.save(file, rows)
+    return file.getvalue(), rows.sum(axis=1)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}, {"Connection": "close"}])
+def test_a_large_body_goes_to_one_place(
+    run: Any, sums: Any, large: tuple[bytes, Any], headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = []
+    plain = invoke.Request
+
+    def noted(media: str, body: Any, *rest: Any) -> Any:
+        kinds.append((type(body), memoryview(body).readonly))
+        return plain(media, body, *rest)
+
+    monkeypatch.setattr(invoke, "Request", noted)
+    data = request(large[0], Content_Type="application/x-npy", Accept="application/x-npy", **headers)
+    server = run(sums)
+    for target in (data, data.replace(b"/invocations", b"/invocations?")):
+        with server.connect() as link:
+            link.sendall(target)
+            head, body = answer(link)
+        assert head.startswith(b"HTTP/1.1 200")
+        np.testing.assert_array_equal(np.load(io.BytesIO(body)), large[1])
+    assert kinds == [(memoryview, True)] * 2
+
+
+def test_a_large_body_may_end_early_and_another_follow(run: Any, sums: Any, large: tuple[bytes, Any]) -> None:
+    server = run(sums)
+    data = request(large[0], Content_Type="application/x-npy", Accept="application/x-npy")
+    with server.connect() as leaving:
+        leaving.sendall(data[: len(data) // 2])
+        while not server.server.server_state.tasks:
+            time.sleep(0.005)
+    while server.server.server_state.tasks:
+        time.sleep(0.005)
+    with server.connect() as link:
+        # A second request behind the first, before that is answered.
+        sender = threading.Thread(target=link.sendall, args=(data + data,))
+        sender.start()
+        for head, body in read(link, 2):
+            assert head.startswith(b"HTTP/1.1 200")
+            np.testing.assert_array_equal(np.load(io.BytesIO(body)), large[1])
+        sender.join()
+    assert sums.calls == 2

@@ -30,7 +30,7 @@ from modelpack_server.problems import HttpProblem
 if TYPE_CHECKING:
     from modelpack_server.exchange import Exchange
 
-__all__ = ["Hot", "Terms", "replies"]
+__all__ = ["BODY", "Hot", "Terms", "replies"]
 
 # How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the 413
 # instead of a reset connection.
@@ -41,6 +41,8 @@ TEXT = frozenset({JSON, "text/csv"})
 # Formats whose decoders take a view of memory as they take bytes; the rest of a body of this size is read into one.
 VIEWED = frozenset({"application/vnd.apache.arrow.stream", "application/x-npy"})
 LARGE = 2**20
+# Where in the scope our own protocol leaves such a body, once the whole of it is there.
+BODY = "modelpack.body"
 # How many different heads of requests are remembered.
 REMEMBERED = 256
 
@@ -99,7 +101,7 @@ class Hot:
             if length > self.max_body:
                 raise BodyTooLarge(self.max_body)
             message = await receive()
-            body: bytes | memoryview = message.get("body", b"")
+            body: bytes | memoryview = scope.get(BODY) or message.get("body", b"")
             if message.get("more_body", False) or message["type"] != "http.request":
                 body = await self._rest(message, receive, length if terms.media in VIEWED and not terms.encoding else 0)
             if len(body) > self.max_body:
@@ -126,6 +128,12 @@ class Hot:
         plain = plain and 0 < length <= min(SMALL, self.max_body)
         return terms if plain else None
 
+    def room(self, headers: list[tuple[bytes, bytes]]) -> int:
+        """Return the size of a body that is read into one piece of memory, or 0 for one that comes in pieces."""
+        terms, length = self._head(headers)
+        viewed = terms.media in VIEWED and not terms.encoding
+        return length if viewed and LARGE <= length <= self.max_body else 0
+
     def begin(self, exchange: Exchange) -> None:
         """Take a request that goes the short way: its answer is set, sooner or later.
 
@@ -146,10 +154,11 @@ class Hot:
 
         Returns whether it will be done as soon as the loop comes round.
         """
+        size = len(request.body)
         # Before anything is decoded: to refuse must cost next to nothing.
-        self.batcher.admit()
+        self.batcher.admit(size=size)
         common, rows, quick = None, 0, False
-        if len(request.body) <= SMALL and request.media in TEXT:
+        if size <= SMALL and request.media in TEXT:
             usual = False
             if request.media == JSON and request.query is None:
                 request.decoded, usual = self._json(bytes(request.body))
@@ -158,7 +167,7 @@ class Hot:
             quick = self.batcher.quick(rows)
             if self.gather and not (self._changing and decoded.params):
                 common = USUAL if usual else key(decoded, decoded.params)
-        self.batcher.take(request, key=common, rows=rows, timeout=timeout, reply=reply)
+        self.batcher.take(request, key=common, rows=rows, timeout=timeout, reply=reply, size=size)
         return quick
 
     def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[Terms, int]:

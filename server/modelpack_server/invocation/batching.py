@@ -17,18 +17,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
+from modelpack_server.invocation.costs import Costs
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["Batcher", "Costs", "Limits", "Reply", "too_late"]
+__all__ = ["Batcher", "Limits", "Reply", "too_late"]
 
 T = TypeVar("T")
 
-# Gathering more is of no use once a call takes this long, or twice as long as a call takes at least.
-CALL_SECONDS = 0.1
-# How much less than its rows say a call of a size that was never tried is hoped to take.
-EAGER = 8.0
-# What is left each time of a measurement that forbids to gather more.
-FORGETTING = 0.999
 # So few requests may wait however long they take: they are a few clients, no overload.
 FEW = 32
 # How often those that nobody waits for are looked for, when there is no room.
@@ -37,24 +32,23 @@ SWEEP_SECONDS = 0.05
 INLINE_SECONDS = 0.005
 # No loop counts further than this.
 LONGEST = 1e8
-# How much the newest measurement counts.
-WEIGHT = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What is gathered and what may wait.
 
-    ``batch_rows``: rows of one call of the model at most, unless one request has more. ``queue`` and ``queue_rows``:
-    requests and rows that may wait for the model; what comes then is refused. So is what would have to wait for more
-    than two long calls, by what calls have taken so far, unless only few wait. ``threads``: calls of the model at a
-    time. ``inline``: whether quick calls may run on the event loop.
+    ``batch_rows``: rows of one call of the model at most, unless one request has more. ``queue``, ``queue_rows`` and
+    ``queue_bytes``: requests, rows and bytes that may wait for the model; what comes then is refused. So is what would
+    have to wait for more than two long calls, by what calls have taken so far, unless only few wait. ``threads``: calls
+    of the model at a time. ``inline``: whether quick calls may run on the event loop.
     """
 
     threads: int = 1
     batch_rows: int = 1024
     queue: int = 512
     queue_rows: int = 1_000_000
+    queue_bytes: int = 256 * 2**20
     inline: bool = True
 
 
@@ -71,78 +65,15 @@ class Reply(Protocol):
         """Take the reason why there is none."""
 
 
-class Costs:
-    """How long a call of the model takes, by its number of rows: one running mean for each power of two."""
-
-    def __init__(self) -> None:
-        self._means: dict[int, float] = {}
-        self._unknown = 0.0
-        self._gathered = 1
-
-    @property
-    def longest(self) -> float:
-        """The seconds that a call should take at most, unless one request takes longer."""
-        return max(CALL_SECONDS, 2 * min(self._means.values(), default=0.0))
-
-    @property
-    def per_row(self) -> float:
-        """The seconds that one row takes in a large call; 0 as long as nothing is known."""
-        rows = self._gathered
-        return self._hoped(rows.bit_length()) / rows if self._means else 0.0
-
-    def worthwhile(self, most: int) -> int:
-        """Return how many rows are gathered at most, so that a call takes no longer than it should."""
-        if not self._means:
-            return most
-        size, limit = 1, self.longest
-        while 2**size <= most and self._hoped(size + 1) <= limit:
-            size += 1
-        if size + 1 in self._means and 2**size <= most:
-            # It was measured once, maybe on a bad day: some time it is tried again.
-            self._means[size + 1] *= FORGETTING
-        self._gathered = min(most, 2**size - 1)
-        return self._gathered
-
-    def _hoped(self, size: int) -> float:
-        """Return the seconds a call may take; of a size that was never tried, that it gains by being large."""
-        known = self._means.get(size)
-        return known if known is not None else self.expected(2**size - 1) / EAGER
-
-    def add(self, rows: int, seconds: float) -> None:
-        """Take a measurement in; one of unknown rows (0) says nothing."""
-        if not rows:
-            self._unknown += (WEIGHT if self._unknown else 1.0) * (seconds - self._unknown)
-            return
-        size = rows.bit_length()
-        mean = self._means.get(size)
-        self._means[size] = seconds if mean is None else mean + WEIGHT * (seconds - mean)
-
-    def alone(self, rows: int) -> float:
-        """Return the seconds a call with so many rows has taken; of unknown rows (0), what such calls have taken."""
-        return self._unknown if not rows else self.expected(rows) if self._means else 0.0
-
-    def expected(self, rows: int) -> float:
-        """Return the seconds a call with so many rows may take; infinity as long as nothing is known."""
-        size = rows.bit_length()
-        if not rows:
-            return math.inf
-        known = self._means.get(size)
-        if known is not None:
-            return known
-        smaller = max((other for other in self._means if other < size), default=None)
-        if smaller is not None:
-            return float(self._means[smaller] * 2 ** (size - smaller))
-        return min(self._means.values(), default=math.inf)
-
-
 class _Waiting(Generic[T]):
     """A request that waits: what is to be scored, and where its reply goes."""
 
-    __slots__ = ("cost", "deadline", "item", "key", "reply", "rows", "timer")
+    __slots__ = ("cost", "deadline", "item", "key", "reply", "rows", "size", "timer")
 
     def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, reply: Reply) -> None:
         # The seconds that it takes, unless it is gathered with others.
         self.cost = 0.0
+        self.size = 0
         self.item = item
         self.key = key
         self.rows = rows
@@ -164,6 +95,7 @@ class Batcher(Generic[T]):
         self._queue: deque[_Waiting[T]] = deque()
         self._rows = 0
         self._alone = 0.0
+        self._bytes = 0
         self._swept = -math.inf
         self._busy = 0
         self._members = 0
@@ -180,22 +112,24 @@ class Batcher(Generic[T]):
         """The seconds after which what waits now will have been worked on, by what calls have taken so far."""
         return (self._alone + self._rows * self.costs.per_row) / self._limits.threads
 
-    def admit(self, rows: int = 0, timeout: float = math.inf) -> None:
+    def admit(self, rows: int = 0, timeout: float = math.inf, size: int = 0) -> None:
         """Refuse what would wait too long.
 
         Raises:
             HttpProblem: 429, too much is waiting already.
         """
-        if self._queue and self._full(rows, timeout):
+        if self._queue and self._full(rows, timeout, size):
             self._sweep(asyncio.get_running_loop().time())
-            if self._full(rows, timeout):
+            if self._full(rows, timeout, size):
                 raise _overloaded()
 
-    def _full(self, rows: int, timeout: float) -> bool:
+    def _full(self, rows: int, timeout: float, size: int) -> bool:
         waiting, limits = len(self._queue), self._limits
         # With the call that is running and its own, no answer takes longer than about three calls.
         patience = min(2 * self.costs.longest, timeout) if waiting >= FEW else timeout
-        return waiting >= limits.queue or self._rows + rows > limits.queue_rows or self.delay > patience
+        if waiting >= limits.queue or self._rows + rows > limits.queue_rows or self._bytes + size > limits.queue_bytes:
+            return True
+        return self.delay > patience
 
     def _sweep(self, now: float) -> None:
         """Forget requests that nobody waits for any more; not each time, for to refuse must cost next to nothing."""
@@ -204,7 +138,7 @@ class Batcher(Generic[T]):
         self._swept = now
         waiting = list(self._queue)
         self._queue.clear()
-        self._rows, self._alone = 0, 0.0
+        self._rows, self._bytes, self._alone = 0, 0, 0.0
         for one in waiting:
             if one.reply.done():
                 _disarm(one)
@@ -218,18 +152,20 @@ class Batcher(Generic[T]):
         self.take(item, key=key, rows=rows, timeout=timeout, reply=reply)
         return reply
 
-    def take(self, item: T, *, key: Hashable | None, rows: int, timeout: float, reply: Reply) -> None:
+    def take(self, item: T, *, key: Hashable | None, rows: int, timeout: float, reply: Reply, size: int = 0) -> None:
         """Take a request; requests with equal keys may be worked on together, None keeps one alone.
 
-        ``rows`` is 0 as long as nobody knows. ``reply`` is set later, on the event loop, unless it is done before.
+        ``rows`` is 0 as long as nobody knows, ``size`` is in bytes. ``reply`` is set later, on the event loop, unless
+        it is done before.
 
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
         """
-        self.admit(rows, timeout)
+        self.admit(rows, timeout, size)
         loop = asyncio.get_running_loop()
         one = _Waiting(item, key, rows, loop.time() + timeout, reply)
         self._queue.append(one)
+        one.size = size
         if key is None:
             one.cost = self.costs.alone(rows)
         self._joined(one)
@@ -313,6 +249,7 @@ class Batcher(Generic[T]):
 
     def _joined(self, one: _Waiting[T]) -> None:
         """Take note that a request waits."""
+        self._bytes += one.size
         if one.key is None:
             self._alone += one.cost
         else:
@@ -320,6 +257,7 @@ class Batcher(Generic[T]):
 
     def _left(self, one: _Waiting[T]) -> None:
         """Take note that a request waits no longer."""
+        self._bytes -= one.size
         if one.key is None:
             self._alone = self._alone - one.cost if self._queue else 0.0
         else:

@@ -120,6 +120,8 @@ def spark(loaded: Path) -> Iterator[Any]:
     """A session with two executors, each a JVM of its own."""
     from pyspark.sql import SparkSession
 
+    from modelpack_flavors._spark import session
+
     os.environ["PYSPARK_PYTHON"] = sys.executable
     before = signal.getsignal(signal.SIGINT)
     builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("tests")
@@ -135,9 +137,10 @@ def spark(loaded: Path) -> Iterator[Any]:
     }
     for key, value in config.items():
         builder = builder.config(key, value)
-    # A model of Spark ML may have a session in this process already.
+    # A model of Spark ML may have a session in this process already, or want one of its own later.
     if (active := SparkSession.getActiveSession()) is not None:
         active.stop()
+    session._started.cache_clear()
     found = builder.getOrCreate()
     signal.signal(signal.SIGINT, before)
     yield found

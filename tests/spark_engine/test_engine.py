@@ -21,7 +21,6 @@ from modelpack.errors import InputError, UsageError
 from modelpack_server import batch, spark, stream
 
 pytestmark = [
-    pytest.mark.xdist_group("spark_engine"),
     # pyspark leaves the closing of its sockets to the collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),

@@ -82,12 +82,12 @@ def _run(shipped: Shipped, work: Callable[[Model, T], R], item: T) -> R | Modelp
 
 def check(plan: Plan | None, options: Options | stream.Options) -> None:
     """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded; a stream has no plan."""
-    if plan is not None and not (plan.folder or plan.table):
+    if plan is not None and (plan.path is None or not (plan.folder or plan.table)):
         raise _unsupported("writes a directory or a Delta table", "End OUT with '/', or pass --output-format delta.")
     if options.on_error is not None:
         raise _unsupported("does not write rejects aside", "Leave --on-error out, or --engine.")
     if plan is not None and any(source.path is None and source.table is None for source in plan.sources):
-        raise _unsupported("does not read standard input", "Give files.")
+        raise _unsupported("does not read standard input or URLs", "Give files at paths that all executors see.")
 
 
 def _unsupported(what: str, hint: str) -> UsageError:

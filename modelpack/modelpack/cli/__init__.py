@@ -39,7 +39,7 @@ _ORDER = {
     "stream": "Score a table as it grows, or lines as they come.",
     "trust": "Allow packages to run their code, by digest.",
     "import": "Make a package of an MLflow directory.",
-    "env": "Show the environment a package needs, and how this one differs.",
+    "env": "Show, compare, lock and build the environment a package needs.",
 }
 # Commands whose file would have the name of a standard module.
 _FILES = {"import": "importing", "inspect": "inspection", "test": "selftest"}

@@ -89,6 +89,9 @@ class Block(Mapping[str, Vector]):
             missing = None
         return Vector(type=self.type, data=self.matrix[:, place], missing=missing)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.index
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.index)
 

@@ -41,12 +41,13 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 import modelpack
-from modelpack import flavor
+from modelpack import coerce, flavor
 from modelpack.audits import onnx_graph
 from modelpack.audits.onnx_graph import Facts
+from modelpack.coerce import Split
 from modelpack.errors import FlavorError, InputError, PackageError, SaveError, UsageError
 from modelpack.flavor import SaveContext
-from modelpack.frame import Frame, Vector
+from modelpack.frame import Block, Frame, Vector
 from modelpack.signature import Table, Tensors
 from modelpack_flavors._onnx import casting, sessions
 
@@ -100,6 +101,23 @@ def test_the_columns_of_an_input_can_be_chosen(tmp_path: Path) -> None:
     frame = pd.DataFrame({"p": [1.0], "q": [2.0], "unused": ["x"]})
     model = save(identity(F64), tmp_path, example=frame, options={"columns": {"x": ["q", "p"]}})
     assert model.predict(frame).tolist() == [[2.0, 1.0]]
+
+
+@pytest.mark.parametrize("order", [["p", "q"], ["q", "p"]])
+@pytest.mark.parametrize("kind", [F64, F32])
+def test_a_table_that_is_one_matrix_is_fed_like_one_of_many_columns(
+    kind: int, order: list[str], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"p": [1.0, 2.5], "q": [2.0, 0.1]})
+    model = save(identity(kind), tmp_path, example=frame, options={"columns": {"x": order}})
+    rows = coerce.inputs(Split(["p", "q"], frame.to_numpy().tolist()), model.signature, wire="json")
+    assert isinstance(rows.columns, Block)
+    apart = Frame(rows=2, columns=dict(rows.columns.items()))
+    want = frame[order].to_numpy().astype("f4" if kind == F32 else "f8")
+
+    for one in (rows, apart):
+        (answer,) = (model.score(one, {}).tensors or {}).values()
+        np.testing.assert_array_equal(answer, want, strict=True)
 
 
 @pytest.mark.parametrize(

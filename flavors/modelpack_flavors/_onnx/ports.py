@@ -11,7 +11,7 @@ import numpy as np
 
 from modelpack.audits.onnx_graph import Facts, Value
 from modelpack.errors import SaveError
-from modelpack.frame import Frame, Vector
+from modelpack.frame import Block, Frame, Vector
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
 from modelpack_flavors._onnx.casting import ELEMENTS, cast, column, fault
 
@@ -132,6 +132,8 @@ class Inputs:
     def _from_columns(self, frame: Frame) -> dict[str, Array]:
         columns = frame.columns or {}
         names = self.columns or self.match(list(columns))
+        if isinstance(columns, Block) and (matrix := self._matrix(columns, names)) is not None:
+            return {self.values[0].name: matrix}
         feeds = {}
         for value in self.values:
             dtype, wanted = ELEMENTS[value.element], names[value.name]
@@ -144,6 +146,13 @@ class Inputs:
             flat = value.shape is not None and len(value.shape) == 1
             feeds[value.name] = parts[0] if flat and len(parts) == 1 else _stacked(parts, frame.rows)
         return feeds
+
+    def _matrix(self, block: Block, names: Mapping[str, Sequence[str]]) -> Array | None:
+        """Return the columns as they are, if they are just what the only input is made of."""
+        value = self.values[0]
+        if len(self.values) > 1 or ELEMENTS[value.element] != block.type or [*names[value.name]] != [*block]:
+            return None
+        return block.matrix if value.shape is None or len(value.shape) == 2 else None
 
     def match(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Find the columns of each input: by its name, or all columns for one input that is as wide."""

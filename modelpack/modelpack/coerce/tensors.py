@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 
 def tensors(data: Any, signature: Tensors, wire: Wire, at: str, collector: Collector) -> Frame:
     """Return the tensors of the signature, coerced; equal symbols in their shapes must be equal sizes."""
+    if type(data) is np.ndarray and _is_ready(data, signature):
+        return Frame(rows=len(data), tensors={signature.tensors[0].name: data})
     parts = find(data, signature, at, collector)
     symbols: dict[str, int] = {}
     out: dict[str, Array] = {}
@@ -36,6 +38,21 @@ def tensors(data: Any, signature: Tensors, wire: Wire, at: str, collector: Colle
             out[tensor.name] = array
     shapes = [array.shape for array in out.values()]
     return Frame(rows=next((shape[0] for shape in shapes if shape), 1), tensors=out)
+
+
+def _is_ready(array: Array, signature: Tensors) -> bool:
+    """Say whether an array is the only tensor as it is."""
+    tensor = signature.tensors[0]
+    if len(signature.tensors) > 1 or array.dtype != physical(tensor.dtype)[0] or not array.size or not array.ndim:
+        return False
+    if array.dtype.kind not in "biuf" or array.ndim != len(tensor.shape):
+        return False
+    symbols: dict[str, int] = {}
+    for size, wanted in zip(array.shape, tensor.shape, strict=True):
+        expected = symbols.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        if expected is not None and size != expected:
+            return False
+    return array.dtype.kind != "f" or not np.isnan(array).any()
 
 
 def _read(part: Part, tensor: Tensor, wire: Wire, collector: Collector) -> Array | None:

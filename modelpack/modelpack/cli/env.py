@@ -172,6 +172,27 @@ def create(
             click.echo(str(built.path))
 
 
+@command.command("export")
+@click.argument("package", type=click.Path())
+@click.option("--format", "form", required=True, type=click.Choice(["pylock", "requirements", "conda", "dockerfile"]))
+@click.option("--base", metavar="IMAGE", help="What the Dockerfile starts from, best with @sha256:…")
+def export(package: str, form: str, base: str | None) -> None:
+    """Print the environment of PACKAGE as another tool takes it.
+
+    The Dockerfile is built in a directory that holds the package as `package/`.
+
+    \b
+    Example:
+      modelpack env export churn --format requirements > requirements.txt
+      modelpack env export churn --format dockerfile > Dockerfile
+    """
+    with guard():
+        from modelpack.environments import export as exporting
+        from modelpack.package import Package
+
+        click.echo(exporting.export(Package.open(package), form, base=base), nl=False)
+
+
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def list_(as_json: bool) -> None:

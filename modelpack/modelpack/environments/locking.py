@@ -95,6 +95,8 @@ def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds:
         directory = Path(name)
         (directory / "wanted.in").write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
         (directory / "captured.txt").write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
+        # Where it is still what is installed here, what comes along keeps its version too, if uv finds that it can.
+        (directory / "pylock.toml").write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
         series = ".".join((env.python.captured or "").split(".")[:2])
         uv.run(
             ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
@@ -108,12 +110,20 @@ def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds:
     return pylock.write(packages, python=python)
 
 
+def _preferred(one: Pin) -> pylock.Locked:
+    return pylock.Locked(pin=one, files=())
+
+
 def _partial(env: Environment) -> bytes:
+    return pylock.write_requirements(_closure(env))
+
+
+def _closure(env: Environment) -> list[Pin]:
     """Return the installed versions of what the package needs, and of what that needs, as far as it is installed."""
     pins = {one.name: one for one in wanted.constraints(env)}
     for text in wanted.requirements(env):
         _follow(Requirement(text), pins)
-    return pylock.write_requirements(pins.values())
+    return list(pins.values())
 
 
 def _follow(requirement: Requirement, pins: dict[str, Pin], seen: set[str] | None = None) -> None:

@@ -35,7 +35,7 @@ class _Stopped(BaseException):
 @click.command()
 @click.argument("package", type=click.Path())
 @click.option("-i", "--input", "inputs", metavar="IN", multiple=True, required=True,
-              help="A file, a directory, a Delta table, a quoted pattern, s3://…, - for stdin. Can be repeated.")  # fmt: skip
+              help="A file, a directory, a Delta table, a quoted pattern, s3://…, - (stdin); repeatable.")  # fmt: skip
 @click.option("-o", "--output", metavar="OUT", required=True,
               help="A file, a directory (ends in / or exists: one file for each input), or - for stdout.")  # fmt: skip
 @click.option("--input-format", type=click.Choice(_FILES), help="Instead of what the name says.  [stdin: jsonl]")

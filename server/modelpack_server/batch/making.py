@@ -10,6 +10,7 @@ import numpy as np
 
 from modelpack.model import Model
 from modelpack_server.batch import readers
+from modelpack_server.batch.ahead import ahead
 from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.feed import wanted
@@ -21,6 +22,9 @@ from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.batch.writers import Writer
 
 __all__ = ["Maker"]
+
+# How many chunks are read while one is scored.
+_AHEAD = 2
 
 
 class Maker:
@@ -56,5 +60,10 @@ class Maker:
         return rows
 
     def _chunks(self, part: Part) -> Generator[Chunk]:
+        chunks = self._read(part)
+        # A read from a pipe could not be called off.
+        return chunks if any(source.size is None for source in part.sources) else ahead(chunks, _AHEAD)
+
+    def _read(self, part: Part) -> Generator[Chunk]:
         for source in part.sources:
             yield from readers.read(source, self._wanted, self._options.batch_size)

@@ -136,12 +136,13 @@ class State:
         """Note that a part is whole; the name "" is for the rejects of all."""
         size = (self.out / name).stat().st_size if name else 0
         line = {"file": name, "size": size, **facts}
+        # Noted here first: a signal between the two must not make a file that is whole worth nothing.
+        self.finished[name] = line
         with (self._root / "finished.jsonl").open("ab") as log:
             # A line that was cut off by a kill ends here.
             log.write(b"\n" + json.dumps(line, ensure_ascii=False).encode() + b"\n")
             log.flush()
             os.fsync(log.fileno())
-        self.finished[name] = line
 
     def placed(self, digest: str | None) -> bool:
         """Say whether the file of rejects with this digest is the one that an interrupted run put there."""

@@ -87,7 +87,7 @@ def block(rows: int) -> Frame:
 def frames() -> Iterator[Frame]:
     for types in (("float64",) * 4, ("float32",) * 4, ("int64",) * 4, ("int32",) * 4, MIXED, NARROW):
         yield frame(1, types)
-    yield block(1)
+    yield from (block(1), frame(0, ("float64",) * 4))
     for types in (("float64",) * 4, ("float32",) * 4, MIXED, NARROW):
         yield frame(7, types)
     yield from (spoiled(7, np.nan), spoiled(7, np.inf), block(7))
@@ -236,6 +236,16 @@ def test_a_signature_of_other_columns_keeps_the_data_frame() -> None:
     for kind in ("bool", "utf8", "float16"):
         odd = (Column(name="a", type=kind), *columns[1:])  # type: ignore[arg-type]
         assert taken(model, Signature(inputs=Table(columns=odd))) is None
+
+
+@pytest.mark.parametrize(
+    "names", [5, "abcd", np.array("a"), np.array([NAMES]), np.array([1, None, [], {}], dtype=object)]
+)
+def test_names_that_are_none_are_left_alone(names: Any) -> None:
+    """What a file says is not believed to be what scikit-learn would have written."""
+    model = LogisticRegression().fit(TABLE, CLASSES)
+    model.feature_names_in_ = names
+    assert taken(model) is None
 
 
 def test_a_missing_integer_gets_the_data_frame_that_can_hold_it(tmp_path: Path) -> None:

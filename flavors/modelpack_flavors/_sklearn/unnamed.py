@@ -20,6 +20,7 @@ from modelpack.signature import Signature, Table
 __all__ = ["array", "columns", "without_names"]
 
 _NUMBERS = frozenset({*(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64"})
+_DTYPES = frozenset(map(np.dtype, _NUMBERS))
 _LIBRARIES = frozenset({"builtins", "numpy", "scipy", "sklearn"})
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, range, slice, type(None), type(Ellipsis)})
 # Params that let an estimator write into what it is given: the array would not be the caller's DataFrame.
@@ -82,12 +83,12 @@ class _UnknownPart(Exception):
 
 def columns(model: Any, signature: Signature | None) -> tuple[str, ...]:
     """Return the names of the model's columns if the signature has just these, in order, and all are numbers."""
-    names = getattr(model, _NAMES, None)
-    if names is None or signature is None or not isinstance(signature.inputs, Table):
+    known = getattr(model, _NAMES, None)
+    if not isinstance(known, np.ndarray) or signature is None or not isinstance(signature.inputs, Table):
         return ()
-    given = signature.inputs.columns
-    fits = [column.name for column in given] == list(names) and all(column.type in _NUMBERS for column in given)
-    return tuple(column.name for column in given) if fits else ()
+    names = tuple(column.name for column in signature.inputs.columns)
+    numbers = all(isinstance(column.type, str) and column.type in _NUMBERS for column in signature.inputs.columns)
+    return names if numbers and known.shape == (len(names),) and known.tolist() == list(names) else ()
 
 
 def array(frame: Frame, names: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
@@ -105,9 +106,10 @@ def array(frame: Frame, names: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
         if vector.missing is not None and vector.data.dtype.kind != "f":
             return None
     dtypes = {vector.data.dtype for vector in vectors}
-    if any(dtype.name not in _NUMBERS for dtype in dtypes):
+    if not dtypes <= _DTYPES:
         return None
-    return np.array([vector.data for vector in vectors], dtype=np.result_type(*dtypes)).T
+    common = next(iter(dtypes)) if len(dtypes) == 1 else np.result_type(*dtypes)
+    return np.array([vector.data for vector in vectors], dtype=common).T
 
 
 def without_names(model: Any) -> Any | None:
@@ -147,7 +149,7 @@ class _Copies:
             return value if _same(parts, value) else kind(parts)
         if issubclass(kind, dict):
             return self._dict(value, kind)
-        if not _known(value if callable(value) and hasattr(value, "__qualname__") else kind):
+        if not _known(value if isinstance(getattr(value, "__qualname__", None), str) else kind):
             raise _UnknownPart
         if kind.__module__.partition(".")[0] == "sklearn" and hasattr(value, "__dict__"):
             return self._object(value, kind)
@@ -199,10 +201,12 @@ def _same(parts: Iterable[Any], others: Iterable[Any]) -> bool:
 
 def _known(thing: Any) -> bool:
     """Say whether a class or function is what a library that we know has under its name."""
-    module, name = getattr(thing, "__module__", None) or "", thing.__qualname__
     if isinstance(thing, np.ufunc):
         return True
-    return module.partition(".")[0] in _LIBRARIES and getattr(sys.modules.get(module), name, None) is thing
+    module = getattr(thing, "__module__", None)
+    if not isinstance(module, str) or module.partition(".")[0] not in _LIBRARIES:
+        return False
+    return getattr(sys.modules.get(module), thing.__qualname__, None) is thing
 
 
 def _is_estimator(kind: type) -> bool:
@@ -211,5 +215,5 @@ def _is_estimator(kind: type) -> bool:
 
 def _positional(kind: type, state: dict[str, Any]) -> bool:
     in_place = any(state.get(name, True) is not True for name in _IN_PLACE)
-    frames = any(form != "default" for form in state.get("_sklearn_output_config", {}).values())
+    frames = state.get("_sklearn_output_config", {}) not in ({}, {"transform": "default"})
     return kind.__name__ in POSITIONAL and not in_place and not frames

@@ -11,6 +11,7 @@ to the byte (tests/server/test_exchange.py).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from modelpack_server import problems
 from modelpack_server.endpoints.state import stopping
+from modelpack_server.problems import HttpProblem
 
 if TYPE_CHECKING:
     from modelpack_server.endpoints.invoke import Terms
@@ -65,6 +67,10 @@ class Exchange:
 
     def set_exception(self, problem: BaseException) -> None:
         """Answer with a problem."""
+        if isinstance(problem, HttpProblem):
+            told = problem.status, problem.message, problem.code, problem.hint, tuple(problem.headers.items())
+            self._answer(*_refusal(*told))
+            return
         if not isinstance(problem, Exception):
             problem = RuntimeError(type(problem).__name__)
         response = problems.respond(problem, self.request_id)
@@ -91,6 +97,15 @@ class Exchange:
         if closing:
             protocol.transport.close()
         protocol.on_response_complete()
+
+
+@functools.lru_cache(maxsize=64)
+def _refusal(
+    status: int, message: str, code: str, hint: str, headers: tuple[tuple[str, str], ...]
+) -> tuple[bytes, bytes, bytes]:
+    """Return a refusal as it is written; under overload most answers are the same one."""
+    response = problems.respond(HttpProblem(status, message, code=code, hint=hint, headers=dict(headers)), "")
+    return STATUS_LINE[status], lines(response.raw_headers), bytes(response.body)
 
 
 def lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

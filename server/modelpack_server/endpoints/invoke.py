@@ -185,8 +185,10 @@ class Hot:
         terms = self._terms.get(known)
         if terms is None:
             terms = self._read(known)
-            if len(self._terms) < REMEMBERED:
-                self._terms[known] = terms
+            if len(self._terms) >= REMEMBERED:
+                # A client whose heads are all different must not keep the others' out.
+                self._terms.clear()
+            self._terms[known] = terms
         return terms, length
 
     def _read(self, said: tuple[tuple[bytes, bytes], ...]) -> Terms:

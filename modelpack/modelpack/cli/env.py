@@ -172,6 +172,52 @@ def create(
             click.echo(str(built.path))
 
 
+@command.command("vendor")
+@click.argument("package", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="Where the new package is written, the wheels inside.")
+@click.option("--in-place", is_flag=True, help="Replace PACKAGE by it, in one step.")
+@click.option("--beside", type=click.Path(path_type=Path), help="Put the wheels into this directory instead.")
+@_with_indexes
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def vendor(
+    package: str,
+    output: str | None,
+    in_place: bool,
+    beside: Path | None,
+    find_links: tuple[str, ...],
+    no_index: bool,
+    as_json: bool,
+) -> None:
+    """Put the wheels that the lock of PACKAGE names into it, or beside it, so that no index is needed any more.
+
+    They are fetched with pip, by pip's own settings, and each must have a digest of the lock.
+
+    \b
+    Example:
+      modelpack env vendor churn -o churn-complete
+      modelpack env vendor churn --beside wheels
+    """
+    with guard(as_json=as_json):
+        from modelpack.environments import vendoring
+        from modelpack.errors import UsageError
+
+        if (output is not None) + in_place + (beside is not None) != 1:
+            raise UsageError("give one of --output, --in-place, --beside", code="output-missing", path="output")
+        indexes = _indexes(find_links, no_index)
+        if beside is not None:
+            names = vendoring.beside(package, beside, indexes=indexes)
+            if as_json:
+                show_json({"ok": True, "path": str(beside), "wheels": names})
+            else:
+                click.echo(str(beside))
+            return
+        made = vendoring.into(package, output, indexes=indexes)
+        if as_json:
+            show_json({"ok": True, "path": str(made.path), "digest": made.digest})
+        else:
+            click.echo(f"vendored {made.manifest.name} {made.manifest.version} {made.digest}")
+
+
 @command.command("export")
 @click.argument("package", type=click.Path())
 @click.option("--format", "form", required=True, type=click.Choice(["pylock", "requirements", "conda", "dockerfile"]))

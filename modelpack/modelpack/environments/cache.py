@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import environment
-from modelpack.environments import consent, locking, uv
+from modelpack.environments import consent, locking, uv, vendoring
 from modelpack.environments.quick import MARKER, RUNTIME, folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
@@ -37,11 +38,12 @@ class Built:
     pins: tuple[Pin, ...]
     lock: Lock
     fresh: bool = False
+    vendored: bool = False
 
     @property
     def known(self) -> bool:
         """Whether all that it holds is known to be needed by flavors, so that no grant is asked for."""
-        return not environment.strange(one.name for one in self.pins)
+        return not self.vendored and not environment.strange(one.name for one in self.pins)
 
     @property
     def python(self) -> Path:
@@ -56,8 +58,8 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
         TrustError: it would run code that nobody has allowed (``code-not-allowed``).
     """
     pins, lock = locking.pins(package)
-    consent.require_for_running(package, pins, lock, allow_code)
-    return Built(path=folder() / _key(package.environment, pins), pins=tuple(pins), lock=lock)
+    consent.require_for_running(package, pins, lock, allow_code, vendored=_vendored(package))
+    return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, vendored=_vendored(package))
 
 
 def create(
@@ -90,12 +92,24 @@ def create(
         )
     if path is not None and path.exists():
         raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
-    place = path.absolute() if path is not None else folder() / _key(package.environment, pins)
+    place = path.absolute() if path is not None else folder() / _key(package, pins)
     with _locked(place, fcntl.LOCK_EX):
         fresh = not (place / MARKER).is_file()
         if fresh:
-            _build(place, package, pins, indexes or uv.Indexes())
+            with _given(package, indexes or uv.Indexes()) as chosen:
+                _build(place, package, pins, chosen)
     return Built(path=place, pins=tuple(pins), lock=lock, fresh=fresh)
+
+
+@contextlib.contextmanager
+def _given(package: Package, indexes: uv.Indexes) -> Iterator[uv.Indexes]:
+    """Yield where to look: the wheels in the package, verified, and nowhere else; or else what the user said."""
+    if not _vendored(package):
+        yield indexes
+        return
+    with tempfile.TemporaryDirectory(prefix="modelpack-wheels-") as name:
+        package.files(vendoring.INSIDE).copy_to(Path(name))
+        yield uv.Indexes(find_links=(name,), no_index=True)
 
 
 def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
@@ -154,10 +168,17 @@ def _interpreter(needed: Environment) -> str:
     return base if series == here else series
 
 
-def _key(needed: Environment, pins: Sequence[Pin]) -> str:
-    """Return the name of an environment: what is in it, for which Python and which system."""
+def _vendored(package: Package) -> bool:
+    return any(file.path.startswith(vendoring.INSIDE) for file in package.manifest.files)
+
+
+def _key(package: Package, pins: Sequence[Pin]) -> str:
+    """Return the name of an environment: what is in it, for which Python and which system.
+
+    What a package brought itself is never taken for what the user's index has under the same name.
+    """
     lines = sorted(one.line() for one in pins)
-    content = json.dumps([lines, _series(needed), sysconfig.get_platform()])
+    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), _vendored(package)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

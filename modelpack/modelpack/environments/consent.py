@@ -29,12 +29,16 @@ def require_for_building(package: Package, pins: Iterable[Pin], allow_code: str 
         raise _refused(package, f"installing it builds {', '.join(building)}, which runs their code")
 
 
-def require_for_running(package: Package, pins: Sequence[Pin], lock: Lock, allow_code: str | None) -> None:
+def require_for_running(
+    package: Package, pins: Sequence[Pin], lock: Lock, allow_code: str | None, *, vendored: bool
+) -> None:
     """Raise TrustError (``code-not-allowed``) if the environment holds more than what is known, and nobody allowed it.
 
-    A distribution can run code whenever Python starts; so one that the package chose is code of the package.
+    A distribution can run code whenever Python starts; so one that the package chose is code of the package; and
+    so is each that it brings along (``vendored``), whatever its name.
     """
-    strange = environment.strange(one.name for one in pins)
+    names = [one.name for one in pins]
+    strange = sorted(names) if vendored else environment.strange(names)
     if strange and not granted(package, allow_code):
         raise _refused(
             package, f"its environment runs code of {', '.join(strange)}, which its lock ({lock.path}) names"

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
 from modelpack.recording import equip
 
-__all__ = ["lock", "pins"]
+__all__ = ["granted", "lock", "pins", "rewrite"]
 
 PLACE = "environment/pylock.toml"
 PARTIAL = "environment/requirements.txt"
@@ -59,24 +59,42 @@ def lock(
         )
     path, raw = (PARTIAL, _partial(manifest.environment)) if partial else (PLACE, b"")
     raw = raw or _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)
+
+    def fill(directory: Path) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        (directory / Path(path).name).write_bytes(raw)
+
+    env = _with_lock(manifest.environment, path, universal)
+    return rewrite(opened, output, fill, env, change="partial-lock" if partial else "lock", grant=granted(opened))
+
+
+def rewrite(
+    opened: Package,
+    output: str | os.PathLike[str] | None,
+    fill: Callable[[Path], None],
+    env: Environment,
+    *,
+    change: str,
+    grant: bool,
+) -> Package:
+    """Write the package with other files below ``environment/``, which ``fill`` is called to make, as another one."""
     target = opened.path if output is None else Path(output)
     with atomic.directory(target, overwrite=output is None) as staging:
         opened.files().copy_to(staging)
-        shutil.rmtree(staging / "environment", ignore_errors=True)
-        (staging / "environment").mkdir()
-        (staging / path).write_bytes(raw)
-        made = equip(manifest, staging, _with_lock(manifest.environment, path, universal), _provenance(opened, partial))
+        fill(staging / "environment")
+        made = equip(opened.manifest, staging, env, _provenance(opened, change))
         Manifest.parse(made)
         (staging / MANIFEST).write_bytes(made)
         if output is None and Package.peek(target).digest != opened.digest:
             raise IntegrityError(
-                "the package was replaced while it was locked",
+                f"the package was replaced meanwhile ({change})",
                 code="digest-mismatch",
                 path=MANIFEST,
                 hint="Do it again.",
             )
     result = Package(target, made)
-    if _granted(opened):
+    if grant:
         saving.grant(result)
     return result
 
@@ -154,10 +172,10 @@ def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement
             yield requirement
 
 
-def _provenance(package: Package, partial: bool) -> dict[str, Any]:
+def _provenance(package: Package, change: str) -> dict[str, Any]:
     """Return the package's provenance, and from which package this one is derived."""
     manifest = package.manifest
-    step: dict[str, Any] = {"digest": package.digest, "change": "partial-lock" if partial else "lock"}
+    step: dict[str, Any] = {"digest": package.digest, "change": change}
     if manifest.producer is not None:
         step["producer"] = manifest.producer.model_dump(mode="json")
     if "derived_from" in manifest.provenance:
@@ -165,7 +183,7 @@ def _provenance(package: Package, partial: bool) -> dict[str, Any]:
     return {**manifest.provenance, "derived_from": step}
 
 
-def _granted(package: Package) -> bool:
+def granted(package: Package) -> bool:
     """Say whether this user's store holds a grant for the package; a store that cannot be used holds none."""
     try:
         return trust.default_store().allows(package.digest)

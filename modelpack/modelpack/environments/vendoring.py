@@ -1,0 +1,92 @@
+"""Wheels put into a package, or beside it, so that its environment is built where there is no index."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelpack import environment
+from modelpack.environments import locking, pylock
+from modelpack.environments.uv import Indexes
+from modelpack.environments.wanted import Pin
+from modelpack.errors import EnvironmentMismatch, UsageError
+from modelpack.package import Package
+
+__all__ = ["INSIDE", "beside", "into"]
+
+INSIDE = f"environment/{pylock.WHEELS}/"
+
+
+def into(
+    package: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, indexes: Indexes | None = None
+) -> Package:
+    """Write the package with the wheels of its lock inside at ``output``; in its own place if that is None.
+
+    It has another digest. If it needs no grant now, or this user's store holds one, the new package gets one.
+
+    Raises:
+        EnvironmentMismatch, UsageError: as for :func:`beside`.
+        SaveError, PackageError: as for saving and opening.
+    """
+    opened = Package.open(package)
+    pins = locking.pins(opened)[0]
+    allowed = locking.granted(opened) or not (opened.runs_code() or environment.strange(one.name for one in pins))
+
+    def fill(directory: Path) -> None:
+        shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)
+        _download(pins, directory / pylock.WHEELS, indexes or Indexes())
+
+    return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
+
+
+def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes | None = None) -> list[str]:
+    """Put the wheels of the package's lock into a directory, for ``--find-links``, and return their names.
+
+    Raises:
+        EnvironmentMismatch: there is no complete lock, or a wheel is not to be had (``vendor-failed``).
+        UsageError: pip is not installed here (``extra-missing``).
+    """
+    _download(locking.pins(Package.open(package))[0], directory, indexes or Indexes())
+    return sorted(path.name for path in directory.glob("*.whl"))
+
+
+def _download(pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
+    """Let pip fetch the wheels; uv cannot. Each must have a digest of the lock."""
+    if any(one.builds or not one.hashes for one in pins):
+        raise EnvironmentMismatch(
+            "only a lock that fixes a wheel of each distribution can be vendored",
+            code="vendor-failed",
+            path="environment.locks",
+            hint="Lock it with an index at hand, without --builds: modelpack env lock.",
+        )
+    if importlib.util.find_spec("pip") is None:
+        raise UsageError(
+            "wheels are fetched with pip, which is not installed", code="extra-missing", hint="Install pip."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="modelpack-vendor-") as name:
+        listed = Path(name) / "requirements.txt"
+        listed.write_text("".join(f"{one.line()}\n" for one in pins))
+        call = [
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            str(directory),
+        ]
+        done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
+            [sys.executable, "-P", "-m", "pip", *call, *indexes.arguments(), "-r", str(listed)],
+            cwd=name, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        words = " ".join(done.stderr.split())[-600:]
+        raise EnvironmentMismatch(f"pip failed: {words}", code="vendor-failed", path="environment.locks")

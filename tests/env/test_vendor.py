@@ -1,0 +1,80 @@
+"""Wheels inside a package or beside it: built and run with no network at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import modelpack
+from modelpack.environments import cache, locking, uv, vendoring
+from modelpack.errors import EnvironmentMismatch, TrustError
+
+
+@pytest.fixture
+def indexes(wheels: Path) -> uv.Indexes:
+    return uv.Indexes(find_links=(str(wheels),), no_index=True)
+
+
+@pytest.fixture
+def locked(package: modelpack.Package, indexes: uv.Indexes) -> modelpack.Package:
+    return locking.lock(package.path, indexes=indexes)
+
+
+def test_a_complete_package_is_built_and_run_without_network(
+    locked: modelpack.Package, indexes: uv.Indexes, wheels: Path, tmp_path: Path
+) -> None:
+    made = vendoring.into(locked.path, tmp_path / "complete", indexes=indexes)
+    for path in wheels.iterdir():
+        path.unlink()
+    (tmp_path / "rows.jsonl").write_text('{"input": [21.0]}\n')
+    scoring = ["predict", made.path, "-i", tmp_path / "rows.jsonl", "--keep", "none", "-o", "-", "--env", "isolated"]
+    call = ["unshare", "-rn", sys.executable, "-P", "-m", "modelpack", *map(str, scoring)]
+
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"prediction_0": 42.0}
+    assert "building the environment, 1 distributions" in done.stderr
+
+
+def test_wheels_from_the_package_are_its_code(
+    locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("modelpack.environment._KNOWN", "tiny-twice")
+    plain = cache.prepared(locked)
+    made = vendoring.into(locked.path, tmp_path / "complete", indexes=indexes)
+    assert cache.prepared(made).path != plain.path
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    cache.prepared(locked)
+    with pytest.raises(TrustError, match="tiny-twice"):
+        cache.prepared(made)
+
+
+def test_wheels_beside_are_found_again(locked: modelpack.Package, indexes: uv.Indexes, tmp_path: Path) -> None:
+    names = vendoring.beside(locked.path, tmp_path / "beside", indexes=indexes)
+
+    assert names == ["tiny_twice-1.2-py3-none-any.whl"]
+    again = uv.Indexes(find_links=(str(tmp_path / "beside"),), no_index=True)
+    assert cache.create(locked, indexes=again).fresh
+
+
+def test_other_bytes_are_not_vendored(
+    locked: modelpack.Package, indexes: uv.Indexes, wheels: Path, make_wheel: Callable[..., Path]
+) -> None:
+    make_wheel(wheels, source="raise SystemExit('evil')\n")
+    with pytest.raises(EnvironmentMismatch, match="tiny") as info:
+        vendoring.into(locked.path, indexes=indexes)
+    assert info.value.code == "vendor-failed"
+    assert modelpack.open(locked.path).digest == locked.digest
+
+
+def test_a_partial_lock_is_not_vendored(package: modelpack.Package, tmp_path: Path) -> None:
+    made = locking.lock(package.path, partial=True)
+    with pytest.raises(EnvironmentMismatch) as info:
+        vendoring.beside(made.path, tmp_path / "beside")
+    assert info.value.code == "vendor-failed"

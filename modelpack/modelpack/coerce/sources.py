@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,8 @@ class RecordSource(Source):
         bad: set[int] = set()
         seen: dict[Any, None] = {}
         for number, record in enumerate(data):
+            if type(record) is dict and record.keys() == seen.keys():
+                continue
             if isinstance(record, Mapping):
                 seen.update(dict.fromkeys(record))
             else:
@@ -177,7 +180,10 @@ class RecordSource(Source):
         assert self.names is not None
         names = [self.names[place] for place in places]
         try:
-            return [[record[name] for name in names] for record in self.data]
+            # One name alone would be read as a value and not as a row.
+            return (
+                list(map(itemgetter(*names), self.data)) if len(names) > 1 else [[row[names[0]]] for row in self.data]
+            )
         except KeyError:
             return None
 

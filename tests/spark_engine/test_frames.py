@@ -187,18 +187,20 @@ def test_a_structured_stream_that_is_killed_goes_on_and_scores_each_row_once(spa
         pq.write_table(table, tmp_path / "in" / f"{number}.parquet")
     command = [sys.executable, "-c", STREAM, str(slow), str(tmp_path)]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     commits = tmp_path / "checkpoint" / "commits"
     try:
         while not list(commits.glob("[0-9]*")):
-            assert first.poll() is None, "it came to its end before it could be killed"
+            assert first.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
     assert len(list(commits.glob("[0-9]*"))) < 6
 
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
 
+    assert again.returncode == 0, again.stderr
     rows = [tuple(row) for row in spark.read.parquet(str(tmp_path / "out")).collect()]
     assert sorted(rows) == [(i, None if i % 9 == 0 else 2 * (i / 7)) for i in range(300)]

@@ -84,6 +84,21 @@ def run(tmp_path: Path) -> Run:
 SAVE = (EXAMPLE / "example.py").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def towns(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that the example saves, made once."""
+    folder = tmp_path_factory.mktemp("towns")
+    environ = {**os.environ, "PYTHONPATH": str(installed), "MODELPACK_TRUST_STORE": str(folder / "trust")}
+    subprocess.run([sys.executable, "-c", SAVE], cwd=folder, env=environ, check=True, capture_output=True, timeout=120)
+    return folder / "towns"
+
+
+@pytest.fixture
+def saved(towns: Path, run: Run, tmp_path: Path) -> None:
+    """Put a copy of that package where commands are run."""
+    shutil.copytree(towns, tmp_path / "work" / "towns")
+
+
 def offers(site: Path, text: str, name: str = "lookup_table") -> None:
     """Make a distribution offer these entry points, and no others."""
     folder = site / f"{name}-1.0.dist-info"
@@ -144,8 +159,8 @@ def test_data_needs_no_grant(installed: Path, run: Run, trust_store: Path) -> No
     assert run(installed, "python", code).stdout == "{'answer': [709.0]}\n"
 
 
+@pytest.mark.usefixtures("saved")
 def test_the_audit_is_asked_before_the_flavor_is_imported(installed: Path, run: Run) -> None:
-    run(installed, "python", SAVE)
     code = (
         "import sys, modelpack\n"
         "print(modelpack.open('towns').plan().chosen.trust)\n"
@@ -171,8 +186,8 @@ def test_without_an_audit_it_needs_a_grant(site: Path, run: Run, trust_store: Pa
     assert run(site, "python", code).stdout == "code False\n{'answer': [709.0]}\n"
 
 
-def test_where_it_is_not_installed_the_flavor_is_named(installed: Path, run: Run) -> None:
-    run(installed, "python", SAVE)
+@pytest.mark.usefixtures("saved")
+def test_where_it_is_not_installed_the_flavor_is_named(run: Run) -> None:
     run(None, "modelpack", "verify", "towns")
     assert "no installed flavor is called lookup" in run(None, "modelpack", "inspect", "towns").stdout
     refused = run(None, "modelpack", "test", "towns", exits=1)
@@ -180,8 +195,8 @@ def test_where_it_is_not_installed_the_flavor_is_named(installed: Path, run: Run
     assert "[flavor-unavailable]" in refused.stderr
 
 
+@pytest.mark.usefixtures("saved")
 def test_an_audit_alone_loads_nothing(site: Path, run: Run) -> None:
-    run(site, "python", SAVE)
     offers(site, AUDIT)
     assert "no installed flavor is called lookup" in run(site, "modelpack", "test", "towns", exits=1).stderr
 
@@ -205,8 +220,8 @@ manifest['content_digest'] = 'sha256:' + hashlib.sha256(text.encode()).hexdigest
 @pytest.mark.parametrize(
     "text", ["{}", "nothing", "[" * 100_000, '{"column": "a", "answers": {"b": 1}, "otherwise": 1.0}']
 )
+@pytest.mark.usefixtures("saved")
 def test_what_its_audit_refuses_is_refused(installed: Path, run: Run, text: str) -> None:
-    run(installed, "python", SAVE)
     run(installed, "python", SPOILED.format(text=text) + RENEWED)
     run(installed, "modelpack", "verify", "towns")
     refused = run(installed, "modelpack", "test", "towns", exits=1)
@@ -234,8 +249,8 @@ def test_a_flavor_of_one_of_our_names_is_an_error_and_never_imported(site: Path,
     assert "modelpack_flavors.sklearn:FLAVOR and liar:FLAVOR" in refused
 
 
+@pytest.mark.usefixtures("saved")
 def test_two_offers_for_one_name_are_an_error(site: Path, run: Run) -> None:
-    run(site, "python", SAVE)
     offers(site, AUDIT.replace("payload:audit", "payload:another"), "second_table")
     refused = run(site, "modelpack", "test", "towns", exits=1).stderr
     assert "several installed audits are for the payload format 'lookup-json'" in refused
@@ -247,8 +262,8 @@ def test_two_offers_for_one_name_are_an_error(site: Path, run: Run) -> None:
     assert "[flavor-duplicate]" in refused
 
 
+@pytest.mark.usefixtures("saved")
 def test_a_flavor_that_cannot_be_imported_is_named(site: Path, run: Run) -> None:
-    run(site, "python", SAVE)
     (site / "lookup_table" / "flavor.py").write_text("import no_such_library")
     refused = run(site, "modelpack", "test", "towns", exits=1).stderr
     assert "the flavor 'lookup' at lookup_table.flavor:FLAVOR cannot be imported: ModuleNotFoundError" in refused

@@ -86,6 +86,7 @@ def main() -> None:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     builder = SparkSession.builder.master(given.master).config("spark.ui.enabled", "false")
+    builder = builder.config("spark.ui.showConsoleProgress", "false")
     spark = builder.config("spark.log.level", "ERROR").config("spark.driver.memory", "4g").getOrCreate()
     names = [f"f{number}" for number in range(given.columns)]
     columns = [f"rand({number}) AS {name}" for number, name in enumerate(names)]

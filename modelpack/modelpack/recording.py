@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from modelpack import environment, fieldpath, files, imports
 from modelpack.errors import Fault, SaveError
-from modelpack.flavor import Saved
+from modelpack.flavor import BUILTIN, Saved
 from modelpack.manifest import (
     Checked,
     Environment,
@@ -35,7 +35,7 @@ __all__ = ["Details", "Part", "beside", "equip", "extend", "record"]
 
 # Payload formats that are one pickle, and what is there anyway, whatever the package needs.
 _PICKLES = ("cloudpickle", "pickle")
-_OURS = frozenset({"modelpack", "modelpack_flavors", "modelpack_server"})
+_OURS = frozenset({"modelpack", BUILTIN, "modelpack_server"})
 
 _Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from modelpack import flavor
 from modelpack.environments import quick
 from modelpack.environments.cache import Built
 from modelpack.environments.wanted import Pin
@@ -24,7 +25,7 @@ from modelpack.errors import EnvironmentMismatch
 
 __all__ = ["enter"]
 
-_OURS = ("modelpack", "modelpack_flavors", "modelpack_server")
+_OURS = ("modelpack", flavor.BUILTIN, "modelpack_server")
 
 
 def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:

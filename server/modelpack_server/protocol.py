@@ -5,10 +5,13 @@ The short way (``exchange.py``) is for the requests that most clients send all t
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import deque
 from typing import Any, cast
 
 import numpy as np
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelpack_server import problems
@@ -22,6 +25,21 @@ __all__ = ["MAX_HEAD", "Protocol"]
 MAX_HEAD = 64 * 1024
 
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
+
+
+class _Flow(FlowControl):
+    """Reads no further as long as requests wait for the answer to one before them.
+
+    uvicorn reads on after each answer: a client that sends faster than it is answered would fill the memory.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -41,6 +59,17 @@ class Protocol(HttpToolsProtocol):
         # uvicorn looks only at whether somebody listens.
         self.access_log = self.access_log and self.config.access_log
         self._short = not self.access_log and self.limit_concurrency is None and not self.root_path
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+
+    def on_response_complete(self) -> None:
+        """The last one of those that waited has begun: read on."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; count it as long as it is nothing but the head of one request."""

@@ -30,7 +30,7 @@ def build(model: Model, settings: Settings | None = None) -> App:
 def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
     """Return the app for anything that scores, and the facts about it."""
     limits = Limits(
-        threads=settings.threads,
+        threads=settings.calls(about.trust),
         batch_rows=settings.batch_rows,
         queue=settings.queue,
         inline=about.trust != "code",

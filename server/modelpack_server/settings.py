@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from modelpack_server.cores import usable_cores
@@ -18,18 +18,19 @@ MEBIBYTE = 1024 * 1024
 class Settings:
     """Everything about a server but the model.
 
-    ``port`` 0 picks a free one. ``max_body`` is in bytes. ``threads`` is how many requests of one worker are worked
-    on at the same time. ``grace`` is how many seconds requests in flight get after SIGTERM. ``timeout``: seconds until
+    ``port`` 0 picks a free one. ``max_body`` is in bytes. ``threads`` is how many calls of the model one worker makes
+    at a time (None: one for code that came with the package, which need not be made for several at a time, and one for
+    each core otherwise). ``grace`` is how many seconds requests in flight get after SIGTERM. ``timeout``: seconds until
     an answer is given up (0: never). ``batching``: whether requests that arrive together are scored together, and
-    ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused.
-    ``hang``: seconds without a sign of life outside a prediction after which a worker is replaced (0: never).
-    ``max_memory``: bytes of a worker's memory beyond which it is replaced (0: never).
+    ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused. ``hang``:
+    seconds without a sign of life outside a prediction after which a worker is replaced (0: never). ``max_memory``:
+    bytes of a worker's memory beyond which it is replaced (0: never).
     """
 
     host: str = "127.0.0.1"
     port: int = 5000
     workers: int = 1
-    threads: int = field(default_factory=usable_cores)
+    threads: int | None = None
     max_body: int = 100 * MEBIBYTE
     grace: float = 30.0
     timeout: float = 60.0
@@ -40,6 +41,10 @@ class Settings:
     max_memory: int = 0
     log_level: LogLevel = "info"
     json_logs: bool = False
+
+    def calls(self, trust: str) -> int:
+        """Return how many calls of a model of this class of trust one worker makes at a time."""
+        return self.threads or (1 if trust == "code" else usable_cores())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -58,7 +58,11 @@ class Workers(click.ParamType[int]):
 @click.option(
     "--workers", default=1, show_default=True, type=Workers(), help="Number of processes; auto: one for each core."
 )
-@click.option("--threads", type=click.IntRange(1, 512), help="Requests at a time per worker.  [default: cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    help="Calls of the model at a time per worker.  [default: one per core; 1 for code]",
+)
 @click.option("--max-body", default="100MB", show_default=True, type=Size(), help="Largest request body.")
 @click.option(
     "--grace", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to finish at the end."

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -101,3 +102,72 @@ def test_a_file_for_rejects_that_cannot_be_written_is_said(start: Start, tmp_pat
     process = start("--on-error", str(tmp_path))
     _, err = process.communicate(b"", timeout=30)
     assert process.returncode == 1 and b"[output-unwritable]" in err
+
+
+class Whole:
+    """A pipe of which as much is read as is asked for."""
+
+    closed = False
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    def read(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size and (piece := self.pipe.read(size - len(found))):
+            found += piece
+        return found
+
+
+def batch(schema: pa.Schema, **columns: Any) -> pa.RecordBatch:
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+ROWS = pa.schema([("id", pa.int16()), ("x", pa.float64())])
+
+
+@pytest.mark.slow
+def test_each_batch_of_an_arrow_stream_is_answered_at_once(start: Start) -> None:
+    process = start("--json")
+    assert process.stdin is not None and process.stdout is not None
+    with pa.ipc.new_stream(process.stdin, ROWS) as sending:
+        sending.write_batch(batch(ROWS, id=[1, 2], x=[1.5, -2]))
+        receiving = pa.ipc.open_stream(Whole(process.stdout))
+        first = receiving.read_next_batch()
+        assert first.schema.names == ["id", "x", "score"] and first.schema.field("id").type == pa.int16()
+        assert first.to_pydict() == {"id": [1, 2], "x": [1.5, -2.0], "score": [3.0, -4.0]}
+        sending.write_batch(batch(ROWS, id=[], x=[]))
+        sending.write_batch(batch(ROWS, id=[3], x=[0.25]))
+        assert receiving.read_next_batch().to_pydict()["score"] == [0.5]  # nothing is said to no rows
+    assert receiving.read_all().num_rows == 0
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(err)["rows"]) == (0, 3)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_an_arrow_stream_whole(start: Start) -> None:
+    process = start("--json")
+    assert process.stdin is not None and process.stdout is not None
+    # As it is written at first: nothing comes behind it.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ROWS) as sending:
+        sending.write_batch(batch(ROWS, id=[1], x=[1]))
+    process.stdin.write(sink.getvalue().to_pybytes()[:-8])
+    receiving = pa.ipc.open_stream(Whole(process.stdout))
+    assert receiving.read_next_batch().num_rows == 1
+    process.send_signal(signal.SIGTERM)
+    assert receiving.read_all().num_rows == 0  # it ends as a whole stream does
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(err)["rows"]) == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cut", "code"), [(-20, "file-unreadable"), (None, "column-missing")])
+def test_an_arrow_stream_that_does_not_fit_ends_half(start: Start, cut: int | None, code: str) -> None:
+    schema = ROWS if cut else pa.schema([("id", pa.int16())])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch([pa.array([1], field.type) for field in schema], schema=schema))
+    process = start("--json")
+    out, err = process.communicate(sink.getvalue().to_pybytes()[:cut], timeout=30)
+    assert (process.returncode, json.loads(out or err)["error"]["code"]) == (1, code)

@@ -144,17 +144,21 @@ class _Waiter:
 def _waiting() -> Iterator[_Waiter]:
     """Stop for SIGINT and SIGTERM behind the commit that is under way; a second one stops at once, as if killed."""
     wake, ring = os.pipe()
+    os.set_blocking(ring, False)
     waiter = _Waiter(wake)
 
     def stop(number: int, _: FrameType | None) -> None:
         waiter.asked = True
-        os.write(ring, b"!")
         signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Written to by the signal itself. Python runs the handler later, which would be too late for one that comes just
+    # before the wait begins.
+    descriptor = signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
     try:
         yield waiter
     finally:
+        signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(wake)

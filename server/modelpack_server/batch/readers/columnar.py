@@ -14,7 +14,7 @@ from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.delta import rows
 
-__all__ = ["read_file", "read_parquet", "read_stream"]
+__all__ = ["read_file", "read_parquet", "read_raw", "read_stream"]
 
 
 def read_parquet(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
@@ -42,7 +42,13 @@ def read_file(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
 
 def read_stream(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of an Arrow IPC stream, as they come."""
-    with source.open_raw() as raw, pa.ipc.open_stream(raw) as stream:
+    with source.open_raw() as raw:
+        yield from read_raw(source, raw, wanted, size)
+
+
+def read_raw(source: Source, raw: Any, wanted: Wanted, size: int) -> Iterator[Chunk]:
+    """Yield the rows of an Arrow IPC stream that is open already; ``source`` is what it is called."""
+    with pa.ipc.open_stream(raw) as stream:
         names = _pick(source, wanted, stream.schema)
         yield from _chunks(source, stream.schema, names, _counted(stream), size)
 

@@ -75,7 +75,7 @@ class SparkEngine:
 def _run(shipped: Shipped, work: Callable[[Model, T], R], item: T) -> R | ModelpackError:
     """Do a piece of work, in a Python worker; what is refused is returned, as it would not be better elsewhere."""
     try:
-        return work(shipped.load(), item)
+        return work(shipped.model(), item)
     except ModelpackError as exc:
         return exc
 

@@ -80,7 +80,7 @@ class _Job:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield kept columns and answers of each batch."""
-        model = self.shipped.load()
+        model = self.shipped.model()
         for batch in batches:
             if batch.num_rows:
                 yield self._scored(model, batch.rename_columns(list(self.names)))

@@ -42,7 +42,7 @@ class Shipped:
         """The directory on each executor."""
         return f"modelpack-{self.digest.removeprefix('sha256:')}"
 
-    def load(self) -> Model:
+    def model(self) -> Model:
         """Return the model, in a Python worker.
 
         Raises:

@@ -347,3 +347,17 @@ def test_a_large_body_may_end_early_and_another_follow(run: Any, sums: Any, larg
             np.testing.assert_array_equal(np.load(io.BytesIO(body)), large[1])
         sender.join()
     assert sums.calls == 2
+
+
+@pytest.mark.parametrize("target", ["/invocations", "/invocations?"])
+def test_one_that_sends_and_never_reads_is_stopped(running: Any, target: str) -> None:
+    piece = request(json.dumps(GOOD).encode(), target=target) * 1000
+    sent = 0
+    with running.connect() as link:
+        link.settimeout(1)
+        with pytest.raises(TimeoutError):
+            while sent < 200_000_000:
+                link.sendall(piece)
+                sent += len(piece)
+    # The kernel's buffers on both sides, and little of ours.
+    assert sent < 100_000_000

@@ -13,7 +13,7 @@ from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import cells
 
 if TYPE_CHECKING:
-    from modelpack_server.batch.where.sift import Sieve
+    from modelpack_server.batch.sifting import Sieve
 
 __all__ = ["Broken", "Chunk", "Wanted", "Wire"]
 

@@ -14,8 +14,8 @@ from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
+from modelpack_server.batch.sifting import sieve
 from modelpack_server.batch.where.grammar import parse
-from modelpack_server.batch.where.sift import sieve
 from modelpack_server.codecs.json_body import wants_whole
 from modelpack_server.codecs.typed import typed
 

@@ -37,6 +37,9 @@ __all__ = ["BODY", "Hot", "Terms", "replies"]
 LINGER_SECONDS = 5.0
 # Text up to this size is decoded on the event loop, so that it can be gathered; all else in a thread, alone.
 SMALL = 64 * 1024
+# A larger body up to this size is decoded and scored on the event loop too where its like have been quick: a hop to a
+# thread, and two threads that take turns, cost more than a quick request itself.
+MEDIUM = 512 * 1024
 TEXT = frozenset({JSON, "text/csv"})
 # Formats whose decoders take a view of memory as they take bytes; the rest of a body of this size is read into one.
 VIEWED = frozenset({"application/vnd.apache.arrow.stream", "application/x-npy"})
@@ -157,18 +160,18 @@ class Hot:
         size = len(request.body)
         # Before anything is decoded: to refuse must cost next to nothing.
         self.batcher.admit(size=size)
-        common, rows, quick = None, 0, False
+        common, rows, kind = None, 0, ""
         if size <= SMALL and request.media in TEXT:
             usual = False
             if request.media == JSON and request.query is None:
                 request.decoded, usual = self._json(bytes(request.body))
             decoded = request.decode(self.signature)
             rows = rows_of(decoded.data)
-            quick = self.batcher.quick(rows)
             if self.gather and not (self._changing and decoded.params):
                 common = USUAL if usual else key(decoded, decoded.params)
-        self.batcher.take(request, key=common, rows=rows, timeout=timeout, reply=reply, size=size)
-        return quick
+        elif size <= MEDIUM:
+            kind = request.media
+        return self.batcher.take(request, key=common, rows=rows, timeout=timeout, reply=reply, size=size, kind=kind)
 
     def _head(self, headers: list[tuple[bytes, bytes]]) -> tuple[Terms, int]:
         """Return what the headers say, and the length of the body that they announce."""

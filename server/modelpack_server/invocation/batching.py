@@ -39,8 +39,8 @@ class Limits:
     """What is gathered and what may wait.
 
     ``batch_rows``: rows of one call of the model at most, unless one request has more. ``queue``, ``queue_rows`` and
-    ``queue_bytes``: requests, rows and bytes that may wait for the model; what comes then is refused. So is what would
-    have to wait for more than two long calls, by what calls have taken so far, unless only few wait. ``threads``: calls
+    ``queue_bytes``: requests, rows and bytes that may wait for the model; what comes then is refused. So is what comes
+    when more waits than one long call does, by what calls have taken so far, unless only few wait. ``threads``: calls
     of the model at a time. ``inline``: whether quick calls may run on the event loop.
     """
 
@@ -68,10 +68,12 @@ class Reply(Protocol):
 class _Waiting(Generic[T]):
     """A request that waits: what is to be scored, and where its reply goes."""
 
-    __slots__ = ("cost", "deadline", "item", "key", "reply", "rows", "size", "timer")
+    __slots__ = ("amount", "cost", "costs", "deadline", "item", "key", "reply", "rows", "size", "timer")
 
     def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, reply: Reply) -> None:
-        # The seconds that it takes, unless it is gathered with others.
+        # What its like have cost (set by the batcher), how much of that it is, and the seconds that it takes alone.
+        self.costs: Costs
+        self.amount = rows
         self.cost = 0.0
         self.size = 0
         self.item = item
@@ -101,6 +103,7 @@ class Batcher(Generic[T]):
         self._members = 0
         self._scheduled = False
         self.costs = Costs()
+        self._kinds: dict[str, Costs] = {}
 
     @property
     def running(self) -> int:
@@ -126,7 +129,7 @@ class Batcher(Generic[T]):
     def _full(self, rows: int, timeout: float, size: int) -> bool:
         waiting, limits = len(self._queue), self._limits
         # With the call that is running and its own, no answer takes longer than about three calls.
-        patience = min(2 * self.costs.longest, timeout) if waiting >= FEW else timeout
+        patience = min(self.costs.longest, timeout) if waiting >= FEW else timeout
         if waiting >= limits.queue or self._rows + rows > limits.queue_rows or self._bytes + size > limits.queue_bytes:
             return True
         return self.delay > patience
@@ -152,11 +155,23 @@ class Batcher(Generic[T]):
         self.take(item, key=key, rows=rows, timeout=timeout, reply=reply)
         return reply
 
-    def take(self, item: T, *, key: Hashable | None, rows: int, timeout: float, reply: Reply, size: int = 0) -> None:
+    def take(
+        self,
+        item: T,
+        *,
+        key: Hashable | None,
+        rows: int,
+        timeout: float,
+        reply: Reply,
+        size: int = 0,
+        kind: str = "",
+    ) -> bool:
         """Take a request; requests with equal keys may be worked on together, None keeps one alone.
 
-        ``rows`` is 0 as long as nobody knows, ``size`` is in bytes. ``reply`` is set later, on the event loop, unless
-        it is done before.
+        Returns whether it will be done as soon as the loop comes round.
+
+        ``rows`` is 0 as long as nobody knows: then requests of one ``kind`` are measured by their ``size``, in bytes.
+        ``reply`` is set later, on the event loop, unless it is done before.
 
         Raises:
             HttpProblem: 429, too much is waiting already. A reply that is not begun ``timeout`` seconds later is a 504.
@@ -166,15 +181,18 @@ class Batcher(Generic[T]):
         one = _Waiting(item, key, rows, loop.time() + timeout, reply)
         self._queue.append(one)
         one.size = size
+        one.costs, one.amount = self._measure(rows, size, kind)
         if key is None:
-            one.cost = self.costs.alone(rows)
+            one.cost = one.costs.alone(one.amount)
         self._joined(one)
-        if timeout < LONGEST and not self.quick(rows):
+        quick = self._quick(one.costs, one.amount)
+        if timeout < LONGEST and not quick:
             one.timer = loop.call_at(one.deadline, _expire, one)
         if not self._scheduled and self._busy < self._limits.threads:
             self._scheduled = True
             # Not now: what else has arrived in this turn of the loop is put before its end.
             loop.call_soon(self._dispatch, loop)
+        return quick
 
     async def run(self, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns in a thread of the model's, when its turn comes: a piece of a longer answer."""
@@ -194,9 +212,14 @@ class Batcher(Generic[T]):
         """Take no more work; what runs goes on."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def quick(self, rows: int) -> bool:
-        """Say whether a call with so many rows would run now, on the event loop."""
-        return self._limits.inline and not self._busy and self.costs.expected(rows) < INLINE_SECONDS
+    def _quick(self, costs: Costs, amount: int) -> bool:
+        return self._limits.inline and not self._busy and costs.expected(amount) < INLINE_SECONDS
+
+    def _measure(self, rows: int, size: int, kind: str) -> tuple[Costs, int]:
+        """Return what requests like this have cost, and how much of it this one is."""
+        if rows or not kind:
+            return self.costs, rows
+        return self._kinds.setdefault(kind, Costs()), size
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
@@ -204,17 +227,19 @@ class Batcher(Generic[T]):
             batch = self._take(loop.time())
             if not batch:
                 continue
-            items, rows = [one.item for one in batch], sum(one.rows for one in batch)
+            items, first = [one.item for one in batch], batch[0]
+            alone = len(batch) == 1
+            costs, amount = (first.costs, first.amount) if alone else (self.costs, sum(one.rows for one in batch))
             self._members += len(batch)
-            if self.quick(rows):
-                self._reply(batch, self._timed(items, rows))
+            if self._quick(costs, amount):
+                self._reply(batch, self._timed(items, costs, amount))
                 if self._queue:
                     # Sockets are looked at between any two calls of the model.
                     self._scheduled = True
                     loop.call_soon(self._dispatch, loop)
                 return
             self._busy += 1
-            future = self._executor.submit(self._timed, items, rows)
+            future = self._executor.submit(self._timed, items, costs, amount)
             future.add_done_callback(lambda done, batch=batch: self._ended(loop, batch, done))  # type: ignore[misc]
 
     def _take(self, now: float) -> list[_Waiting[T]]:
@@ -263,13 +288,13 @@ class Batcher(Generic[T]):
         else:
             self._rows -= one.rows
 
-    def _timed(self, items: Sequence[T], rows: int) -> Sequence[Any]:
+    def _timed(self, items: Sequence[T], costs: Costs, amount: int) -> Sequence[Any]:
         start = perf_counter()
         replies = self._work(items)
         seconds = perf_counter() - start
         # What was refused without a call of the model says nothing of how quick the model is.
-        if seconds > self.costs.expected(rows) or not any(isinstance(reply, BaseException) for reply in replies):
-            self.costs.add(rows, seconds)
+        if seconds > costs.expected(amount) or not any(isinstance(reply, BaseException) for reply in replies):
+            costs.add(amount, seconds)
         return replies
 
     def _ended(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[T]], done: Future[Sequence[Any]]) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelpack import atomic, environment, examples, flavor, loading, render, saving, trust, twins
-from modelpack.errors import FlavorError, IntegrityError, ManifestError, TrustError, UsageError
+from modelpack import atomic, environment, examples, flavor, loading, render, saving, twins
+from modelpack.errors import FlavorError, IntegrityError, ManifestError, UsageError
 from modelpack.flavor import Converter, SaveContext, Saved
 from modelpack.frame import Frame
 from modelpack.learned import Learned
@@ -18,7 +18,7 @@ from modelpack.model import Model
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
 from modelpack.probes import joined
-from modelpack.recording import Part, extend
+from modelpack.recording import Part, derived, extend
 
 __all__ = ["optimize"]
 
@@ -49,7 +49,7 @@ def optimize(
     opened = Package.open(package)
     original = _original(opened, flavor, allow_code)
     target = opened.path if output is None else Path(output)
-    allowed = _granted(opened)
+    allowed = saving.granted(opened)
     with atomic.directory(target, overwrite=output is None) as staging:
         opened.files().copy_to(staging)
         part = original.twin(staging)
@@ -174,22 +174,5 @@ def _provenance(package: Package, entry: FlavorEntry, part: Part) -> Mapping[str
     manifest = package.manifest
     made_with = {name for id_ in entry.payloads.values() for name in manifest.payloads[id_].made_with}
     tools = {name: environment.installed(name) for name in sorted({*_CONVERTERS, *made_with})}
-    step: dict[str, Any] = {
-        "digest": package.digest,
-        "change": "twin",
-        "flavor": part.flavor,
-        "tools": {name: version for name, version in tools.items() if version is not None},
-    }
-    if manifest.producer is not None:
-        step["producer"] = manifest.producer.model_dump(mode="json")
-    if "derived_from" in manifest.provenance:
-        step["derived_from"] = manifest.provenance["derived_from"]
-    return {**manifest.provenance, "derived_from": step}
-
-
-def _granted(package: Package) -> bool:
-    """Say whether this user's store holds a grant for the package; a store that cannot be used holds none."""
-    try:
-        return trust.default_store().allows(package.digest)
-    except (OSError, TrustError):
-        return False
+    known = {name: version for name, version in tools.items() if version is not None}
+    return derived(manifest, package.digest, "twin", flavor=part.flavor, tools=known)

@@ -31,7 +31,7 @@ from modelpack.manifest import (
 )
 from modelpack.signature import Signature
 
-__all__ = ["Details", "Part", "beside", "equip", "extend", "record"]
+__all__ = ["Details", "Part", "beside", "derived", "equip", "extend", "record"]
 
 # Payload formats that are one pickle, and what is there anyway, whatever the package needs.
 _PICKLES = ("cloudpickle", "pickle")
@@ -122,6 +122,19 @@ def equip(manifest: Manifest, staging: Path, env: Environment, provenance: Mappi
     """
     listed = {entry.path: entry for entry in manifest.files if not entry.path.startswith("environment/")}
     return _changed(manifest, list(_entries(staging, known=listed)), env, provenance, {})
+
+
+def derived(manifest: Manifest, digest: str, change: str, **facts: Any) -> dict[str, Any]:
+    """Return the provenance of a package that is made of another one by a ``change``, of which ``facts`` tell more.
+
+    ``manifest`` and ``digest`` are those of the other (spec/08-flavors.md#twins).
+    """
+    step: dict[str, Any] = {"digest": digest, "change": change, **facts}
+    if manifest.producer is not None:
+        step["producer"] = manifest.producer.model_dump(mode="json")
+    if "derived_from" in manifest.provenance:
+        step["derived_from"] = manifest.provenance["derived_from"]
+    return {**manifest.provenance, "derived_from": step}
 
 
 def _changed(

@@ -231,3 +231,11 @@ def grant(package: Package) -> None:
             "allow_code=<its digest>, or set MODELPACK_TRUST_STORE to a directory of yours",
             stacklevel=3,
         )
+
+
+def granted(package: Package) -> bool:
+    """Say whether this user's store holds a grant for the package; a store that cannot be used holds none."""
+    try:
+        return trust.default_store().allows(package.digest)
+    except (OSError, TrustError):
+        return False

@@ -13,16 +13,16 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from modelpack import atomic, saving, trust
+from modelpack import atomic, saving
 from modelpack.environments import pylock, uv, wanted
 from modelpack.environments.wanted import Pin
-from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError, TrustError
+from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError
 from modelpack.manifest import FORMAT, Environment, Lock, Manifest
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
-from modelpack.recording import equip
+from modelpack.recording import derived, equip
 
-__all__ = ["granted", "lock", "pins", "rewrite"]
+__all__ = ["lock", "pins", "rewrite"]
 
 PLACE = "environment/pylock.toml"
 PARTIAL = "environment/requirements.txt"
@@ -66,7 +66,9 @@ def lock(
         (directory / Path(path).name).write_bytes(raw)
 
     env = _with_lock(manifest.environment, path, universal)
-    return rewrite(opened, output, fill, env, change="partial-lock" if partial else "lock", grant=granted(opened))
+    return rewrite(
+        opened, output, fill, env, change="partial-lock" if partial else "lock", grant=saving.granted(opened)
+    )
 
 
 def rewrite(
@@ -83,7 +85,7 @@ def rewrite(
     with atomic.directory(target, overwrite=output is None) as staging:
         opened.files().copy_to(staging)
         fill(staging / "environment")
-        made = equip(opened.manifest, staging, env, _provenance(opened, change))
+        made = equip(opened.manifest, staging, env, derived(opened.manifest, opened.digest, change))
         Manifest.parse(made)
         (staging / MANIFEST).write_bytes(made)
         if output is None and Package.peek(target).digest != opened.digest:
@@ -170,25 +172,6 @@ def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement
             continue
         if requirement.marker is None or any(requirement.marker.evaluate({"extra": one}) for one in chosen):
             yield requirement
-
-
-def _provenance(package: Package, change: str) -> dict[str, Any]:
-    """Return the package's provenance, and from which package this one is derived."""
-    manifest = package.manifest
-    step: dict[str, Any] = {"digest": package.digest, "change": change}
-    if manifest.producer is not None:
-        step["producer"] = manifest.producer.model_dump(mode="json")
-    if "derived_from" in manifest.provenance:
-        step["derived_from"] = manifest.provenance["derived_from"]
-    return {**manifest.provenance, "derived_from": step}
-
-
-def granted(package: Package) -> bool:
-    """Say whether this user's store holds a grant for the package; a store that cannot be used holds none."""
-    try:
-        return trust.default_store().allows(package.digest)
-    except (OSError, TrustError):
-        return False
 
 
 def pins(package: Package) -> tuple[list[Pin], Lock]:

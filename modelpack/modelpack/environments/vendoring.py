@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelpack import environment
+from modelpack import environment, saving
 from modelpack.environments import locking, pylock
 from modelpack.environments.uv import Indexes
 from modelpack.environments.wanted import Pin
@@ -36,7 +36,7 @@ def into(
     """
     opened = Package.open(package)
     pins = locking.pins(opened)[0]
-    allowed = locking.granted(opened) or not (opened.runs_code() or environment.strange(one.name for one in pins))
+    allowed = saving.granted(opened) or not (opened.runs_code() or environment.strange(one.name for one in pins))
 
     def fill(directory: Path) -> None:
         shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)

@@ -6,7 +6,6 @@ The folder appears with all of its files, a manifest of what was scored, and ``_
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import hashlib
 import json
 import time
@@ -79,7 +78,7 @@ class _Folder:
         self._plan = plan
         self._run = run
         self._options = options
-        self._began = _now()
+        self._began = record.now()
 
     def done(self) -> bool:
         """Say whether the folder is there, of this very run."""
@@ -109,7 +108,7 @@ class _Folder:
         with progress.start(self._plan.sources, show=options.progress) as shown:
             maker = Maker(model, params, options, shown)
             for part in self._plan.parts:
-                name = f"{part.stem}{part.kind.suffix}"
+                name = part.name
                 if name in state.finished:
                     _skip(part, shown, state.finished[name]["rows"])
                     continue
@@ -125,16 +124,16 @@ class _Folder:
 
     def _spread(self, state: State, model: Model, params: Mapping[str, Any]) -> None:
         """Have an engine make the parts that are missing."""
-        missing = [part for part in self._plan.parts if f"{part.stem}{part.kind.suffix}" not in state.finished]
+        missing = [part for part in self._plan.parts if part.name not in state.finished]
         work = FolderWork(root=state.out.parent, run=self._run, params=params, options=elsewhere(self._options))
         with progress.start(self._plan.sources, show=self._options.progress) as shown:
             for part, (rows, seconds) in self._options.engine.each(model, work, missing):
-                state.finish(f"{part.stem}{part.kind.suffix}", rows=rows, rejected=0, seconds=seconds)
+                state.finish(part.name, rows=rows, rejected=0, seconds=seconds)
                 _skip(part, shown, rows)
 
     def appear(self, state: State, model: Model) -> None:
         """Give the rejects and then the folder their places."""
-        names = [f"{part.stem}{part.kind.suffix}" for part in self._plan.parts]
+        names = [part.name for part in self._plan.parts]
         if self._options.on_error is not None:
             self._place_rejects(state, names)
         manifest = self._manifest(state, model, names)
@@ -168,21 +167,7 @@ class _Folder:
             }
             for line, part in zip(lines, self._plan.parts, strict=True)
         ]
-        return {
-            "run": record.digest(self._run),
-            "package": {"name": model.manifest.name, "version": model.manifest.version, "digest": model.digest},
-            "flavor": self._run["flavor"],
-            "params": self._run["params"],
-            "where": self._run["where"],
-            "rows": sum(line["rows"] for line in lines),
-            "rejected": sum(line["rejected"] for line in lines),
-            "rejects": self._run["on_error"],
-            "began": self._began,
-            "ended": _now(),
-            "seconds": round(sum(line["seconds"] for line in lines), 3),
-            "inputs": inputs,
-            "files": files,
-        }
+        return record.manifest(self._run, model, self._began, files)
 
 
 def _skip(part: Part, shown: Progress, rows: int) -> None:
@@ -195,7 +180,3 @@ def _digest(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -7,7 +7,6 @@ that was killed goes on; these notes go when `_SUCCESS` comes.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import time
 from collections.abc import Mapping
@@ -57,7 +56,7 @@ class _Folder:
         self._plan = plan
         self._run = run
         self._restart = options.restart
-        self._began = _now()
+        self._began = record.now()
         self.lines: dict[str, Record] = {}
 
     def begin(self) -> bool:
@@ -85,7 +84,7 @@ class _Folder:
         difference = record.difference(old, self._run)
         if difference is None and not self._restart:
             for part in self._plan.parts:
-                name = f"{part.stem}{part.kind.suffix}"
+                name = part.name
                 if f"{_NOTES}/{name}.done" in found:
                     self.lines[name] = json.loads(self._target.child(f"{_NOTES}/{name}.done").read())
             return
@@ -98,7 +97,7 @@ class _Folder:
     def fill(self, maker: Maker) -> None:
         """Make the files that are missing."""
         for part in self._plan.parts:
-            name = f"{part.stem}{part.kind.suffix}"
+            name = part.name
             if name in self.lines:
                 continue
             began = time.perf_counter()
@@ -120,30 +119,13 @@ class _Folder:
 
     def appear(self, model: Model) -> None:
         """Write the manifest, then `_SUCCESS`, and remove the notes."""
-        lines = [self.lines[f"{part.stem}{part.kind.suffix}"] for part in self._plan.parts]
+        lines = [self.lines[part.name] for part in self._plan.parts]
         inputs = [[record.name(record.look(source)) for source in part.sources] for part in self._plan.parts]
-        manifest = {
-            "run": record.digest(self._run),
-            "package": {"name": model.manifest.name, "version": model.manifest.version, "digest": model.digest},
-            "flavor": self._run["flavor"],
-            "params": self._run["params"],
-            "where": self._run["where"],
-            "rows": sum(line["rows"] for line in lines),
-            "rejected": 0,
-            "rejects": None,
-            "began": self._began,
-            "ended": _now(),
-            "seconds": round(sum(line["seconds"] for line in lines), 3),
-            "inputs": self._run["inputs"],
-            "files": [{**line, "inputs": names} for line, names in zip(lines, inputs, strict=True)],
-        }
+        files = [{**line, "inputs": names} for line, names in zip(lines, inputs, strict=True)]
+        manifest = record.manifest(self._run, model, self._began, files)
         text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
         self._target.child(destination.MANIFEST).put(text.encode())
         self._target.child(destination.SUCCESS).put(b"")
         for name in self._target.below():
             if name.startswith(f"{_NOTES}/"):
                 self._target.child(name).remove()
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -34,6 +34,11 @@ class Part:
     kind: Kind
     sources: Sequence[Source]
 
+    @property
+    def name(self) -> str:
+        """The path of the file in the folder that it is written to."""
+        return f"{self.stem}{self.kind.suffix}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -57,13 +62,12 @@ class Plan:
     def outputs(self) -> list[str]:
         """The names of the files that will be there."""
         if self.remote is not None:
-            names = [f"{part.stem}{part.kind.suffix}" for part in self.parts]
-            return [self.remote.child(name).url for name in names] if self.folder else [self.remote.url]
+            return [self.remote.child(part.name).url for part in self.parts] if self.folder else [self.remote.url]
         if self.path is None:
             return [STDOUT]
         if not self.folder:
             return [str(self.path)]
-        return [str(self.path / f"{part.stem}{part.kind.suffix}") for part in self.parts]
+        return [str(self.path / part.name) for part in self.parts]
 
     def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
         """Open the destination, which is a file or a stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import secrets
@@ -14,7 +15,7 @@ from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.plan import Plan
 
-__all__ = ["Record", "describe", "difference", "digest", "look", "unchanged"]
+__all__ = ["Record", "describe", "difference", "digest", "look", "manifest", "now", "unchanged"]
 
 Record = Mapping[str, Any]
 
@@ -57,6 +58,30 @@ def look(source: Source) -> Record:
 def digest(record: Record) -> str:
     """Return the SHA-256 of a record, in hex."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def manifest(run: Record, model: Model, began: str, files: Sequence[Record]) -> Record:
+    """Return what a folder says of the run that made it; ``files`` tell of each file."""
+    return {
+        "run": digest(run),
+        "package": {"name": model.manifest.name, "version": model.manifest.version, "digest": model.digest},
+        "flavor": run["flavor"],
+        "params": run["params"],
+        "where": run["where"],
+        "rows": sum(file["rows"] for file in files),
+        "rejected": sum(file["rejected"] for file in files),
+        "rejects": run["on_error"],
+        "began": began,
+        "ended": now(),
+        "seconds": round(sum(file["seconds"] for file in files), 3),
+        "inputs": run["inputs"],
+        "files": files,
+    }
+
+
+def now() -> str:
+    """Return the time as manifests have it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def unchanged(sources: Sequence[Source], record: Record) -> None:

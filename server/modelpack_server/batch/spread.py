@@ -50,7 +50,7 @@ class FolderWork:
     def __call__(self, model: Model, part: Part) -> tuple[int, float]:
         """Make the file of a part."""
         began = time.perf_counter()
-        name = f"{part.stem}{part.kind.suffix}"
+        name = part.name
         path = self.root / "out" / name
         made = self.root / "made"
         made.mkdir(exist_ok=True)

@@ -90,7 +90,7 @@ class Exchange:
         protocol.tasks.discard(self)
         if self.disconnected or protocol.transport.is_closing():
             return
-        closing = protocol.leaving() or not self.keep_alive
+        closing = protocol.closing or not self.keep_alive
         common = protocol.common_head()
         end = b"x-request-id: %s\r\n%s\r\n" % (self.request_id.encode(), _CLOSE if closing else b"")
         protocol.transport.write(b"".join((status, common, head, end, reply)))

@@ -127,9 +127,10 @@ class Protocol(HttpToolsProtocol):
         if type(cycle) is Exchange:
             self.tasks.discard(cast(Any, cycle))
 
-    def leaving(self) -> bool:
-        """Say whether this is the last answer on the connection."""
-        return self._edge.state.draining or self._edge.state.leaving
+    @property
+    def closing(self) -> bool:
+        """Whether the next answer is the last one on the connection."""
+        return self._edge.state.closing
 
     def common_head(self) -> bytes:
         """Return the headers of every answer."""
@@ -165,7 +166,7 @@ class Protocol(HttpToolsProtocol):
             or self.flow.write_paused
             or not parser.should_keep_alive()
             or parser.should_upgrade()
-            or self.leaving()
+            or self.closing
         ):
             return False
         try:

@@ -13,14 +13,15 @@ from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensors
 from modelpack_server.codecs import Decoded, answers, cells, json_body, shapes
 
-__all__ = ["decode", "encode", "together"]
+__all__ = ["BOM", "decode", "encode", "together"]
 
 MAX_FAULTS = 100
+BOM = b"\xef\xbb\xbf"
 
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the rows of a body: an object a line; for a model of tensors also whatever one row of ``instances`` is."""
-    lines = [line for line in body.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    lines = [line for line in body.removeprefix(BOM).split(b"\n") if line.strip()]
     whole = json_body.wants_whole(signature)
     rows = together(lines, whole=whole)
     if rows is None:

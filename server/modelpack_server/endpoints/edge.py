@@ -44,7 +44,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"].append((b"x-request-id", known_as.encode()))
-                if self.state.draining or self.state.leaving:
+                if self.state.closing:
                     # The last answer on this connection: the client must not send another request down it.
                     message["headers"] = [h for h in message["headers"] if h[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))

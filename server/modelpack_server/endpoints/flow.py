@@ -21,13 +21,14 @@ from modelpack import coerce, render
 from modelpack.errors import Fault, InputError
 from modelpack_server import problems
 from modelpack_server.codecs import cells
+from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.state import State, stopping
 from modelpack_server.invocation import Batcher, Request, Streamer, coerced, too_late
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["EVENTS", "LINES", "Flow"]
+__all__ = ["EVENTS", "Flow"]
 
-LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+EVENTS = "text/event-stream"
 # How often a stream that waits for its client looks whether the server stops, and one that must wait asks again.
 LOOK_SECONDS = 0.25
 AGAIN_SECONDS = 0.02

@@ -23,7 +23,8 @@ from modelpack.signature import Signature
 from modelpack_server import problems
 from modelpack_server.codecs import DECODERS, compression, json_body, possible
 from modelpack_server.codecs.negotiation import choose, content_type
-from modelpack_server.endpoints.flow import EVENTS, LINES, Flow
+from modelpack_server.codecs.shapes import LINES
+from modelpack_server.endpoints.flow import EVENTS, Flow
 from modelpack_server.invocation import JSON, Batcher, Reply, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
 

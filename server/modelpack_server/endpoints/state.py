@@ -19,6 +19,11 @@ class State:
     draining: bool = False
     leaving: bool = False
 
+    @property
+    def closing(self) -> bool:
+        """Whether each connection is closed after the next answer."""
+        return self.draining or self.leaving
+
 
 def stopping() -> HttpProblem:
     """Return what is said to requests that the server takes no more."""

@@ -89,8 +89,8 @@ class Work:
 
     def __call__(self, requests: Sequence[Request]) -> Sequence[Any]:
         """Return a reply or an exception for each request; never raises."""
-        if len(requests) == 1:
-            return [self._alone(requests[0])]
+        if len(requests) < 2:
+            return [self._alone(request) for request in requests]
         with contextlib.suppress(Exception):
             return self._together(requests)
         # Whatever went wrong, and for whichever of them, each gets to know its own part of it, and halves that hold

@@ -24,10 +24,11 @@ from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options as BatchOptions
 from modelpack_server.batch.readers.columnar import read_raw
-from modelpack_server.batch.readers.jsonlines import BOM, MAX_LINE, Page
+from modelpack_server.batch.readers.jsonlines import MAX_LINE, Page
 from modelpack_server.batch.rejects import Aside, Rejects, Stop
 from modelpack_server.batch.scoring import Scorer
 from modelpack_server.batch.writers.jsonlines import JsonLinesWriter
+from modelpack_server.codecs.lines_body import BOM
 from modelpack_server.columnar import StreamWriter
 from modelpack_server.stream.options import Options, Summary, Waiter
 

@@ -11,12 +11,11 @@ from modelpack.errors import InputError
 from modelpack_server.batch.chunks import Broken, Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import json_body
-from modelpack_server.codecs.lines_body import together
+from modelpack_server.codecs.lines_body import BOM, together
 
-__all__ = ["BOM", "MAX_LINE", "Page", "read"]
+__all__ = ["MAX_LINE", "Page", "read"]
 
 MAX_LINE = 64 * 1024 * 1024
-BOM = b"\xef\xbb\xbf"
 
 
 def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:

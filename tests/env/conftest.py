@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import modelpack
+from modelpack.environments import locking, uv
 
 TWICE = "def twice(x):\n    return x * 2\n"
 SCORER = "import tiny_twice\n\n\ndef score(data):\n    return tiny_twice.twice(data)\n"
@@ -91,3 +92,15 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(call, capture_output=True, text=True, env={**os.environ, **variables}, timeout=120)
 
     return run
+
+
+@pytest.fixture
+def indexes(wheels: Path) -> uv.Indexes:
+    """Return where wheels are looked for: in the directory of ours, and nowhere else."""
+    return uv.Indexes(find_links=(str(wheels),), no_index=True)
+
+
+@pytest.fixture
+def locked(package: modelpack.Package, indexes: uv.Indexes) -> modelpack.Package:
+    """Return the package with a lock."""
+    return locking.lock(package.path, indexes=indexes)

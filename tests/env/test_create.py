@@ -19,16 +19,6 @@ from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def indexes(wheels: Path) -> uv.Indexes:
-    return uv.Indexes(find_links=(str(wheels),), no_index=True)
-
-
-@pytest.fixture
-def locked(package: modelpack.Package, indexes: uv.Indexes) -> modelpack.Package:
-    return locking.lock(package.path, indexes=indexes)
-
-
 def test_two_builders_at_once_build_one_environment(
     locked: modelpack.Package, indexes: uv.Indexes, environments: Path
 ) -> None:

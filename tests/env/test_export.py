@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
 import modelpack
-from modelpack.environments import export, locking, uv
+from modelpack.environments import export, locking
 from modelpack.errors import EnvironmentMismatch, UsageError
-
-
-@pytest.fixture
-def locked(package: modelpack.Package, wheels: Path) -> modelpack.Package:
-    return locking.lock(package.path, indexes=uv.Indexes(find_links=(str(wheels),), no_index=True))
 
 
 def test_requirements_have_the_hashes_of_the_lock(locked: modelpack.Package) -> None:

@@ -15,16 +15,6 @@ from modelpack.environments import cache, locking, uv, vendoring
 from modelpack.errors import EnvironmentMismatch, TrustError
 
 
-@pytest.fixture
-def indexes(wheels: Path) -> uv.Indexes:
-    return uv.Indexes(find_links=(str(wheels),), no_index=True)
-
-
-@pytest.fixture
-def locked(package: modelpack.Package, indexes: uv.Indexes) -> modelpack.Package:
-    return locking.lock(package.path, indexes=indexes)
-
-
 def test_a_complete_package_is_built_and_run_without_network(
     locked: modelpack.Package, indexes: uv.Indexes, wheels: Path, tmp_path: Path
 ) -> None:

@@ -21,23 +21,13 @@ from packaging.version import InvalidVersion, Version
 
 from modelpack import imports
 from modelpack.errors import EnvironmentMismatch, SaveError
+from modelpack.known import KNOWN
 from modelpack.manifest import Environment, Platform, Python
 
 __all__ = ["Difference", "capture", "compare", "require", "same_series", "strange"]
 
 # Names as pip takes them: nothing that means something to a shell.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-
-# What the flavors that come with modelpack need, and what that needs. A package that asks for these, as its user's own
-# index has them, asks for no code of a stranger's choice; any other distribution is the package's own choice.
-_KNOWN = """
-annotated-doc annotated-types anyio certifi click cloudpickle coloredlogs filelock flatbuffers fsspec h11 hf-xet
-httpcore httpx huggingface-hub humanfriendly idna jinja2 joblib lightgbm markdown-it-py markupsafe mdurl ml-dtypes
-mpmath narwhals networkx numpy nvidia-nccl-cu12 onnx onnxruntime packaging pandas prettytable protobuf py4j pyarrow
-pygments pyspark python-dateutil pytz pyyaml regex requests rich safetensors scikit-learn scipy setuptools shellingham
-six skl2onnx skops sympy threadpoolctl tokenizers torch tqdm transformers typer typing-extensions tzdata urllib3 wcwidth
-xgboost
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +99,7 @@ def installed(name: str) -> str | None:
 
 def strange(names: Iterable[str]) -> list[str]:
     """Return the distributions that are not among those known to be needed by flavors that come with modelpack."""
-    return sorted({canonicalize_name(name) for name in names} - set(_KNOWN.split()))
+    return sorted({canonicalize_name(name) for name in names} - KNOWN)
 
 
 def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[Difference]:

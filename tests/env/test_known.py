@@ -1,0 +1,67 @@
+"""Which distributions are known: those that our flavors need, by their very names."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import modelpack
+from modelpack import environment
+from modelpack.environments import consent
+from modelpack.environments.wanted import Pin
+from modelpack.errors import TrustError
+
+FLAVORS = ("sklearn", "python", "onnx", "twins", "xgboost", "lightgbm", "torch", "transformers", "spark")
+# What torch 2.14 for CUDA 13 and torch 2.10 for CUDA 12 ask for on Linux, with what that asks for.
+CUDA_13 = """
+cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime
+nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13
+nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+"""
+CUDA_12 = """
+cuda-bindings nvidia-cublas-cu12 nvidia-cuda-cupti-cu12 nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12
+nvidia-cudnn-cu12 nvidia-cufft-cu12 nvidia-cufile-cu12 nvidia-curand-cu12 nvidia-cusolver-cu12 nvidia-cusparse-cu12
+nvidia-cusparselt-cu12 nvidia-nccl-cu12 nvidia-nvjitlink-cu12 nvidia-nvshmem-cu12 nvidia-nvtx-cu12 triton
+"""
+
+
+def needed(name: str, extras: tuple[str, ...], seen: set[str]) -> Iterator[str]:
+    """Yield what an installed distribution needs with these extras, and what that needs."""
+    for text in importlib.metadata.requires(name) or []:
+        one = Requirement(text)
+        if one.marker is not None and not any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        if canonicalize_name(one.name) == "modelpack":
+            yield from needed("modelpack", tuple(one.extras), seen)
+        elif str(one) not in seen:
+            seen.add(str(one))
+            yield canonicalize_name(one.name)
+            yield from needed(one.name, tuple(one.extras), seen)
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_what_a_flavor_needs_as_it_is_installed_here_is_known(flavor: str) -> None:
+    runtime = set(needed("modelpack", (), set()))
+    found = set(needed("modelpack", (flavor,), set())) - runtime
+
+    assert found
+    assert environment.strange(found) == []
+
+
+@pytest.mark.parametrize("names", [CUDA_12, CUDA_13], ids=["cuda 12", "cuda 13"])
+def test_torch_for_cuda_runs_without_a_grant(
+    names: str, locked: modelpack.Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    pins = [Pin(name=name, version="1") for name in ("torch", *names.split())]
+    more = [*pins, Pin(name="nvidia-cuda-12", version="1")]
+    (lock,) = locked.environment.locks
+
+    consent.require_for_running(locked, pins, lock, None, vendored=False)
+    with pytest.raises(TrustError, match="nvidia-cuda-12, which"):
+        consent.require_for_running(locked, more, lock, None, vendored=False)

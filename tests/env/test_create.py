@@ -138,6 +138,17 @@ def test_rows_are_scored_in_an_environment_that_has_what_this_one_lacks(
     assert [json.loads(line) for line in there.stdout.splitlines()] == [{"prediction_0": 2.0}, {"prediction_0": 42.0}]
 
 
+def test_a_package_is_tested_in_its_own_environment(
+    locked: modelpack.Package, indexes: uv.Indexes, command: Command
+) -> None:
+    assert command("test", locked.path).returncode == 1
+    cache.create(locked, indexes=indexes)
+
+    there = command("test", locked.path, "--env", "isolated")
+
+    assert (there.returncode, there.stdout) == (0, "example: 2 rows, ok (flavor python)\n")
+
+
 def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Package, indexes: uv.Indexes) -> None:
     built = cache.create(locked, indexes=indexes)
     runtime = layer._layer(built)

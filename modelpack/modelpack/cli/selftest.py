@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from modelpack.cli.place import enter_environment, env_option
 from modelpack.cli.report import guard, printable, show_json
 
 __all__ = ["command"]
@@ -13,8 +14,9 @@ __all__ = ["command"]
 @click.argument("package", type=click.Path())
 @click.option("--allow-code", metavar="DIGEST", help="Allow the package with exactly this digest to run its code.")
 @click.option("--flavor", help="Load this flavor instead of the first that can be.")
+@env_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(package: str, allow_code: str | None, flavor: str | None, as_json: bool) -> None:
+def command(package: str, allow_code: str | None, flavor: str | None, env: str, as_json: bool) -> None:
     """Load PACKAGE, score its examples, and compare the answers with the recorded ones.
 
     Exits with 1 if an answer differs by more than the recorded tolerance, or if there is no example.
@@ -22,8 +24,10 @@ def command(package: str, allow_code: str | None, flavor: str | None, as_json: b
     \b
     Example:
       modelpack test churn
+      modelpack test churn-locked --env isolated
     """
     with guard(as_json=as_json):
+        enter_environment(env, package, allow_code)
         from modelpack import examples
         from modelpack.loading import load
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
 import modelpack
-from modelpack.environments import export, locking
+from modelpack.environments import export, locking, pylock, wanted
 from modelpack.errors import EnvironmentMismatch, UsageError
 
 
@@ -45,13 +50,100 @@ def test_conda_gets_the_python_and_the_pins(locked: modelpack.Package) -> None:
     assert found["dependencies"] == [f"python={python}", "pip", {"pip": ["tiny-twice==1.2"]}]
 
 
-def test_the_dockerfile_takes_hashed_wheels_and_runs_without_rights(locked: modelpack.Package) -> None:
-    text = export.export(locked, "dockerfile", base="python:3.11-slim@sha256:" + "0" * 64)
-    assert f"ARG BASE=python:3.11-slim@sha256:{'0' * 64}\n" in text
-    assert locking.pins(locked)[0][0].line() in text
-    for part in ("--require-hashes", "--only-binary :all:", "\nUSER 10001\n", "HEALTHCHECK", "/health"):
-        assert part in text
-    assert text.count("FROM ${BASE}") == 2
+@pytest.fixture
+def dockerfile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[dict[str, str], list[Any]]]:
+    """Return the parser by which scripts/env-image runs a Dockerfile."""
+    script = Path(__file__).parent.parent.parent / "scripts" / "env_image.py"
+    spec = importlib.util.spec_from_file_location("env_image", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "env_image", module)
+    spec.loader.exec_module(module)
+    parse: Callable[[str], tuple[dict[str, str], list[Any]]] = module.parse
+    return parse
+
+
+def test_the_dockerfile_takes_hashed_wheels_and_runs_without_rights(locked: modelpack.Package, dockerfile: Any) -> None:
+    image = "python:3.11-slim@sha256:" + "0" * 64
+    arguments, (first, last) = dockerfile(export.export(locked, "dockerfile", base=image))
+
+    assert arguments == {"BASE": image}
+    assert (first.base, first.name, last.base, last.name) == (image, "build", image, None)
+    assert [step.word for step in (*first.steps, *last.steps)].count("ADD") == 0
+    (copied,) = [step for step in first.steps if step.word == "COPY"]
+    assert copied.text == export.export(locked, "requirements")
+    installs = [step.rest for step in first.steps if "install" in step.rest]
+    assert ["--only-binary :all:" in one for one in installs] == [True, True]
+    assert "--require-hashes" in installs[0] and "--no-deps" in installs[0]
+    assert last.last("USER") == "10001"
+    assert next(step.rest for step in last.steps if step.word == "COPY") == "--from=build /opt/model /opt/model"
+    assert json.loads(last.last("HEALTHCHECK").partition("CMD ")[2])[:2] == ["python", "-c"]
+    assert json.loads(last.last("ENTRYPOINT"))[:3] == ["modelpack", "serve", "/model"]
+
+
+def test_a_lock_for_every_platform_gives_an_image_for_both_processors(locked: modelpack.Package) -> None:
+    assert export.platforms(locked) == ["x86_64", "aarch64"]
+    assert 'in x86_64|aarch64) ;; *) echo "the lock has no wheels' in export.export(locked, "dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("tags", "marker", "expected"),
+    [
+        (["cp311-cp311-manylinux_2_28_x86_64"], None, ["x86_64"]),
+        (["cp311-cp311-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_28_aarch64"], None, ["x86_64", "aarch64"]),
+        (["cp311-cp311-manylinux_2_28_x86_64"], "platform_machine == 'x86_64'", ["x86_64", "aarch64"]),
+        (["cp311-cp311-musllinux_1_2_x86_64", "cp311-cp311-manylinux_2_28_aarch64"], None, ["aarch64"]),
+        (["py3-none-any"], None, ["x86_64", "aarch64"]),
+    ],
+)
+def test_the_dockerfile_says_for_which_processors_the_lock_has_wheels(
+    package: modelpack.Package,
+    tags: list[str],
+    marker: str | None,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = tuple(pylock.Artifact(name=f"x-1-{tag}.whl", sha256="0" * 64) for tag in tags)
+    raw = pylock.write([pylock.Locked(pin=wanted.pin("x", "1", "lock", marker=marker), files=files)], python=None)
+    made = with_lock(package, raw, monkeypatch)
+
+    assert export.platforms(made) == expected
+    assert f"in {'|'.join(expected)}) ;;" in export.export(made, "dockerfile")
+
+
+def test_a_lock_without_wheels_for_linux_makes_no_image(
+    package: modelpack.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = (pylock.Artifact(name="x-1-cp311-cp311-macosx_11_0_arm64.whl", sha256="0" * 64),)
+    raw = pylock.write([pylock.Locked(pin=wanted.pin("x", "1", "lock"), files=files)], python=None)
+    with pytest.raises(EnvironmentMismatch, match="no wheels for Linux") as info:
+        export.export(with_lock(package, raw, monkeypatch), "dockerfile")
+    assert info.value.code == "wheel-missing"
+
+
+def with_lock(package: modelpack.Package, raw: bytes, monkeypatch: pytest.MonkeyPatch) -> modelpack.Package:
+    """Return the package with these bytes as its lock."""
+    monkeypatch.setattr(locking, "_resolved", lambda *_, **__: raw)
+    return locking.lock(package.path, universal=True)
+
+
+def test_without_a_lock_pip_brings_what_the_requirements_need(package: modelpack.Package, dockerfile: Any) -> None:
+    _, (first, _) = dockerfile(export.export(package, "dockerfile"))
+    texts = [step.text for step in first.steps if step.word == "COPY"]
+    assert texts == [export.export(package, "requirements"), "tiny-twice==1.2\n"]
+    install = next(step.rest for step in first.steps if "-r /tmp/requirements.txt" in step.rest)
+    assert "--constraint /tmp/captured.txt" in install
+    assert "--no-deps" not in install and "--require-hashes" not in install
+
+
+def test_the_image_runs_the_code_that_its_exporter_has_allowed_and_no_other(
+    locked: modelpack.Package, dockerfile: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, (_, last) = dockerfile(export.export(locked, "dockerfile"))
+    assert json.loads(last.last("ENTRYPOINT"))[-2:] == ["--allow-code", locked.digest]
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    _, (_, last) = dockerfile(export.export(locked, "dockerfile"))
+    assert "--allow-code" not in json.loads(last.last("ENTRYPOINT"))
 
 
 @pytest.mark.parametrize("base", ["evil\nRUN x", "a b", "-x", "x@sha256:1"])

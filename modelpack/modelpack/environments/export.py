@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from modelpack.environments import locking, wanted
+from packaging.markers import Marker
+
+from modelpack import foreign, saving
+from modelpack.environments import locking, pylock, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, UsageError
 from modelpack.package import Package
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "platforms"]
 
 _BASE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
 BASE = "python:{series}-slim"
@@ -71,14 +74,56 @@ def _dockerfile(package: Package, base: str | None) -> str:
             f"{image!r} is not the name of an image", code="base-invalid", path="--base", hint="For example "
             "python:3.11-slim@sha256:…",
         )  # fmt: skip
-    pins = _pins(package)
-    hashed = all(one.hashes for one in pins)
-    lines = "".join(f"{one.line()}\n" for one in pins)
+    locked = bool(package.environment.locks)
+    pins = _pins(package) if locked else []
+    sources = sorted(one.name for one in pins if one.builds)
+    options = " --no-deps" if locked else " --constraint /tmp/captured.txt"
+    options += "".join(f" --no-binary {name}" for name in sources)
+    options += " --require-hashes" if pins and all(one.hashes for one in pins) else ""
+    captured = [] if locked else wanted.constraints(package.environment)
     return _DOCKERFILE.format(
         image=image,
-        hashes=" --require-hashes" if hashed and pins else "",
-        pins=lines,
-        release=importlib.metadata.version("modelpack"),
+        head=_HEAD if locked else _LOOSE,
+        guard=_guard(platforms(package)) if locked else "",
+        options=options,
+        pins=_requirements(package, None),
+        captured=_CAPTURED.format(pins="".join(f"{one.line()}\n" for one in captured)) if captured else "",
+        constraints="sed -E 's/ *--hash=[^ ]*//g' /tmp/requirements.txt" if locked else "cat /tmp/captured.txt",
+        runtime=f"modelpack{_extras(package)}=={importlib.metadata.version('modelpack')}",
+        grant=f', "--allow-code", "{package.digest}"' if package.runs_code() and saving.granted(package) else "",
+    )
+
+
+def _extras(package: Package) -> str:
+    """Return the extras of the runtime that read documents of other formats; what flavors need, the pins have."""
+    readers = {name for name, _ in foreign.READERS.values()}
+    found = sorted(readers.intersection(entry.name for entry in package.manifest.flavors))
+    return f"[{','.join(found)}]" if found else ""
+
+
+def platforms(package: Package) -> list[str]:
+    """Return the processors, as Linux names them, for which the package's lock has a file of each distribution."""
+    lock = locking.pins(package)[1]
+    if lock.kind != "pylock":
+        return list(_ARCHITECTURES)
+    packages = pylock.artifacts(package.files().read(lock.path), lock.path)[1]
+    return [one for one in _ARCHITECTURES if all(_served(entry, one, _series(package)) for entry in packages)]
+
+
+def _served(entry: pylock.Locked, machine: str, series: str) -> bool:
+    """Say whether a distribution can be installed on Linux on this processor, or is not needed there."""
+    there = {
+        "platform_machine": machine, "platform_system": "Linux", "sys_platform": "linux", "os_name": "posix",
+        "python_version": series, "python_full_version": f"{series}.0", "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }  # fmt: skip
+    if entry.pin.marker and not Marker(entry.pin.marker).evaluate(there):
+        return True
+    names = [file.name.removesuffix(".whl").rpartition("-")[2] for file in entry.files if file.wheel]
+    tags = [tag for name in names for tag in name.split(".")]
+    # Slim images have glibc, for which musllinux is not made. Without wheels there is a source, built where allowed.
+    return not tags or any(
+        tag == "any" or (tag.startswith(("manylinux", "linux")) and tag.endswith(machine)) for tag in tags
     )
 
 
@@ -92,31 +137,60 @@ def _series(package: Package) -> str:
     return series
 
 
-# Built in the directory that holds the package as `package/`. Two stages, so that pip's leavings stay in the first; a
-# user without rights; nothing is written while it runs, so `docker run --read-only --tmpfs /tmp` works.
+def _guard(machines: Sequence[str]) -> str:
+    """Return the step that says on which processors the lock can be installed, and stops on any other."""
+    if not machines:
+        raise EnvironmentMismatch(
+            "the lock has no wheels for Linux",
+            code="wheel-missing",
+            path="environment.locks",
+            hint="Lock it for every platform, or where it will run: modelpack env lock --universal.",
+        )
+    return _GUARD.format(names=", ".join(_ARCHITECTURES[one] for one in machines), cases="|".join(machines))
+
+
+# The names that uname has for the processors of images, and those of Docker.
+_ARCHITECTURES: Mapping[str, str] = MappingProxyType({"x86_64": "linux/amd64", "aarch64": "linux/arm64"})
+_HEAD = "# Exactly what the package's lock fixes."
+_LOOSE = (
+    "# The package has no lock: pip chooses what its requirements bring along. `modelpack env lock` fixes all of it."
+)
+_GUARD = """\
+# The lock has wheels for {names}.
+RUN case "$(uname -m)" in {cases}) ;; *) echo "the lock has no wheels for $(uname -m)" >&2; exit 1 ;; esac
+"""
+_CAPTURED = """\
+COPY <<'CAPTURED' /tmp/captured.txt
+{pins}CAPTURED
+"""
+# Built in the directory that holds the package as `package/`. Two stages and a pip of its own, so that nothing of the
+# installer gets into the image; a user without rights; nothing is written while it runs, so that
+# `docker run --read-only` works.
 _DOCKERFILE = """\
 # syntax=docker/dockerfile:1
+{head}
 ARG BASE={image}
 FROM ${{BASE}} AS build
-RUN python -m venv /opt/model
+{guard}RUN python -m venv /opt/pip && python -m venv --without-pip /opt/model
 COPY <<'REQUIREMENTS' /tmp/requirements.txt
 {pins}REQUIREMENTS
-RUN /opt/model/bin/pip install --no-cache-dir --no-deps --only-binary :all:{hashes} -r /tmp/requirements.txt
+{captured}RUN /opt/pip/bin/pip --python /opt/model/bin/python install --no-cache-dir --only-binary :all:{options} \\
+    -r /tmp/requirements.txt
 # The runtime comes behind: what the model pins stays as it is.
-RUN sed -E 's/ *--hash=[^ ]*//g' /tmp/requirements.txt > /tmp/constraints.txt && \\
-    /opt/model/bin/pip install --no-cache-dir -c /tmp/constraints.txt modelpack=={release} && \\
-    /opt/model/bin/pip uninstall -y pip
+RUN {constraints} > /tmp/constraints.txt && \\
+    /opt/pip/bin/pip --python /opt/model/bin/python install --no-cache-dir --only-binary :all: \\
+    -c /tmp/constraints.txt '{runtime}'
 
 FROM ${{BASE}}
 COPY --from=build /opt/model /opt/model
 COPY --chmod=a+rX package /model
-RUN useradd --system --no-create-home --uid 10001 model
+RUN useradd --no-create-home --no-log-init --uid 10001 model
 USER 10001
 ENV PATH=/opt/model/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \\
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:5000/health', timeout=2)"]
-ENTRYPOINT ["modelpack", "serve", "/model", "--host", "0.0.0.0", "--port", "5000"]
+ENTRYPOINT ["modelpack", "serve", "/model", "--host", "0.0.0.0", "--port", "5000"{grant}]
 """
 
 FORMATS: Mapping[str, Callable[[Package, str | None], str]] = MappingProxyType(

@@ -3,7 +3,8 @@
 The source grows meanwhile and is compacted now and then, so is the output. After a few kills the next stream begins
 with tables of its own. Every third round two streams work on one job. A moment is a random time after a start, or right
 after a hidden file, a finished file or a commit has appeared in the output. At the end each row of the source is in the
-output or among the rejects, once, with the right answer; otherwise the exit code is 1.
+output or among the rejects, once, with the right answer; otherwise the exit code is 1. With --upsert rows of the source
+are updated and deleted too, and the output must have followed.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--upsert", action="store_true", help="update and delete too, and follow by key")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.randrange(2**32)
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["MODELPACK_TRUST_STORE"] = str(Path(folder, "trust"))
         try:
-            counts = campaigns(Path(folder), random.Random(seed), given.kills)
+            counts = campaigns(Path(folder), random.Random(seed), given.kills, Following if given.upsert else Soak)
         except Wrong as exc:
             print(f"stream: WRONG: {exc}")
             return 1
@@ -61,14 +63,14 @@ def main() -> int:
     return 0
 
 
-def campaigns(folder: Path, luck: random.Random, kills: int) -> Counter[str]:
+def campaigns(folder: Path, luck: random.Random, kills: int, kind: type[Soak]) -> Counter[str]:
     """Begin anew with other tables every few kills, since a stream that is new has dangers of its own."""
     total: Counter[str] = Counter()
     model = package(folder)
     while total["kills"] < kills:
         place = folder / str(total["streams"])
         place.mkdir()
-        total.update(Soak(place, model, luck).run(min(luck.randrange(1, 12), kills - total["kills"])))
+        total.update(kind(place, model, luck).run(min(luck.randrange(1, 12), kills - total["kills"])))
         total["streams"] += 1
     return total
 
@@ -172,6 +174,43 @@ class Soak:
         if sorted(json.loads(record)["id"] for record in records) != list(range(0, self.fed, 97)):
             raise Wrong("the rejects are not each there once")
         self.counts["rows"] = self.fed
+        self.counts["commits"] = DeltaTable(self.output).version()
+        self.counts["conflicts seen"] = (self.folder / "said").read_text().count("another process works")
+
+
+class Following(Soak):
+    """A source whose rows are updated and deleted too."""
+
+    def __init__(self, folder: Path, model: Path, luck: random.Random) -> None:
+        super().__init__(folder, model, luck)
+        self.line += ["--changes", "upsert", "--key", "id"]
+        schema = pa.schema([("id", pa.int64()), ("x", pa.float64())])
+        DeltaTable.create(self.source, schema, configuration={"delta.enableChangeDataFeed": "true"})
+
+    def feed(self, files: int) -> None:
+        """Append files, and change some of the rows that were there."""
+        for _ in range(max(1, files // 2)):
+            super().feed(1)
+            first = self.luck.randrange(self.fed)
+            rows = f"id >= {first} and id < {first + self.luck.randrange(1, 2 * ROWS)}"
+            if self.luck.random() < 0.3:
+                DeltaTable(self.source).delete(f"{rows} and id % 3 = 0")
+                self.counts["deletes"] += 1
+            else:
+                DeltaTable(self.source).update(updates={"x": "x + 1"}, predicate=rows)
+                self.counts["updates"] += 1
+
+    def compare(self) -> None:
+        """Compare the output with the source as it is now."""
+        here = DeltaTable(self.source).to_pyarrow_table().sort_by("id").to_pylist()
+        found = DeltaTable(self.output).to_pyarrow_table().sort_by("id").to_pylist()
+        if found != [{**row, "score": 2 * row["x"]} for row in here if row["x"] is not None]:
+            raise Wrong(f"the output has {len(found)} rows, and is not what the source is")
+        rejects = DeltaTable(self.rejects).to_pyarrow_table()
+        places = list(zip(*(rejects[name].to_pylist() for name in ("version", "file", "row")), strict=True))
+        if len(set(places)) < len(places):
+            raise Wrong("a reject is there twice")
+        self.counts["rows"] = len(found)
         self.counts["commits"] = DeltaTable(self.output).version()
         self.counts["conflicts seen"] = (self.folder / "said").read_text().count("another process works")
 

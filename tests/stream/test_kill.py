@@ -12,7 +12,8 @@ SOAK = Path(__file__).parents[2] / "scripts" / "soak_stream.py"
 
 
 @pytest.mark.slow
-def test_killed_streams_lose_nothing_and_write_nothing_twice() -> None:
-    done = subprocess.run([sys.executable, SOAK, "--kills", "5"], capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize("more", [["--kills", "5"], ["--kills", "4", "--upsert"]], ids=["append", "upsert"])
+def test_killed_streams_lose_nothing_and_write_nothing_twice(more: list[str]) -> None:
+    done = subprocess.run([sys.executable, SOAK, *more], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"kills": ' in done.stdout

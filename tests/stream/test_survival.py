@@ -240,8 +240,6 @@ def test_column_mapping_is_refused(tables: Any, model: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"deletionVector": {"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^", "offset": 4,
-                             "sizeInBytes": 40, "cardinality": 6}}, "deletion vector"),
         ({"path": "file:///elsewhere/part.parquet"}, "shallow clones"),
         ({"path": "/elsewhere/part.parquet"}, "shallow clones"),
         ({"path": "../elsewhere/part.parquet"}, "shallow clones"),
@@ -457,6 +455,68 @@ def test_rows_that_were_deleted_before_it_began_are_left_out(tables: Any, model:
     commit(tables.source, {"protocol": protocol}, remove, add)
     assert tables.run(model).rows == 17
     assert tables.ids() == [0, 2, *range(5, 20)]
+
+
+@pytest.fixture
+def marked(tables: Any) -> Callable[..., None]:
+    """Let the source have deletion vectors, and return what commits a file of version 0 anew with those rows dead."""
+    features = ["deletionVectors", "changeDataFeed"]
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features[:1],
+                "writerFeatures": features}  # fmt: skip
+
+    def write(*dead: int, name: str | None = None, before: tuple[int, ...] = ()) -> None:
+        add = json.loads(next(line for line in log(tables.source, 0).read_text().splitlines() if '"add"' in line))
+        remove: dict[str, Any] = {"path": add["add"]["path"], "dataChange": True, "deletionTimestamp": 1}
+        if before:
+            remove["deletionVector"] = vector(*before)
+        if dead:
+            add["add"]["deletionVector"] = vector(*dead)
+        if name is not None:
+            shutil.copy(tables.source / add["add"]["path"], tables.source / name)
+            add["add"]["path"] = name
+        actions = [{"protocol": {**protocol}}] + ([{"remove": remove}] if name is None else []) + [add]
+        commit(tables.source, *actions)
+
+    return write
+
+
+def test_rows_that_are_dead_in_a_file_that_is_added_are_left_out(tables: Any, model: Model, marked: Any) -> None:
+    tables.add()
+    tables.run(model, lambda: marked(0, 2, 9, name="more.parquet"), tables.add)
+    assert tables.ids() == sorted([*range(20), 1, 3, 4, 5, 6, 7, 8])
+
+
+def test_a_deletion_vector_that_is_gone_is_said(tables: Any, model: Model, marked: Any) -> None:
+    def spoil() -> None:
+        marked(0, name="more.parquet")
+        path = log(tables.source, 1)
+        actions = [json.loads(line) for line in path.read_text().splitlines()]
+        actions[-1]["add"]["deletionVector"] = {"storageType": "u", "pathOrInlineDv": "ab^-aqEH.-t@S}K{vb[*k^",
+                                                "offset": 4, "sizeInBytes": 40, "cardinality": 6}  # fmt: skip
+        path.write_text("\n".join(map(json.dumps, actions)))
+
+    tables.add()
+    code, text = code_of(lambda: tables.run(model, spoil))
+    assert code == "table-unreadable" and "has a deletion vector that cannot be read" in text
+    assert tables.ids() == list(range(10))
+
+
+def test_rows_that_a_deletion_vector_takes_and_gives_back_are_followed_by_key(
+    tables: Any, model: Model, marked: Any
+) -> None:
+    configuration = {"delta.enableChangeDataFeed": "true"}
+    rows = pa.table({"id": list(range(10)), "x": [i / 4 for i in range(10)]})
+    write_deltalake(tables.source, rows, configuration=configuration)
+    options = {"changes": "upsert", "key": ("id",)}
+    tables.run(model, lambda: marked(1, 3), **options)
+    assert tables.ids() == [0, 2, 4, 5, 6, 7, 8, 9]
+    done = tables.run(model, lambda: marked(3, 4, 9, before=(1, 3)), **options)
+    assert tables.ids() == [0, 1, 2, 5, 6, 7, 8]
+    assert (done.rows, done.deleted) == (1, 2)
+    tables.run(model, lambda: marked(before=(3, 4, 9)), **options)
+    tables.check(10)
+    tables.run(model, lambda: marked(5), lambda: DeltaTable(tables.source).delete("id = 6"), **options)
+    assert tables.ids() == [0, 1, 2, 3, 4, 7, 8, 9]
 
 
 def test_rows_of_the_beginning_that_are_gone_are_a_gap(

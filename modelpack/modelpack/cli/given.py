@@ -12,7 +12,7 @@ from modelpack import optional
 from modelpack.cli import runtime
 from modelpack.errors import UsageError
 
-__all__ = ["given_engine", "given_keep", "given_params"]
+__all__ = ["given_engine", "given_keep", "given_names", "given_params"]
 
 
 class _Local:
@@ -60,7 +60,12 @@ def given_keep(text: str) -> tuple[str, ...] | None:
     """Return the columns that ``--keep`` names; None for all."""
     if text == "all":
         return None
-    return () if text == "none" else tuple(next(csv.reader([text])))
+    return () if text == "none" else given_names(text)
+
+
+def given_names(text: str) -> tuple[str, ...]:
+    """Return names with commas between them; one that has a comma itself stands in quotes."""
+    return tuple(next(csv.reader([text])))
 
 
 def given_params(text: str | None, pairs: Sequence[str]) -> dict[str, Any]:

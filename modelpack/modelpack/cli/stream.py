@@ -16,15 +16,15 @@ from typing import Any
 import click
 
 from modelpack.cli import runtime
-from modelpack.cli.given import given_engine, given_keep, given_params
+from modelpack.cli.given import given_engine, given_keep, given_names, given_params
 from modelpack.cli.place import enter_environment, env_option
 from modelpack.cli.report import drop_output, guard, printable, show_json
 from modelpack.errors import UsageError
 
 __all__ = ["command"]
 
-_TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "changes", "job", "new_package", "status",
-                "metrics_port", "master")  # fmt: skip
+_TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "changes", "key", "job", "new_package",
+                "status", "metrics_port", "master")  # fmt: skip
 
 
 @click.command()
@@ -46,8 +46,9 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
               help="Write rows that do not fit to this Delta table (lines: to this file) and go on.")  # fmt: skip
 @click.option("--max-rejects", type=click.IntRange(0), help="Stop once more rows than this are refused.")
 @click.option("--on-gap", type=click.Choice(["fail", "skip"]), help="What to do about rows that are gone already.")
-@click.option("--changes", type=click.Choice(["fail", "append"]),
-              help="What to do about updates and deletes; append scores new and rewritten rows.")  # fmt: skip
+@click.option("--changes", type=click.Choice(["fail", "append", "upsert"]),
+              help="What to do about updates and deletes: score what is new or rewritten; follow by key.")  # fmt: skip
+@click.option("--key", metavar="NAMES", help="The columns by which upsert tells rows apart, with commas.")
 @click.option("--job", metavar="NAME", help="The name of the position in the output.  [default: default]")
 @click.option("--new-package", is_flag=True, help="Go on where another package came to.")
 @click.option("--status", is_flag=True, help="Say how far the stream is, and score nothing.")
@@ -103,6 +104,7 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
             options = stream.Options(
                 params=values,
                 keep=given_keep(given["keep"]),
+                key=given_names(given["key"]) if given["key"] else None,
                 once=given["once"],
                 new_package=given["new_package"],
                 metrics=(given["metrics_host"], given["metrics_port"]) if given["metrics_port"] else None,

@@ -20,7 +20,7 @@ from modelpack_server.delta.log import stamp
 from modelpack_server.delta.tables import LOG, open_table, reason, require
 from modelpack_server.wholefile import whole_file
 
-__all__ = ["Conflict", "Part", "Target", "fit"]
+__all__ = ["Conflict", "Part", "Target", "fit", "properties", "unwritable"]
 
 # What a writer must know of that changes nothing about appending plain files, as long as nobody has set it to work.
 _WRITER_FEATURES = frozenset({"appendOnly", "invariants", "checkConstraints", "changeDataFeed", "timestampNtz",
@@ -115,9 +115,9 @@ class Target:
         except errors.DeltaError as exc:
             # Two that create it at once: the second finds it there.
             if not (self.root / LOG / f"{0:020d}.json").is_file():
-                raise _unwritable(self.root, exc) from exc
+                raise unwritable(self.root, exc) from exc
         except OSError as exc:
-            raise _unwritable(self.root, exc) from exc
+            raise unwritable(self.root, exc) from exc
         return self.open()
 
     @contextmanager
@@ -152,16 +152,16 @@ class Target:
             SaveError: the commit failed for another reason (``output-unwritable``).
         """
         errors = require("deltalake.exceptions")
-        properties = _properties(transactions, facts)
+        chosen = properties(transactions, facts)
         actions = [part.action() for part in parts if part.rows]
         try:
-            table.create_write_transaction(actions, mode, table.schema(), commit_properties=properties)
+            table.create_write_transaction(actions, mode, table.schema(), commit_properties=chosen)
         except errors.CommitFailedError as exc:
             self._discard(parts)
             raise Conflict(reason(exc)) from exc
         except (errors.DeltaError, OSError) as exc:
             # It may be there all the same (a checkpoint failed behind it): the parts stay, the next look will tell.
-            raise _unwritable(self.root, exc) from exc
+            raise unwritable(self.root, exc) from exc
         self.withdraw([part for part in parts if not part.rows])
 
     def found(
@@ -181,12 +181,12 @@ class Target:
                 deltalake.Schema.from_arrow(schema),
                 [part.action() for part in parts if part.rows],
                 # A second one that tried again would found the table once more, on top of the first.
-                commit_properties=_properties(transactions, facts, retries=0),
+                commit_properties=properties(transactions, facts, retries=0),
             )
         except (require("deltalake.exceptions").DeltaError, OSError) as exc:
             if (self.root / LOG / f"{0:020d}.json").is_file():
                 raise Conflict(reason(exc)) from exc
-            raise _unwritable(self.root, exc) from exc
+            raise unwritable(self.root, exc) from exc
         self.withdraw([part for part in parts if not part.rows])
 
     @staticmethod
@@ -203,7 +203,8 @@ class Target:
                 part.path.unlink(missing_ok=True)
 
 
-def _properties(transactions: Mapping[str, int], facts: Mapping[str, Any], retries: int = _RETRIES) -> Any:
+def properties(transactions: Mapping[str, int], facts: Mapping[str, Any], retries: int = _RETRIES) -> Any:
+    """Return what a commit carries beside its files."""
     deltalake = require()
     return deltalake.CommitProperties(
         app_transactions=[deltalake.Transaction(name, value) for name, value in transactions.items()],
@@ -281,5 +282,6 @@ def _statistics(path: Path) -> Mapping[str, Any]:
     return {"numRecords": found.num_rows, "minValues": least, "maxValues": most, "nullCount": nulls}
 
 
-def _unwritable(root: Path, error: Exception) -> SaveError:
+def unwritable(root: Path, error: Exception) -> SaveError:
+    """Return the error for a table that another library could not write."""
     return SaveError(f"{root} cannot be written: {reason(error)}", code="output-unwritable")

@@ -40,7 +40,8 @@ class Shape:
 class Add:
     """One data file. ``rows`` as the log tells it (None: it does not); ``alive`` says which of its rows still are.
 
-    ``change``: the file is of the change data feed, and holds rows as they were and as they became.
+    ``change``: the file is of the change data feed, and holds rows as they were and as they became. ``old``: its rows
+    are those that are no more, or not like that any more; else those that are.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Add:
     alive: np.ndarray[Any, Any] | None = None
     has_vector: bool = False
     change: bool = False
+    old: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,11 +27,15 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """A position, and fingerprints of the table it is in and of the package that scored up to there."""
+    """A position, and fingerprints of the table it is in and of the package that scored up to there.
+
+    ``key``: a fingerprint of the columns that tell the rows of the output apart (None: rows are only added).
+    """
 
     position: Position
     source: int
     package: int
+    key: int | None = None
 
 
 def fingerprint(text: str) -> int:
@@ -42,12 +46,14 @@ def fingerprint(text: str) -> int:
 def written(job: str, mark: Mark) -> Mapping[str, int]:
     """Return the application transactions that hold a mark."""
     position = mark.position
+    key = {} if mark.key is None else {f"{_prefix(job)}/key": mark.key}
     return {
         f"{_prefix(job)}/base": position.base,
         f"{_prefix(job)}/version": position.version,
         f"{_prefix(job)}/index": position.index,
         f"{_prefix(job)}/source": mark.source,
         f"{_prefix(job)}/package": mark.package,
+        **key,
     }
 
 
@@ -60,7 +66,8 @@ def read(table: Any, job: str) -> Mark | None:
     if any(value is None for value in found):
         return None
     base, version, index, source, package = found
-    return Mark(position=Position(version=version, index=index, base=base), source=source, package=package)
+    key = table.transaction_version(f"{_prefix(job)}/key")
+    return Mark(position=Position(version=version, index=index, base=base), source=source, package=package, key=key)
 
 
 def _prefix(job: str) -> str:

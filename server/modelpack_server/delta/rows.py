@@ -18,17 +18,17 @@ __all__ = ["Groups", "batches", "constant", "count", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int]]
 
-# The column of the change data feed that says what a row is, and the two of its four words that stand for a row that
-# is there afterwards.
+# The column of the change data feed that says what a row is, and the words that stand for a row that is there
+# afterwards, and for one that was there before.
 _CHANGE = "_change_type"
 _NEW = pa.array(["insert", "update_postimage"])
+_OLD = pa.array(["delete", "update_preimage"])
 
 
 def count(root: Path, add: Add) -> int:
     """Return how many rows a file has: as the log tells, or else as the file does."""
-    if add.alive is not None:
-        return int(add.alive.sum())
-    return add.rows if add.rows is not None else int(pq.read_metadata(root / add.path).num_rows)
+    rows = add.rows if add.rows is not None else int(pq.read_metadata(root / add.path).num_rows)
+    return rows if add.alive is None else rows - int((~add.alive).sum())
 
 
 def read(
@@ -93,9 +93,14 @@ def _runs(groups: Sequence[int]) -> list[list[int]]:
 def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """Return which rows count; None if all do."""
     if add.change:
-        found: np.ndarray[Any, Any] = pc.is_in(batch.column(_CHANGE), value_set=_NEW).to_numpy(zero_copy_only=False)
+        words = pc.is_in(batch.column(_CHANGE), value_set=_OLD if add.old else _NEW)
+        found: np.ndarray[Any, Any] = words.to_numpy(zero_copy_only=False)
         return found
-    return None if add.alive is None else add.alive[numbers[0] - 1 : numbers[-1]]
+    if add.alive is None or not len(numbers):
+        return None
+    known = add.alive[numbers[0] - 1 : numbers[-1]]
+    # What a deletion vector is too short to speak of is alive.
+    return np.concatenate([known, np.ones(len(numbers) - len(known), dtype=bool)])
 
 
 def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) -> pa.Table:

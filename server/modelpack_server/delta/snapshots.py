@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape, check_configuration, check_features, data_path
-from modelpack_server.delta.tables import open_table
+from modelpack_server.delta.tables import open_table, reason, require
 
 __all__ = ["Snapshot", "files_of", "shape_of", "snapshot"]
 
@@ -69,7 +70,11 @@ def files_of(table: Any, root: Path) -> list[Add]:
 
 def _vectors(table: Any, root: Path) -> Mapping[str, np.ndarray[Any, Any]]:
     """Return which rows are alive in the files that have a deletion vector."""
-    reader = pa.RecordBatchReader.from_stream(table.deletion_vectors())
+    try:
+        reader = pa.RecordBatchReader.from_stream(table.deletion_vectors())
+    except require("deltalake.exceptions").DeltaError as exc:
+        message = f"has a deletion vector that cannot be read: {reason(exc)}"
+        raise InputError(message, code="table-unreadable", path=str(root)) from exc
     found: dict[str, np.ndarray[Any, Any]] = {}
     base = pa.table(table.get_add_actions())
     names = {str(path): data_path(str(path), root) for path in base["path"].to_pylist()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
+from modelpack_server.delta.changes import ENABLE, changes, has_feed, vectors
 from modelpack_server.delta.log import Add, Shape, first_version, read_commit, stamp
 from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.snapshots import files_of, shape_of
@@ -51,6 +52,7 @@ class Follower:
         self._options = options
         table = open_table(root)
         self.shape: Shape = shape_of(table, root)
+        self._check_feed(self.shape)
         self.fingerprint = fingerprint(self.shape.id)
         self.latest: int = table.version()
         self._opened = self.latest
@@ -98,17 +100,21 @@ class Follower:
         """
         pieces: list[Piece] = []
         version, index, total = position.version, position.index, 0
+        whole = self._options.changes == "upsert"  # what went and what came in a version belongs together
+        if whole:
+            index = 0
         while (adds := self._adds(version, position.base)) is not None:
             known, files = adds
             if known != version:
                 version, index = known, 0
             while index < len(files):
                 place = Position(version=version, index=index, base=position.base)
-                size = self._size(files[index])
+                end = len(files) if whole else index + 1
+                size = sum(map(self._size, files[index:end]))
                 if pieces and total + size > self._options.max_rows:
                     return Work(pieces=pieces, end=place)
-                pieces.append(Piece(place=place, add=files[index]))
-                total, index = total + size, index + 1
+                pieces += [Piece(place=place, add=add) for add in files[index:end]]
+                total, index = total + size, end
             version, index = version + 1, 0
             if total >= self._options.max_rows:
                 break
@@ -162,26 +168,21 @@ class Follower:
             return None
         if commit.shape is not None:
             self._reshape(commit.shape, version)
+        if self._options.changes == "upsert":
+            return changes(self.root, commit)
         if commit.removed and self._options.changes == "fail":
             raise InputError(
                 f"version {version} deletes or rewrites rows ({commit.removed[0]}), and the stream knows only new ones",
                 code="source-changed",
                 path=str(self.root),
-                hint="With --changes append it goes on: new and changed rows are scored, deleted ones stay.",
+                hint="With --changes append it goes on: new and changed rows are scored, deleted ones stay; with "
+                "--changes upsert the output follows by a key.",
             )
         if commit.removed and commit.changes:
             return commit.changes  # each row that is new or was changed, and no other
         gone = set(commit.removed)
         # A file that is removed and added again has fewer rows than before, and none that is new.
-        fresh = [add for add in commit.adds if add.path not in gone]
-        for add in fresh:
-            if add.has_vector:
-                raise InputError(
-                    f"version {version} adds a file with a deletion vector, which is not read",
-                    code="table-unsupported",
-                    path=str(self.root / add.path),
-                )
-        return fresh
+        return vectors(self.root, version, [add for add in commit.adds if add.path not in gone])
 
     def _reshape(self, shape: Shape, version: int) -> None:
         if shape.id != self.shape.id:
@@ -200,7 +201,18 @@ class Follower:
                     path=str(self.root),
                     hint="If the model takes it like that, start the stream again.",
                 )
+        self._check_feed(shape)
         self.shape = shape
+
+    def _check_feed(self, shape: Shape) -> None:
+        """Refuse to follow updates in a table that does not tell which rows they are."""
+        if self._options.changes == "upsert" and not has_feed(shape.configuration):
+            raise InputError(
+                f"has no change data feed: {ENABLE} is not true",
+                code="feed-missing",
+                path=str(self.root),
+                hint=f"Set the table property {ENABLE} to true; or score new rows only (--changes append).",
+            )
 
     def _gap(self, version: int) -> tuple[int, Sequence[Add]]:
         """Deal with commits that have been cleaned out of the log: return the last of them, as if it were empty."""

@@ -34,6 +34,7 @@ from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
 from modelpack_server.stream.spread import PieceWork, chunks
 from modelpack_server.stream.status import Status, status
+from modelpack_server.stream.upsert import Keyed, check_key, key_mark
 
 __all__ = ["run"]
 
@@ -76,6 +77,12 @@ class _Stream:
         self._wanted = self._columns()
         self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
         self._package = fingerprint(model.digest)
+        self._key = key_mark(options.key)
+        self._keyed: Keyed | None = None
+        if options.key is not None:
+            names = self._follower.shape.schema.names
+            check_key(options.key, self._follower.shape.schema, self._wanted.kept(names), source)
+            self._keyed = Keyed(options.key, source, self._target, self._refused)
         self.summary = Summary(package=model.digest)
 
     def run(self, waiter: Waiter) -> Summary:
@@ -135,7 +142,7 @@ class _Stream:
 
         Raises:
             InputError: the mark is that of another source (``source-replaced``).
-            UsageError: the mark is that of another package (``package-changed``).
+            UsageError: the mark is that of another package (``package-changed``), or of another key (``key-changed``).
         """
         mark = position.read(self._table, self._options.job) if self._table is not None else None
         if mark is None:
@@ -146,6 +153,12 @@ class _Stream:
                 f"{self._target.root} was made with another package so far",
                 code="package-changed",
                 hint="With --new-package the stream goes on with this one; or give another output or --job.",
+            )
+        if mark.key is not None and mark.key != self._key:
+            raise UsageError(
+                f"{self._target.root} was made with another key so far (--changes upsert)",
+                code="key-changed",
+                hint="Give the same --key, or another output.",
             )
         return mark
 
@@ -183,7 +196,9 @@ class _Stream:
             return before.position  # somebody else was here: gather again
         if self._aside is not None:
             self._aside.begin()
-        mark = Mark(position=work.end, source=self._follower.fingerprint, package=self._package)
+        if self._keyed is not None:
+            self._keyed.begin()
+        mark = self._at(work.end)
         facts = {"job": self._options.job, "package": self._model.digest, "source": self._follower.shape.id,
                  "from": [reached.version, reached.index], "to": [work.end.version, work.end.index]}  # fmt: skip
         parts, count = self._write(work.pieces)
@@ -197,22 +212,29 @@ class _Stream:
             except BaseException:
                 self._target.withdraw(parts)
                 raise
-        self._target.commit(self._table, parts, position.written(self._options.job, mark), facts)
+        gone, moved = 0, position.written(self._options.job, mark)
+        if self._keyed is None:
+            self._target.commit(self._table, parts, moved, facts)
+        else:
+            gone = self._keyed.commit(self._table, parts, moved, facts)
         self.summary.rows += count
+        self.summary.deleted += gone
         self.summary.commits += 1
-        if count:
+        if count or gone:
             seconds = time.perf_counter() - started
-            words = "1 row" if count == 1 else f"{count:,} rows"
+            words = ("1 row" if count == 1 else f"{count:,} rows") + (f", {gone:,} gone" if gone else "")
             self._options.say(f"version {work.pieces[-1].place.version}: {words} in {seconds:.2f} s")
         return work.end
+
+    def _at(self, place: Position) -> Mark:
+        return Mark(position=place, source=self._follower.fingerprint, package=self._package, key=self._key)
 
     def _settle(self, reached: Position, facts: Mapping[str, Any]) -> None:
         """Commit where a new stream begins, before its first rejects.
 
         Their places count from there; a stream that is killed behind its rejects must not begin elsewhere.
         """
-        mark = Mark(position=reached, source=self._follower.fingerprint, package=self._package)
-        self._target.commit(self._table, [], position.written(self._options.job, mark), facts)
+        self._target.commit(self._table, [], position.written(self._options.job, self._at(reached)), facts)
         self._table = self._target.refresh(self._table)
         if self._reached() != reached:
             raise Conflict("another process has gone on already")
@@ -237,9 +259,13 @@ class _Stream:
             part: Part | None = None
             for scored in self._scored(pieces):
                 self._refused.take(scored.chunk, scored.faults)
-                if not scored.frame.rows:
+                table = None
+                if scored.frame.rows:
+                    table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
+                if self._keyed is not None:
+                    self._keyed.came(scored, table)
+                if table is None:
                     continue
-                table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
                 self._ensure(table)
                 part = part or stack.enter_context(self._target.part())
                 part.write(fit(table, self._table_schema(), self._target.root))
@@ -265,14 +291,22 @@ class _Stream:
         for piece in pieces:
             if self._aside is not None:
                 self._aside.at(piece.place)
-            yield from map(self._scorer, self._chunks(piece))
+            if self._keyed is None:
+                yield from map(self._scorer, self._chunks(piece, self._wanted))
+                continue
+            self._keyed.at(piece.place)
+            if piece.add.old:
+                for chunk in self._chunks(piece, Wanted(inputs=(), keep=self._keyed.key)):
+                    self._keyed.gone(chunk.data)
+            else:
+                yield from map(self._scorer, map(self._keyed.told, self._chunks(piece, self._wanted)))
 
-    def _chunks(self, piece: Piece) -> Iterator[Chunk]:
+    def _chunks(self, piece: Piece, wanted: Wanted) -> Iterator[Chunk]:
         def gone(exc: Exception) -> None:
             self._gap(piece, exc)
 
         size = self._options.batch_size
-        return chunks(self._follower.root, self._follower.shape, piece, self._wanted, size, gone)
+        return chunks(self._follower.root, self._follower.shape, piece, wanted, size, gone)
 
     def _gap(self, piece: Piece, exc: Exception | None) -> None:
         """Go on without a file of the source that is gone, or raise the error that says so."""

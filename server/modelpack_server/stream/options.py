@@ -15,7 +15,7 @@ __all__ = ["MAX_ROWS", "Changes", "OnGap", "Options", "Summary", "Waiter"]
 MAX_ROWS = 100_000
 
 OnGap = Literal["fail", "skip"]
-Changes = Literal["fail", "append"]
+Changes = Literal["fail", "append", "upsert"]
 
 
 def _silent(_: str) -> None:
@@ -29,6 +29,7 @@ class Options:
     ``keep``: columns written beside the answers (None: all). ``once``: stop when all that is there is scored.
     ``from_version``: where a new stream begins (None: with all rows there are). ``on_error``: where rows that do not
     fit are written (None: the first one ends the stream), at most ``max_rejects`` of them; for tables another one.
+    ``changes``: what becomes of rows that are updated or deleted; ``upsert`` follows them by the columns ``key``.
     ``job``: the name under which the position is kept. ``new_package``: go on although another package scored up to
     here. ``metrics``: the address where Prometheus may ask. ``say``: is told what happens, in a line each.
     ``engine``: scores the files elsewhere (None: here).
@@ -42,6 +43,7 @@ class Options:
     interval: float = 1.0
     on_gap: OnGap = "fail"
     changes: Changes = "fail"
+    key: Sequence[str] | None = None
     on_error: str | Path | None = None
     max_rejects: int | None = None
     job: str = "default"
@@ -56,6 +58,12 @@ class Options:
             raise UsageError("a commit has at least one row", code="batch-size", path="max_rows")
         if not self.job or "/" in self.job:
             raise UsageError("a job has a name without '/'", code="job-name", path="job")
+        if (self.changes == "upsert") != bool(self.key):
+            needs = "--changes upsert needs --key" if self.key is None else "--key needs --changes upsert"
+            raise UsageError(needs, code="option-alone", path="--key" if self.key else "--changes")
+        if self.key and self.engine is not None:
+            message = "the engine spark does not follow rows by their key"
+            raise UsageError(message, code="engine-unsupported", path="--changes", hint="Leave out --engine.")
         for name in self.keep or ():
             if list(self.keep or ()).count(name) > 1:
                 raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")
@@ -65,12 +73,14 @@ class Options:
 class Summary:
     """What a stream did: ``rows`` scored and committed, ``rejected`` written aside, the source's ``version`` reached.
 
-    ``conflicts``: how often another process was faster with the same rows.
+    ``deleted``: keys that were gone at the end of a commit. ``conflicts``: how often another process was faster with
+    the same rows.
     """
 
     package: str
     rows: int = 0
     rejected: int = 0
+    deleted: int = 0
     commits: int = 0
     conflicts: int = 0
     version: int | None = None
@@ -81,6 +91,7 @@ class Summary:
         return {
             "rows": self.rows,
             "rejected": self.rejected,
+            "deleted": self.deleted,
             "commits": self.commits,
             "conflicts": self.conflicts,
             "version": self.version,

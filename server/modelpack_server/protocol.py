@@ -10,7 +10,7 @@ import re
 from collections import deque
 from typing import Any, cast
 
-import numpy as np
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -18,6 +18,7 @@ from modelpack_server import problems
 from modelpack_server.endpoints import edge
 from modelpack_server.endpoints.invoke import BODY
 from modelpack_server.exchange import Exchange, lines
+from modelpack_server.intake import Intake
 
 __all__ = ["MAX_HEAD", "Protocol"]
 
@@ -79,6 +80,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head or self._ended:
             self._size = 0
+            if self._room is not None and not self.transport.is_closing():
+                self.transport.set_protocol(Intake(self, self._room[self._filled :]))
             return
         self._size += len(data)
         if self._size > MAX_HEAD and not self.transport.is_closing():
@@ -139,21 +142,25 @@ class Protocol(HttpToolsProtocol):
             self._said, self._common = said, lines(said)
         return self._common
 
+    def taken_in(self) -> None:
+        """Go on after the end of a large body, which the parser has not seen and still waits for."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport.set_protocol(self)
+        self.on_message_complete()
+
     def _make_room(self) -> None:
         """Let a large body go straight to the memory that it is decoded from.
 
-        In pieces it would be copied four times on its way. numpy gets memory from the system in large pages, and none
-        before something is written to it.
+        What comes with the head is put there by the parser, the rest by the transport (``intake.py``).
         """
-        if self.parser.get_method() != b"POST" or self.pipeline:
+        if self.parser.get_method() != b"POST" or self.pipeline or not self.parser.should_keep_alive():
             return
         try:
-            length = self._edge.hot.room(self.headers)
+            self._room, self._filled = self._edge.hot.room(self.headers), 0
         except Exception:
             # Whoever refuses it says so.
             return
-        if length:
-            self._room, self._filled = np.empty(length, np.uint8).data, 0
 
     def _exchanges(self) -> bool:
         """Begin an exchange, unless the request is one for the ordinary way."""

@@ -25,6 +25,7 @@ from modelpack_server.codecs import DECODERS, compression, json_body, possible
 from modelpack_server.codecs.negotiation import choose, content_type
 from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.flow import EVENTS, Flow
+from modelpack_server.intake import Rooms
 from modelpack_server.invocation import JSON, Batcher, Reply, Request, key, rows_of
 from modelpack_server.problems import HttpProblem
 
@@ -91,6 +92,7 @@ class Hot:
         self._changing = any(param.changes_outputs for param in signature.params)
         self._json = json_body.Reader(signature)
         self._terms: dict[Any, Terms] = {}
+        self._rooms = Rooms()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Score the body: MLflow's protocol."""
@@ -132,11 +134,11 @@ class Hot:
         plain = plain and 0 < length <= min(SMALL, self.max_body)
         return terms if plain else None
 
-    def room(self, headers: list[tuple[bytes, bytes]]) -> int:
-        """Return the size of a body that is read into one piece of memory, or 0 for one that comes in pieces."""
+    def room(self, headers: list[tuple[bytes, bytes]]) -> memoryview | None:
+        """Return the memory for a body that is read into one piece, or None for one that comes in pieces."""
         terms, length = self._head(headers)
         viewed = terms.media in VIEWED and not terms.encoding
-        return length if viewed and LARGE <= length <= self.max_body else 0
+        return self._rooms.take(length) if viewed and LARGE <= length <= self.max_body else None
 
     def begin(self, exchange: Exchange) -> None:
         """Take a request that goes the short way: its answer is set, sooner or later.

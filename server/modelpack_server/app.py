@@ -11,9 +11,13 @@ from modelpack_server.endpoints.about import Endpoints
 from modelpack_server.endpoints.edge import App, Edge, refuse
 from modelpack_server.endpoints.flow import Flow
 from modelpack_server.endpoints.invoke import Hot
+from modelpack_server.endpoints.metrics import Metrics
 from modelpack_server.endpoints.state import State
 from modelpack_server.facts import Facts
 from modelpack_server.invocation import Batcher, Limits, Scorer, Work, gathers
+from modelpack_server.metrics.measured import Measured
+from modelpack_server.metrics.meter import Meter
+from modelpack_server.metrics.off import Off
 from modelpack_server.settings import Settings
 
 __all__ = ["App", "assemble", "build"]
@@ -27,15 +31,18 @@ def build(model: Model, settings: Settings | None = None) -> App:
     return assemble(model, facts.of(model), settings or Settings())
 
 
-def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
-    """Return the app for anything that scores, and the facts about it."""
+def assemble(model: Scorer, about: Facts, settings: Settings, meter: Meter | None = None) -> App:
+    """Return the app for anything that scores, and the facts about it; ``meter`` counts for several processes."""
+    meter = (meter or Meter()) if settings.metrics else Off()
     limits = Limits(
         threads=settings.calls(about.trust),
         batch_rows=settings.batch_rows,
         queue=settings.queue,
         inline=about.trust != "code",
     )
-    batcher = Batcher(Work(model), limits)
+    measured = Measured(model, meter) if settings.metrics else model
+    batcher = Batcher(meter.gathering(Work(measured)), limits)
+    meter.watch(batcher)
     gather = gathers(
         model,
         wish=settings.batching,
@@ -44,9 +51,9 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
         example=about.example,
     )
     state = State()
-    flow = Flow(model, batcher, state, most=settings.max_body, rows=settings.batch_rows)
+    flow = Flow(measured, batcher, state, most=settings.max_body, rows=settings.batch_rows)
     hot = Hot(model.signature, batcher, flow, max_body=settings.max_body, timeout=settings.timeout, gather=gather)
-    endpoints = Endpoints(model.signature, about, hot.replies)
+    endpoints = Endpoints(model.signature, about, hot.replies, metrics=settings.metrics)
     app = App(
         routes=[
             Route("/invocations", hot, methods=["POST"]),
@@ -57,12 +64,13 @@ def assemble(model: Scorer, about: Facts, settings: Settings) -> App:
             Route("/openapi.json", endpoints.openapi),
             Route("/docs", endpoints.docs),
             Route("/", endpoints.docs),
+            *([Route("/metrics", Metrics(meter, about).answer)] if settings.metrics else []),
         ],
         exception_handlers={HTTPException: refuse},
     )
     # A POST that is redirected loses its body in many clients: /invocations/ is plainly not there.
     app.router.redirect_slashes = False
-    app.edge = Edge(app.routed, state, hot)
+    app.edge = Edge(app.routed, state, hot, meter)
     app.state.server = state
     app.state.invocations = batcher
     return app

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "lines"]
 
-_OK = STATUS_LINE[200]
 _CLOSE = b"connection: close\r\n"
 
 
@@ -42,7 +41,7 @@ class Exchange:
     """What uvicorn's protocol asks of a request (as of its ``RequestResponseCycle``), its tasks (as of a task), and
     the batcher (as of a future)."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "protocol", "request_id", "response_complete", "terms")
+    __slots__ = ("began", "body", "disconnected", "keep_alive", "protocol", "request_id", "response_complete", "terms")
 
     message_event = _Nobody()
 
@@ -54,6 +53,7 @@ class Exchange:
         self.keep_alive = True
         self.disconnected = False
         self.response_complete = False
+        self.began = protocol.meter.begin()
         protocol.tasks.add(self)  # type: ignore[arg-type]
 
     def done(self) -> bool:
@@ -63,7 +63,7 @@ class Exchange:
     def set_result(self, reply: bytes) -> None:
         """Answer."""
         head = b"%scontent-length: %d\r\n" % (self.terms.head, len(reply))
-        self._answer(_OK, head, reply)
+        self._answer(200, head, reply)
 
     def set_exception(self, problem: BaseException) -> None:
         """Answer with a problem."""
@@ -74,7 +74,7 @@ class Exchange:
         if not isinstance(problem, Exception):
             problem = RuntimeError(type(problem).__name__)
         response = problems.respond(problem, self.request_id)
-        self._answer(STATUS_LINE[response.status_code], lines(response.raw_headers), bytes(response.body))
+        self._answer(response.status_code, lines(response.raw_headers), bytes(response.body))
 
     def cancel(self, msg: str | None = None) -> None:
         """Answer that the server stops, as soon as whoever says so has finished."""
@@ -84,16 +84,19 @@ class Exchange:
         if not self.done():
             self.set_exception(stopping())
 
-    def _answer(self, status: bytes, head: bytes, reply: bytes) -> None:
+    def _answer(self, status: int, head: bytes, reply: bytes) -> None:
         protocol = self.protocol
         self.response_complete = True
         protocol.tasks.discard(self)
-        if self.disconnected or protocol.transport.is_closing():
+        if self.disconnected:
+            return
+        protocol.meter.answered(status, self.began, len(self.body))
+        if protocol.transport.is_closing():
             return
         closing = protocol.closing or not self.keep_alive
         common = protocol.common_head()
         end = b"x-request-id: %s\r\n%s\r\n" % (self.request_id.encode(), _CLOSE if closing else b"")
-        protocol.transport.write(b"".join((status, common, head, end, reply)))
+        protocol.transport.write(b"".join((STATUS_LINE[status], common, head, end, reply)))
         if closing:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -102,10 +105,10 @@ class Exchange:
 @functools.lru_cache(maxsize=64)
 def _refusal(
     status: int, message: str, code: str, hint: str, headers: tuple[tuple[str, str], ...]
-) -> tuple[bytes, bytes, bytes]:
+) -> tuple[int, bytes, bytes]:
     """Return a refusal as it is written; under overload most answers are the same one."""
     response = problems.respond(HttpProblem(status, message, code=code, hint=hint, headers=dict(headers)), "")
-    return STATUS_LINE[status], lines(response.raw_headers), bytes(response.body)
+    return status, lines(response.raw_headers), bytes(response.body)
 
 
 def lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

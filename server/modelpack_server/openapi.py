@@ -18,8 +18,9 @@ JSON = "application/json"
 Schema = dict[str, Any]
 
 
-def document(facts: Facts, signature: Signature, replies: Sequence[str] = ()) -> Schema:
+def document(facts: Facts, signature: Signature, replies: Sequence[str] = (), *, metrics: bool = True) -> Schema:
     """Return the document as JSON data; ``replies`` are the formats of answers, if more than the signature tells."""
+    counted = _told("Return the metrics of the server for Prometheus", "metrics", "text/plain", {"type": "string"})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -33,6 +34,7 @@ def document(facts: Facts, signature: Signature, replies: Sequence[str] = ()) ->
             "/health": _told("Say that the server takes requests", "health", "text/plain", {"type": "string"}),
             "/version": _told("Return the version of modelpack", "version", "text/plain", {"type": "string"}),
             "/metadata": _told("Return manifest, signature, digest and flavor", "metadata", JSON, {"type": "object"}),
+            **({"/metrics": counted} if metrics else {}),
         },
         "components": {"schemas": {"Problem": _problem(), "Params": schemas.params(signature.params)}},
     }

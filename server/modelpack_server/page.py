@@ -20,8 +20,9 @@ pre { background: #f5f5f5; padding: 1rem; overflow-x: auto } .quiet { color: #66
 """
 
 
-def render(facts: Facts, signature: Signature, base: str) -> str:
+def render(facts: Facts, signature: Signature, base: str, *, metrics: bool = True) -> str:
     """Return the page; ``base`` is the URL the server was reached at."""
+    more = ["metadata", "openapi.json", *(["metrics"] if metrics else [])]
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -36,7 +37,7 @@ def render(facts: Facts, signature: Signature, base: str) -> str:
         _params(signature.params) if signature.params else "",
         "<h2>Try it</h2>",
         f"<pre>{escape(_curl(facts, base))}</pre>",
-        '<p>More: <a href="metadata">metadata</a>, <a href="openapi.json">openapi.json</a>.</p>',
+        "<p>More: " + ", ".join(f'<a href="{name}">{name}</a>' for name in more) + ".</p>",
         "</body></html>",
     ]
     return "\n".join(part for part in parts if part)

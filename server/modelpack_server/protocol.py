@@ -57,6 +57,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._edge = cast(edge.Edge, self.config.app.edge)  # type: ignore[union-attr]
+        self.meter = self._edge.meter
         # uvicorn looks only at whether somebody listens.
         self.access_log = self.access_log and self.config.access_log
         self._short = not self.access_log and self.limit_concurrency is None and not self.root_path
@@ -129,6 +130,8 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is Exchange:
             self.tasks.discard(cast(Any, cycle))
+            if not cycle.response_complete:
+                self.meter.left()
 
     @property
     def closing(self) -> bool:
@@ -189,6 +192,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self) -> None:
         hint = "The body is the place for data."
         message = f"the request line and headers are longer than {MAX_HEAD} bytes"
+        self.meter.refused(431)
         reply = problems.response(431, {"code": "header-too-large", "message": message, "hint": hint})
         head = [b"HTTP/1.1 431 Request Header Fields Too Large", b"Connection: close"]
         head += [name + b": " + value for name, value in reply.raw_headers]

@@ -24,7 +24,8 @@ class Settings:
     an answer is given up (0: never). ``batching``: whether requests that arrive together are scored together, and
     ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused. ``hang``:
     seconds without a sign of life outside a prediction after which a worker is replaced (0: never). ``max_memory``:
-    bytes of a worker's memory beyond which it is replaced (0: never).
+    bytes of a worker's memory beyond which it is replaced (0: never). ``metrics``: whether what is done is counted, and
+    told at ``/metrics``.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,7 @@ class Settings:
     queue: int = 512
     hang: float = 60.0
     max_memory: int = 0
+    metrics: bool = True
     log_level: LogLevel = "info"
     json_logs: bool = False
 

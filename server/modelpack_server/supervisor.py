@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import mmap
 import os
 import queue
 import signal
@@ -19,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from modelpack import errors
 from modelpack_server import logs, runner, worker
+from modelpack_server.metrics import layout
+from modelpack_server.metrics.ledger import Pages
+from modelpack_server.metrics.processes import resident
 from modelpack_server.pulse import Pulse
 from modelpack_server.settings import Settings, Source
 
@@ -62,20 +63,23 @@ class Worker:
     """One worker process; ``slot`` is its number, ``deaths`` how often in a row its slot died young.
 
     ``silent`` is for how many seconds it has given no sign of life. ``old`` is the worker that it is to take the place
-    of, ``leaving`` that another has taken its own. ``recycled`` counts the workers in a row that grew too large young;
-    ``spared`` is until when it is not replaced for that.
+    of, ``leaving`` that another has taken its own, ``hung`` that it was killed for being silent. ``recycled`` counts
+    the workers in a row that grew too large young; ``spared`` is until when it is not replaced for that. ``page`` is
+    which one of the ledger it writes.
     """
 
     slot: int
     process: subprocess.Popen[bytes]
     pulse: Pulse
     deaths: int = 0
+    page: int = 0
     started: float = field(default_factory=lambda: time.monotonic())
     ready: bool = False
     beats: int = 0
     silent: float = 0.0
     old: Worker | None = None
     leaving: bool = False
+    hung: bool = False
     recycled: int = 0
     spared: float = 0.0
 
@@ -87,11 +91,7 @@ class Worker:
     @property
     def memory(self) -> int:
         """The bytes of memory it holds; 0 where the system does not tell."""
-        try:
-            pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
-        except (OSError, IndexError):
-            return 0
-        return int(pages) * mmap.PAGESIZE
+        return resident(self.process.pid)
 
     def spare(self, recycled: int) -> None:
         """Let it be as large as it is for a while: longer each time."""
@@ -137,6 +137,7 @@ class Supervisor:
         intervals += [MEMORY_SECONDS] if settings.max_memory else []
         self.interval = min(intervals, default=0.0)
         self.checked = time.monotonic()
+        self.pages = Pages()
 
     def run(self) -> int:
         """Run until told to stop and all workers are gone; return the exit code."""
@@ -155,16 +156,18 @@ class Supervisor:
     def _start(self, slot: int, deaths: int = 0, *, old: Worker | None = None) -> None:
         reading, writing = os.pipe()
         shared = Pulse.memory()
-        fd = self.server.fileno()
+        fd, ledger, page = self.server.fileno(), self.pages.fd, self.pages.take(slot)
         process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            worker.arguments(self.source, self.settings, server=fd, report=writing, pulse=shared),
+            worker.arguments(
+                self.source, self.settings, server=fd, report=writing, pulse=shared, ledger=ledger, page=page
+            ),
             stdin=subprocess.PIPE,
-            pass_fds=(fd, writing, shared),
+            pass_fds=(fd, writing, shared, ledger),
             # Ctrl-C in a terminal is for the supervisor; the workers are told by it.
             start_new_session=True,
         )
         os.close(writing)
-        started = Worker(slot, process, Pulse(shared), deaths, old=old)
+        started = Worker(slot, process, Pulse(shared), deaths, page, old=old)
         os.close(shared)
         self.workers.append(started)
         listener = threading.Thread(target=self._listen, args=(started, reading), daemon=True)
@@ -197,6 +200,7 @@ class Supervisor:
         old, event.worker.old = event.worker.old, None
         if old in self.workers:
             old.leaving = True
+            self.pages.own[layout.GREW] += 1
             old.process.send_signal(signal.SIGUSR2)
             patience = runner.LEAVE_SECONDS + self.settings.grace + KILL_AFTER
             self._later(patience, Event("overdue", old))
@@ -215,6 +219,7 @@ class Supervisor:
         dead, code = event.worker, event.detail
         assert dead is not None
         self.workers.remove(dead)
+        self.pages.give_back(dead.page)
         if self.stopping:
             # One that was stopped before it could listen dies of the signal; that is what was asked for.
             self.code = self.code or (0 if code in (0, -signal.SIGTERM) else 1)
@@ -232,6 +237,7 @@ class Supervisor:
             pause = min(2.0 ** (deaths - 2), LONGEST_PAUSE) if deaths > 1 else 0.0
             log.error("worker %d ended with code %d; restarting it in %.1f s", dead.slot, code, pause)
             self._later(pause, Event("restart", detail=(dead.slot, deaths)))
+            self.pages.own[layout.HUNG if dead.hung else layout.DIED] += 1
 
     def _successor(self, one: Worker) -> Worker | None:
         """Return the worker that is to take one's place."""
@@ -249,6 +255,7 @@ class Supervisor:
             if self.settings.hang and one.silent >= self.settings.hang:
                 log.error("worker %d has given no sign of life for %.0f s; killing it", one.slot, one.silent)
                 one.process.kill()
+                one.hung = True
                 # It is told once.
                 one.ready = False
             elif self.settings.max_memory:

@@ -24,6 +24,8 @@ from modelpack_server import app, choosing, facts, logs, runner
 from modelpack_server.codecs import decoder, encoder
 from modelpack_server.facts import Facts
 from modelpack_server.invocation import Scorer, score
+from modelpack_server.metrics.ledger import Ledger
+from modelpack_server.metrics.meter import Meter
 from modelpack_server.pulse import Marked, Pulse
 from modelpack_server.settings import Settings, Source
 
@@ -40,10 +42,11 @@ def run(
     server: socket.socket,
     on_ready: Callable[[Facts], None],
     pulse: Pulse | None = None,
+    counted: tuple[Ledger, int] | None = None,
 ) -> int:
     """Load the model and serve it on a bound socket until told to stop; return the exit code.
 
-    ``pulse`` is where signs of life are written, if anybody looks at them.
+    ``pulse`` is where signs of life are written, if anybody looks at them, ``counted`` the page for what is counted.
 
     Raises:
         ModelpackError: the model cannot be loaded.
@@ -61,8 +64,14 @@ def run(
     warm(model, about)
     settle()
     pulse = pulse or Pulse(-1)
-    served = app.assemble(Marked(choosing.pair(model, source), pulse), about, settings)
-    code = runner.Server(served, settings, on_ready=lambda: on_ready(about), beat=pulse.beat).serve_on(server)
+    meter = Meter(*counted) if counted else Meter()
+    served = app.assemble(Marked(choosing.pair(model, source), pulse), about, settings, meter)
+
+    def beat() -> None:
+        pulse.beat()
+        meter.publish()
+
+    code = runner.Server(served, settings, on_ready=lambda: on_ready(about), beat=beat).serve_on(server)
     if code:
         # A thread that is still inside the model cannot be stopped, and Python would wait for it.
         logging.shutdown()
@@ -99,10 +108,12 @@ def told(about: Facts) -> dict[str, str]:
     return {"name": about.name, "version": about.version, "digest": about.digest, "flavor": about.flavor, **twin}
 
 
-def arguments(source: Source, settings: Settings, *, server: int, report: int, pulse: int) -> list[str]:
-    """Return the command that starts a worker with these file descriptors."""
-    call: dict[str, Any] = {"source": asdict(source), "settings": asdict(settings), "server": server, "report": report}
-    call["pulse"] = pulse
+def arguments(source: Source, settings: Settings, **given: int) -> list[str]:
+    """Return the command that starts a worker.
+
+    It is given file descriptors: ``server``, ``report``, ``pulse`` and ``ledger``, and the number of its ``page``.
+    """
+    call: dict[str, Any] = {"source": asdict(source), "settings": asdict(settings), **given}
     # -P: the directory the server was started in is no place to import from.
     return [sys.executable, "-P", "-m", "modelpack_server.worker", json.dumps(call)]
 
@@ -118,12 +129,14 @@ def main(argument: str) -> int:
     os.set_inheritable(report, False)
     pulse = Pulse(call["pulse"])
     os.close(call["pulse"])
+    os.set_inheritable(call["ledger"], False)
+    counted = Ledger(call["ledger"]), call["page"]
 
     def ready(about: Facts) -> None:
         _tell(report, {"ready": told(about)})
 
     try:
-        return run(source, settings, socket.socket(fileno=call["server"]), ready, pulse)
+        return run(source, settings, socket.socket(fileno=call["server"]), ready, pulse, counted)
     except ModelpackError as exc:
         _tell(report, {"failed": {"kind": type(exc).__name__, **exc.to_json()}})
         return 1

@@ -50,7 +50,7 @@ class Watched(Supervisor):
         super().__init__(Source(package="m"), settings, server, lambda *told: self.announcements.append(told))
 
     def _start(self, slot: int, deaths: int = 0, *, old: Worker | None = None) -> None:
-        self.workers.append(Worker(slot, Process(), Pulse(-1), deaths, old=old))  # type: ignore[arg-type]
+        self.workers.append(Worker(slot, Process(), Pulse(-1), deaths, self.pages.take(slot), old=old))  # type: ignore[arg-type]
 
     def _later(self, seconds: float, event: Event) -> None:
         self.timers.append((seconds, event))

@@ -101,6 +101,7 @@ class Workers(click.ParamType[int]):
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
+@click.option("--metrics/--no-metrics", default=True, show_default=True, help="Tell Prometheus at GET /metrics.")
 @click.option("--json-logs", is_flag=True, help="Write the log and the ready line as JSON.")
 def command(package: str, *, allow_code: str | None, flavor: str | None, env: str, **options: Any) -> None:
     """Serve the model in PACKAGE over HTTP: POST /invocations, GET /docs.

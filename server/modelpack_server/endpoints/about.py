@@ -22,10 +22,11 @@ JSON = "application/json"
 class Endpoints:
     """The answers about and from one model."""
 
-    def __init__(self, signature: Signature, facts: Facts, replies: Sequence[str]) -> None:
+    def __init__(self, signature: Signature, facts: Facts, replies: Sequence[str], *, metrics: bool) -> None:
         self.signature = signature
         self.facts = facts
         self.replies = replies
+        self.metrics = metrics
 
     async def ping(self, request: Request) -> Response:
         """Say that the server takes requests; the body is MLflow's."""
@@ -46,7 +47,9 @@ class Endpoints:
     async def docs(self, request: Request) -> Response:
         """Return the page for people; it needs no script and nothing from elsewhere."""
         policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        return HTMLResponse(page.render(self.facts, self.signature, str(request.base_url)), headers=policy)
+        return HTMLResponse(
+            page.render(self.facts, self.signature, str(request.base_url), metrics=self.metrics), headers=policy
+        )
 
     @cached_property
     def _metadata(self) -> bytes:
@@ -54,4 +57,4 @@ class Endpoints:
 
     @cached_property
     def _openapi(self) -> bytes:
-        return orjson.dumps(openapi.document(self.facts, self.signature, self.replies))
+        return orjson.dumps(openapi.document(self.facts, self.signature, self.replies, metrics=self.metrics))

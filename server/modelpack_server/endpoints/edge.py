@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelpack_server import problems
-from modelpack_server.endpoints.invoke import Hot
+from modelpack_server.endpoints.invoke import BODY, Hot
 from modelpack_server.endpoints.state import State, stopping
+from modelpack_server.metrics.meter import Meter
 
 __all__ = ["App", "Edge", "refuse", "request_id"]
 
@@ -25,10 +26,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Edge:
     """The outermost layer: gives every request an id, and refuses new work while the server stops."""
 
-    def __init__(self, app: ASGIApp, state: State, hot: Hot) -> None:
+    def __init__(self, app: ASGIApp, state: State, hot: Hot, meter: Meter) -> None:
         self.app = app
         self.state = state
         self.hot = hot
+        self.meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,6 +38,8 @@ class Edge:
             return
         known_as = request_id(scope["headers"])
         scope.setdefault("state", {})["request_id"] = known_as
+        path = _path(scope)
+        visit = self.meter.visit(scope, path, receive)
 
         started = False
 
@@ -43,6 +47,7 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                visit.answers(message["status"])
                 message["headers"].append((b"x-request-id", known_as.encode()))
                 if self.state.closing:
                     # The last answer on this connection: the client must not send another request down it.
@@ -54,8 +59,8 @@ class Edge:
             if self.state.draining:
                 raise stopping()
             # The one path that must be quick goes past the router.
-            hot = scope["method"] == "POST" and _path(scope) == "/invocations"
-            await (self.hot if hot else self.app)(scope, receive, send_with_id)
+            hot = scope["method"] == "POST" and path == "/invocations"
+            await (self.hot if hot else self.app)(scope, visit.receive, send_with_id)
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
@@ -67,6 +72,8 @@ class Edge:
             if started:
                 raise
             await problems.respond(exc, known_as)(scope, receive, send_with_id)
+        finally:
+            visit.end(len(scope.get(BODY, b"")))
 
 
 def _path(scope: Scope) -> str:

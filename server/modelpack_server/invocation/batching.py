@@ -111,6 +111,11 @@ class Batcher(Generic[T]):
         return self._members + len(self._queue)
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """How many requests wait, and their rows, as far as these are known."""
+        return len(self._queue), sum(one.rows for one in self._queue)
+
+    @property
     def delay(self) -> float:
         """The seconds after which what waits now will have been worked on, by what calls have taken so far."""
         return (self._alone + self._rows * self.costs.per_row) / self._limits.threads

@@ -11,7 +11,7 @@ from modelpack import infer
 from modelpack.audits import onnx_graph
 from modelpack.audits.onnx_graph import Facts
 from modelpack.errors import FlavorError, ModelpackError, PackageError, UsageError
-from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved
+from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved, only_options
 from modelpack.signature import Table
 from modelpack_flavors._onnx import ports, scoring, sessions, writing
 from modelpack_flavors._onnx.casting import ELEMENTS
@@ -134,13 +134,7 @@ def saved(
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    for key in sorted(set(options) - _OPTIONS):
-        raise UsageError(
-            f"the onnx flavor has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(sorted(_OPTIONS))}.",
-        )
+    only_options("onnx", options, _OPTIONS)
     sessions.check_options(options, UsageError, "option-invalid", "options")
 
 

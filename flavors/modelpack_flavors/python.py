@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from modelpack.dtypes import ScalarName
 from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
-from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved
+from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved, only_options
 from modelpack.optional import loaded
 from modelpack.signature import Param
 from modelpack_flavors._pickles import unpickled
@@ -165,14 +165,7 @@ def _params(predictor: Predictor) -> tuple[Param, ...]:
 def _form(context: SaveContext) -> Form:
     """Return the form the function takes its data in: as asked for, or as the example is."""
     asked = context.options.get("form")
-    unknown = set(context.options) - {"form"}
-    if unknown:
-        raise UsageError(
-            f"the python flavor has no option {sorted(unknown)[0]!r}",
-            code="option-unknown",
-            path="options",
-            hint="It has: form.",
-        )
+    only_options("python", context.options, ["form"])
     if asked is not None:
         if asked not in _FORMS:
             raise UsageError(

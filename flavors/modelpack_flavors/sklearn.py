@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelpack.errors import UsageError
-from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved
+from modelpack.flavor import LoadContext, Predictor, SaveContext, Saved, only_options
 from modelpack.signature import Constraints, Param
 from modelpack_flavors._sklearn import loading, missing, naming, saving
 from modelpack_flavors._sklearn.predictor import METHODS, Scorer, form_of, methods_of, quickest
@@ -84,13 +84,7 @@ class SklearnFlavor:
 
 def _options(model: object, options: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
     """Return the format, the method that scores, and all methods that can."""
-    for key in sorted(set(options) - _OPTIONS):
-        raise UsageError(
-            f"the sklearn flavor has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(sorted(_OPTIONS))}.",
-        )
+    only_options("sklearn", options, _OPTIONS)
     format_id = options.get("format", "skops")
     if format_id not in list(_ENTRIES):
         raise UsageError("the format is neither skops nor pickle", code="option-invalid", path="options.format")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from modelpack.errors import FlavorError
+from modelpack.errors import FlavorError, UsageError
 from modelpack.signature import IO, Signature, Table, Tensors
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "available",
     "builtin",
     "get",
+    "only_options",
 ]
 
 GROUP = "modelpack.flavors"
@@ -41,7 +42,7 @@ BUILTIN = "modelpack_flavors"
 Form = Literal["frame", "pandas", "numpy", "arrow", "columns", "records"]
 
 # Whether versions that differ from those a model was saved with keep it from being loaded (modelpack.load).
-Policy = Literal["strict", "ignore"]
+Policy = Literal["strict", "warn", "ignore"]
 
 
 @runtime_checkable
@@ -80,6 +81,22 @@ class SaveContext:
     options: Mapping[str, Any]
     code: Sequence[Path] = ()
     example: Any = None
+
+
+def only_options(flavor: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse options of ``save(..., options={...})`` that the flavor does not have.
+
+    Raises:
+        UsageError: there is one (``option-unknown``).
+    """
+    known = sorted(known)
+    for key in sorted(set(given).difference(known)):
+        raise UsageError(
+            f"the {flavor} flavor has no option {key!r}",
+            code="option-unknown",
+            path=f"options.{key}",
+            hint=f"It has: {', '.join(known)}." if known else "It has none.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

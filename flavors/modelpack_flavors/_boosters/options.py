@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from modelpack.errors import PackageError, UsageError
+from modelpack.flavor import only_options
 from modelpack.signature import Constraints, Param
 
 __all__ = ["invalid", "method_and_threads", "params", "stored"]
@@ -21,13 +22,7 @@ def method_and_threads(
     Raises:
         UsageError: an option is unknown or has a value it does not take (``option-unknown``, ``option-invalid``).
     """
-    for key in sorted(set(options) - set(known)):
-        raise UsageError(
-            f"the {flavor} flavor has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(sorted(known))}.",
-        )
+    only_options(flavor, options, known)
     method, threads = options.get("method", methods[0]), options.get("threads")
     if method not in methods:
         raise UsageError(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from modelpack.audits import skops as audits
 from modelpack.audits.skops_archive import malformed
 from modelpack.environment import same_series
-from modelpack.errors import EnvironmentMismatch, ModelpackError, PackageError, TrustError
+from modelpack.errors import EnvironmentMismatch, EnvironmentWarning, ModelpackError, PackageError, TrustError
 from modelpack.flavor import LoadContext
 from modelpack_flavors._sklearn import invariants
 from modelpack_flavors._sklearn.building import Builder
@@ -75,9 +75,14 @@ def _check_versions(seen: Iterable[warnings.WarningMessage], context: LoadContex
     """Refuse a model of another release series, whatever the manifest says; the user may want it all the same."""
     for warning in (one.message for one in seen):
         saved, here = str(vars(warning)["original_sklearn_version"]), str(vars(warning)["current_sklearn_version"])
-        if context.environment_policy == "strict" and not same_series(saved, here):
+        if context.environment_policy == "ignore" or same_series(saved, here):
+            continue
+        said = f"the model was saved with scikit-learn {saved}; installed is {here}"
+        if context.environment_policy == "warn":
+            warnings.warn(f"{said}. Install scikit-learn=={saved}.", EnvironmentWarning, stacklevel=2)
+        else:
             raise EnvironmentMismatch(
-                f"the model was saved with scikit-learn {saved}; installed is {here}",
+                said,
                 code="environment-mismatch",
                 path=context.entry or "",
                 hint=f"Install scikit-learn=={saved}.",

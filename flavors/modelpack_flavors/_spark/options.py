@@ -7,6 +7,7 @@ from typing import Any
 
 from modelpack.audits.spark_ml import Stage
 from modelpack.errors import FlavorError, UsageError
+from modelpack.flavor import only_options
 from modelpack_flavors._spark.columns import answers
 
 __all__ = ["check", "columns", "config"]
@@ -18,13 +19,7 @@ def check(flavor: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     Raises:
         UsageError: ``option-unknown`` or ``option-invalid``.
     """
-    for key in sorted(set(given) - set(known)):
-        raise UsageError(
-            f"the flavor {flavor} has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(known)}.",
-        )
+    only_options(flavor, given, known)
     if "columns" in given and not _names(given["columns"]):
         raise UsageError("the columns are not a list of names", code="option-invalid", path="options.columns")
     if not isinstance(given.get("twin", True), bool):

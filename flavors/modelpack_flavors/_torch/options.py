@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelpack.errors import FlavorError, ModelpackError, UsageError
+from modelpack.flavor import only_options
 from modelpack_flavors._torch.feeding import Feed
 
 __all__ = ["FORMATS", "check", "configured", "feed_of", "is_device"]
@@ -23,13 +24,7 @@ def check(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: ``option-unknown`` or ``option-invalid``.
     """
-    for key in sorted(set(options) - _OPTIONS):
-        raise UsageError(
-            f"the torch flavor has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(sorted(_OPTIONS))}.",
-        )
+    only_options("torch", options, _OPTIONS)
     problem = _problem(options)
     if problem is None and options.get("format") not in (None, *FORMATS):
         problem = ("format", f"is none of {', '.join(FORMATS)}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modelpack.errors import FlavorError, UsageError
+from modelpack.flavor import only_options
 from modelpack_flavors._torch.options import is_device
 
 __all__ = ["POOLINGS", "TASKS", "check", "configured"]
@@ -60,13 +61,7 @@ def check(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: ``option-unknown`` or ``option-invalid``.
     """
-    for key in sorted(set(options) - set(_CHECKS) - {"tokenizer"}):
-        raise UsageError(
-            f"the transformers flavor has no option {key!r}",
-            code="option-unknown",
-            path=f"options.{key}",
-            hint=f"It has: {', '.join(sorted({*_CHECKS, 'tokenizer'}))}.",
-        )
+    only_options("transformers", options, {*_CHECKS, "tokenizer"})
     problem = _problem(options)
     if problem is not None:
         raise UsageError(f"{problem[0]} is not {problem[1]}", code="option-invalid", path=f"options.{problem[0]}")

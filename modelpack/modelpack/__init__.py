@@ -10,8 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelpack.batch import predict_files
     from modelpack.errors import (
         EnvironmentMismatch,
+        EnvironmentWarning,
         FlavorError,
         InputError,
         IntegrityError,
@@ -41,6 +43,7 @@ __all__ = [
     "Column",
     "Constraints",
     "EnvironmentMismatch",
+    "EnvironmentWarning",
     "FlavorError",
     "InputError",
     "IntegrityError",
@@ -65,12 +68,13 @@ __all__ = [
     "infer_signature",
     "load",
     "open",
+    "predict_files",
     "save",
 ]
 
 # Public name -> (module, attribute path). Errors and signature parts are all under their own names.
 _PLACES = {
-    **{name: ("modelpack.errors", name) for name in __all__ if name.endswith(("Error", "Mismatch"))},
+    **{name: ("modelpack.errors", name) for name in __all__ if name.endswith(("Error", "Mismatch", "Warning"))},
     **{
         name: ("modelpack.signature", name)
         for name in ("Column", "Constraints", "Param", "Signature", "Table", "Tensor", "Tensors")
@@ -81,6 +85,7 @@ _PLACES = {
     "infer_signature": ("modelpack.infer", "signature"),
     "load": ("modelpack.loading", "load"),
     "open": ("modelpack.package", "Package.open"),
+    "predict_files": ("modelpack.batch", "predict_files"),
     "save": ("modelpack.saving", "save"),
 }
 

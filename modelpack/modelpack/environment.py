@@ -6,13 +6,15 @@ Capture reads installed metadata only: no subprocess, no network, no reloading o
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -20,11 +22,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from modelpack import imports
-from modelpack.errors import EnvironmentMismatch, SaveError
+from modelpack.errors import EnvironmentMismatch, EnvironmentWarning, SaveError, UsageError
+from modelpack.flavor import Policy
 from modelpack.known import KNOWN
 from modelpack.manifest import Environment, Platform, Python
 
-__all__ = ["Difference", "capture", "compare", "require", "same_series", "strange"]
+__all__ = ["POLICY", "Difference", "capture", "compare", "policy", "require", "same_series", "strange", "warn"]
+
+# What `load` does about a critical package of another version where its caller does not say.
+POLICY = "MODELPACK_ENVIRONMENT_POLICY"
 
 # Names as pip takes them: nothing that means something to a shell.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -128,13 +134,42 @@ def require(differences: Iterable[Difference]) -> None:
     """Raise EnvironmentMismatch (``environment-mismatch``) if any difference is an error."""
     serious = [difference for difference in differences if difference.severity == "error"]
     if serious:
-        wanted = " ".join(filter(None, map(_argument, serious)))
         raise EnvironmentMismatch(
-            "; ".join(map(str, serious)),
-            code="environment-mismatch",
-            path="environment",
-            hint=f"Install what it was saved with: pip install {wanted}" if wanted else _without(serious),
+            "; ".join(map(str, serious)), code="environment-mismatch", path="environment", hint=_remedy(serious)
         )
+
+
+def warn(differences: Iterable[Difference]) -> None:
+    """Say once what :func:`require` would refuse, and how it is mended."""
+    serious = [difference for difference in differences if difference.severity == "error"]
+    if serious:
+        text = f"{'; '.join(map(str, serious))}. The model may fail or answer differently. {_remedy(serious)}"
+        warnings.warn(text, EnvironmentWarning, stacklevel=3)
+
+
+def policy(given: Policy | None) -> Policy:
+    """Return what is done about such a difference: what the caller says, or ``MODELPACK_ENVIRONMENT_POLICY``.
+
+    Raises:
+        UsageError: it is none of the three (``policy-invalid``).
+    """
+    chosen = given or os.environ.get(POLICY) or "strict"
+    for known in get_args(Policy):
+        if chosen == known:
+            result: Policy = known
+            return result
+    raise UsageError(
+        "what to do about another environment is strict, warn or ignore",
+        code="policy-invalid",
+        path=POLICY if given is None else "environment_policy",
+    )
+
+
+def _remedy(serious: Iterable[Difference]) -> str:
+    """Return the command that installs what is wanted, as far as that are plain names and versions."""
+    serious = list(serious)
+    wanted = " ".join(filter(None, map(_argument, serious)))
+    return f"Install what it was saved with: pip install {wanted}" if wanted else _without(serious)
 
 
 def _without(serious: Iterable[Difference]) -> str:

@@ -18,7 +18,8 @@
 
 Every error carries a stable ``code`` (listed in spec/errors.md), the ``path`` of the field that is wrong
 (``files[2].path``, ``dataframe_records[3].age``) where there is one, and a ``hint`` that says what to do.
-This module knows no HTTP; the server maps classes to statuses.
+This module knows no HTTP; the server maps classes to statuses. ``EnvironmentWarning`` is what an EnvironmentMismatch
+becomes where the user prefers to be told.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, Self
 
 __all__ = [
     "EnvironmentMismatch",
+    "EnvironmentWarning",
     "Fault",
     "FlavorError",
     "InputError",
@@ -140,6 +142,10 @@ class FlavorError(ModelpackError):
 
 class EnvironmentMismatch(ModelpackError):
     """A package that decides what the payload means is missing here, or outside its range."""
+
+
+class EnvironmentWarning(UserWarning):
+    """This environment is not the one the model needs, and it was loaded all the same, as its user wished."""
 
 
 class SignatureError(ModelpackError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from modelpack import coerce, environment
 from modelpack import flavor as flavors
@@ -21,36 +21,49 @@ def load(
     *,
     allow_code: str | None = None,
     flavor: str | None = None,
-    environment_policy: flavors.Policy = "strict",
+    environment_policy: flavors.Policy | None = None,
     store: Store | None = None,
+    chosen: Callable[[Candidate], None] | None = None,
 ) -> Model:
     """Load the model of a package.
 
     ``allow_code`` grants class ``code`` to the package with that digest, for this call. ``flavor`` picks one;
-    otherwise the first that is installed and allowed is taken. ``environment_policy="ignore"`` loads although a
-    critical package has another version. ``store`` is the trust store to ask, the user's own by default.
+    otherwise the first that is installed and allowed is taken. ``environment_policy`` is what a critical package of
+    another version does: ``"strict"`` refuses, ``"warn"`` loads and says so once, ``"ignore"`` loads; by default
+    ``$MODELPACK_ENVIRONMENT_POLICY``, or strict. ``store`` is the trust store to ask, the user's own by default.
+    ``chosen`` is called with what will be loaded, before its framework is imported.
 
     Raises:
         ManifestError, IntegrityError: it is not a valid package, or a file changed after it was verified.
         TrustError: it would run code from the package and nobody has allowed that for its digest.
         EnvironmentMismatch: a critical package is missing or of another release series.
         FlavorError: no flavor can be loaded here.
+        UsageError: there is no such flavor (``flavor-absent``), or no such policy (``policy-invalid``).
     """
+    policy = environment.policy(environment_policy)
     # 1-3. Bounded parse, schema, closed world and digests.
     opened = package if isinstance(package, Package) else Package.peek(package)
     with opened.keeping():
         if opened is not package:
             opened.verify()
         # 4-5. The environment; the trust class by static audit of the payloads' bytes.
-        unfit = _unfit(opened, flavor) if environment_policy == "strict" else {}
+        errors = {} if policy == "ignore" else _errors(opened, flavor)
+        if errors and all(errors.values()) and policy == "strict":
+            environment.require(next(iter(errors.values())))
         plan = opened.plan(allow_code=allow_code, store=store)
-        candidate = _choose(opened, plan, flavor, unfit)
+        candidate = _choose(opened, plan, flavor, errors, lenient=policy == "warn")
+        if errors.get(candidate.index):
+            environment.warn(errors[candidate.index])
+            # Once is enough: the flavor need not find the same again.
+            policy = "ignore"
+        if chosen is not None:
+            chosen(candidate)
         # 6-7. Only now import the installed flavor, and give it the very bytes that were verified.
-        return _build(opened, candidate, granted=plan.granted, policy=environment_policy)
+        return _build(opened, candidate, granted=plan.granted, policy=policy)
 
 
-def _unfit(package: Package, name: str | None) -> Mapping[int, str]:
-    """Return which flavors cannot be loaded in this environment, and why; raise if all those asked for cannot."""
+def _errors(package: Package, name: str | None) -> Mapping[int, list[environment.Difference]]:
+    """Return, for each flavor asked for, what keeps it from being loaded in this environment."""
     manifest = package.manifest
     asked = [i for i, entry in enumerate(manifest.flavors) if name is None or entry.name == name]
     made_with = {id_: set(payload.made_with) for id_, payload in manifest.payloads.items()}
@@ -60,12 +73,18 @@ def _unfit(package: Package, name: str | None) -> Mapping[int, str]:
         foreign = set().union(*made_with.values()) - own
         differences = environment.compare(manifest.environment, foreign=foreign)
         errors[i] = [difference for difference in differences if difference.severity == "error"]
-    if asked and all(errors.values()):
-        environment.require(errors[asked[0]])
-    return {i: "; ".join(map(str, found)) for i, found in errors.items() if found}
+    return errors
 
 
-def _choose(package: Package, plan: Plan, name: str | None, unfit: Mapping[int, str]) -> Candidate:
+def _choose(
+    package: Package,
+    plan: Plan,
+    name: str | None,
+    errors: Mapping[int, list[environment.Difference]],
+    *,
+    lenient: bool,
+) -> Candidate:
+    unfit = {i: "; ".join(map(str, found)) for i, found in errors.items() if found}
     candidates = [candidate for candidate in plan.candidates if name is None or candidate.name == name]
     if not candidates:
         raise UsageError(
@@ -73,9 +92,9 @@ def _choose(package: Package, plan: Plan, name: str | None, unfit: Mapping[int, 
             code="flavor-absent",
             hint=f"It has: {', '.join(candidate.name for candidate in plan.candidates)}.",
         )
-    for candidate in candidates:
-        if candidate.ready and candidate.index not in unfit:
-            return candidate
+    ready = [candidate for candidate in candidates if candidate.ready]
+    for candidate in [one for one in ready if one.index not in unfit] or (ready if lenient else []):
+        return candidate
     for candidate in candidates:
         if candidate.installed and candidate.trust == "code" and not candidate.ready:
             raise _untrusted(package, candidate)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 __all__ = ["enter_environment", "env_option"]
 
-env_option = click.option(
+_where = click.option(
     "--env",
     "env",
     default="here",
@@ -16,6 +19,27 @@ env_option = click.option(
     type=click.Choice(["here", "isolated"]),
     help="isolated: run in the environment of the package's lock, which is built if it is not there.",
 )
+
+
+def _set(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    # Workers, and what this command becomes in another environment, inherit the variable.
+    if value is not None:
+        os.environ["MODELPACK_ENVIRONMENT_POLICY"] = value
+    return value
+
+
+_policy = click.option(
+    "--env-policy",
+    type=click.Choice(["strict", "warn", "ignore"]),
+    expose_value=False,
+    callback=_set,
+    help="A critical package of another version: refuse, warn, or ignore it.  [default: strict]",
+)
+
+
+def env_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say in which environment the model runs, and what is done if that is not its own."""
+    return _where(_policy(function))
 
 
 def enter_environment(env: str, package: str, allow_code: str | None) -> None:

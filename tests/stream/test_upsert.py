@@ -222,7 +222,7 @@ def test_two_rows_with_one_key_in_one_version_are_refused(tables: Any, model: Mo
     write_deltalake(tables.source, pa.table({"id": [7, 8, 7], "x": [1.0, 2.0, 3.0]}), mode="append")
     with pytest.raises(InputError, match="version 2 adds more than one row with the same 'id'") as caught:
         tables.run(model, tables.add, **KEYED)
-    assert caught.value.code == "key-duplicate"
+    assert caught.value.code == "key-repeated"
     assert tables.ids() == [0, 1, 2, 3]
     assert {path.name for path in tables.output.glob("*.parquet")} == {
         Path(uri).name for uri in DeltaTable(tables.output).file_uris()

@@ -15,14 +15,15 @@ import orjson
 import pyarrow as pa
 
 from modelpack.errors import InputError
+from modelpack_server.delta.naming import PLAIN, Naming, naming
 from modelpack_server.delta.tables import LOG, require
 
-__all__ = ["Add", "Commit", "Shape", "check_configuration", "check_features", "commit_path", "data_path",
-           "first_version", "parse_shape", "read_commit"]  # fmt: skip
+__all__ = ["Add", "Commit", "Shape", "check_features", "commit_path", "data_path", "first_version", "parse_shape",
+           "read_commit", "stamp"]  # fmt: skip
 
 # What we read rightly. Deletion vectors are looked at file by file.
-FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "typeWidening",
-                      "typeWidening-preview"})  # fmt: skip
+FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping",
+                      "typeWidening", "typeWidening-preview"})  # fmt: skip
 _COMMIT = re.compile(r"^(\d{20})\.json$")
 
 
@@ -34,6 +35,7 @@ class Shape:
     schema: pa.Schema
     partitions: Sequence[str] = ()
     configuration: Mapping[str, str] = field(default_factory=dict)
+    naming: Naming = PLAIN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,14 @@ class Commit:
     removed: Sequence[str]
     changes: Sequence[Add]
     shape: Shape | None
+
+    def named(self, naming: Naming) -> Commit:
+        """Return the commit with partition values by the names that the columns have in the table."""
+        adds, changes = (
+            [replace(add, partition=naming.partition(add.partition)) for add in some]
+            for some in (self.adds, self.changes)
+        )
+        return self if naming.plain else replace(self, adds=adds, changes=changes)
 
 
 def commit_path(root: Path, version: int) -> Path:
@@ -127,32 +137,21 @@ def data_path(path: str, where: Path) -> str:
 def parse_shape(metadata: Mapping[str, Any], where: Path) -> Shape:
     """Return what a ``metaData`` action says of the table."""
     configuration = metadata.get("configuration") or {}
-    check_configuration(configuration, where)
     schema = require().Schema.from_json(metadata["schemaString"])
     return Shape(
         id=metadata["id"],
         schema=pa.schema(schema.to_arrow()),
         partitions=tuple(metadata.get("partitionColumns") or ()),
         configuration=configuration,
+        naming=naming(schema, configuration, where),
     )
 
 
 def check_features(features: Sequence[str], where: Path) -> None:
     """Refuse a table that needs a reader to know what we do not."""
-    if unknown := sorted(set(features) - FEATURES - {"columnMapping"}):
+    if unknown := sorted(set(features) - FEATURES):
         names = ", ".join(unknown)
         raise InputError(f"needs features that are not read: {names}", code="table-unsupported", path=str(where))
-
-
-def check_configuration(configuration: Mapping[str, str], where: Path) -> None:
-    """Refuse a table whose files have other names for the columns."""
-    if configuration.get("delta.columnMapping.mode", "none") != "none":
-        raise InputError(
-            "maps its columns to other names in its files (delta.columnMapping.mode); such tables are not read",
-            code="table-unsupported",
-            path=str(where),
-            hint="Copy it into a table without column mapping.",
-        )
 
 
 def _add(value: Mapping[str, Any], where: Path) -> Add:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,15 @@ def read(
     try:
         # As in batches: pre_buffer would hold whole row groups for no gain. Spark still writes int96.
         with pq.ParquetFile(path, pre_buffer=False, coerce_int96_timestamp_unit="us") as file:
-            inside = set(file.schema_arrow.names) - set(shape.partitions)
-            columns = [name for name in names if name in inside] + ([_CHANGE] if add.change else [])
-            chosen = None if groups is None else groups(file.metadata, inside)
+            shape.naming.check(shape.schema, names, root)
+            known = shape.naming.inside(file.schema_arrow, path)
+            inside = {name: known[name] for name in known if name not in shape.partitions}
+            columns = [inside[name] for name in names if name in inside] + ([_CHANGE] if add.change else [])
+            # What the file knows of its row groups, it knows by its own names.
+            chosen = None if groups is None or not shape.naming.plain else groups(file.metadata, set(inside))
             for first, batch in batches(file, columns, size, chosen):
                 numbers = np.arange(first + 1, first + 1 + batch.num_rows)
-                table = _table(batch, add, shape, names)
+                table = _table(batch, add, shape, names, inside)
                 mask = _mask(batch, add, numbers)
                 if mask is not None:
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
@@ -103,14 +106,14 @@ def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.
     return np.concatenate([known, np.ones(len(numbers) - len(known), dtype=bool)])
 
 
-def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str]) -> pa.Table:
+def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], inside: Mapping[str, str]) -> pa.Table:
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
         if name in shape.partitions:
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
-        elif name in batch.schema.names:
-            column = batch.column(name)
+        elif name in inside:
+            column = batch.column(inside[name])
             columns.append(column if column.type == kind else column.cast(kind))
         else:
             columns.append(pa.nulls(batch.num_rows, kind))

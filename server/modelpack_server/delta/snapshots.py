@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from modelpack.errors import InputError
-from modelpack_server.delta.log import Add, Shape, check_configuration, check_features, data_path
+from modelpack_server.delta.log import Add, Shape, check_features, data_path
+from modelpack_server.delta.naming import naming
 from modelpack_server.delta.tables import open_table, reason, require
 
 __all__ = ["Snapshot", "files_of", "shape_of", "snapshot"]
@@ -41,12 +42,12 @@ def shape_of(table: Any, root: Path) -> Shape:
     """Return what an open table is."""
     metadata, protocol = table.metadata(), table.protocol()
     check_features(protocol.reader_features or (), root)
-    check_configuration(metadata.configuration, root)
     return Shape(
         id=metadata.id,
         schema=pa.schema(table.schema().to_arrow()),
         partitions=tuple(metadata.partition_columns),
         configuration=metadata.configuration,
+        naming=naming(table.schema(), metadata.configuration, root),
     )
 
 

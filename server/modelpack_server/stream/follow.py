@@ -168,6 +168,7 @@ class Follower:
             return None
         if commit.shape is not None:
             self._reshape(commit.shape, version)
+        commit = commit.named(self.shape.naming)
         if self._options.changes == "upsert":
             return changes(self.root, commit)
         if commit.removed and self._options.changes == "fail":

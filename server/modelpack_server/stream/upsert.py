@@ -117,7 +117,7 @@ class Keyed:
         """Return each key once, with the number of the row it ends with, or that it has none.
 
         Raises:
-            InputError: a version adds two rows with one key (``key-duplicate``).
+            InputError: a version adds two rows with one key (``key-repeated``).
         """
         kinds = [schema.field(name).type for name in self.key]
         whole = pa.schema([*zip(self._inner, kinds, strict=True), ("moment", pa.int64()), ("row", pa.int64())])
@@ -129,7 +129,7 @@ class Keyed:
             first = pc.min(twice.column("moment")).as_py()
             raise InputError(
                 f"version {first // 2} adds more than one row with the same {', '.join(map(repr, self.key))}",
-                code="key-duplicate",
+                code="key-repeated",
                 path=str(self._source),
                 hint="Name with --key the columns that tell all rows of the source apart.",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -218,18 +219,18 @@ def test_what_is_too_much_is_refused_at_once(limits: dict[str, int]) -> None:
     run(test)
 
 
-def test_what_would_wait_longer_than_a_long_call_is_refused_unless_few_wait() -> None:
+def test_what_would_be_answered_later_than_long_calls_last_is_refused_unless_few_are_there() -> None:
     work = Recorder()
 
     async def test() -> None:
         with batching(work, threads=1) as batcher:
             work.gate.clear()
-            # 20 ms a row, however many: a call of 7 rows is the longest, and 8 rows are waited for.
+            # 20 ms a row, however many: a long call takes 100 ms.
             for rows in (1, 2, 4, 8, 16):
                 batcher.costs.add(rows, 0.02 * rows)
             running = batcher.put("running", key="k", rows=1, timeout=NEVER)
             await started(work)
-            waiting = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(32)]
+            waiting = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(31)]
             with pytest.raises(HttpProblem) as caught:
                 batcher.put("refused", key="k", rows=1, timeout=NEVER)
             assert caught.value.status == 429
@@ -237,8 +238,109 @@ def test_what_would_wait_longer_than_a_long_call_is_refused_unless_few_wait() ->
             await asyncio.gather(running, *waiting)
 
     run(test)
-    # Those of up to 7 rows are hoped to be done in the time of a long call.
-    assert max(map(len, work.batches[:3])) <= 7
+
+
+def test_what_runs_counts_as_well_as_what_waits() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            work.gate.clear()
+            # Whatever the number of rows, a call takes 5 seconds.
+            for size in range(11):
+                batcher.costs.add(2**size, 5.0)
+            first = batcher.put("first", key="k", rows=1, timeout=NEVER)
+            await started(work)
+            assert 1 < batcher.delay < 5
+            waiting = [batcher.put(i, key="k", rows=1, timeout=NEVER) for i in range(64)]
+            with pytest.raises(HttpProblem) as caught:
+                batcher.put("hasty", key="k", rows=1, timeout=1)
+            assert caught.value.status == 429
+            work.gate.set()
+            await asyncio.gather(first, *waiting)
+            assert batcher.delay == 0
+
+    run(test)
+    assert [len(batch) for batch in work.batches] == [1, 64]
+
+
+def test_a_thread_need_not_wait_for_the_loop_to_begin_the_next_call() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, inline=False) as batcher:
+            batcher.costs.add(1, 0.001)
+            work.gate.clear()
+            replies = [batcher.put(i, key=None, rows=1, timeout=NEVER) for i in range(3)]
+            await started(work)
+            await asyncio.sleep(0)
+            work.gate.set()
+            # The loop does not come round.
+            assert work.started.acquire(timeout=20)
+            assert work.started.acquire(timeout=20)
+            assert await asyncio.gather(*replies) == ["<0>", "<1>", "<2>"]
+
+    run(test)
+
+
+def test_what_a_thread_was_given_is_not_done_if_nobody_waits_any_more() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, inline=False) as batcher:
+            batcher.costs.add(1, 0.001)
+            work.gate.clear()
+            first, second, third = (batcher.put(i, key=None, rows=1, timeout=NEVER) for i in range(3))
+            await started(work)
+            await asyncio.sleep(0)
+            second.cancel()
+            work.gate.set()
+            assert await asyncio.gather(first, third) == ["<0>", "<2>"]
+            assert batcher.running == 0
+
+    run(test)
+    assert work.batches == [[0], [2]]
+
+
+def test_what_can_still_be_gathered_is_not_given_away_before() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1, inline=False) as batcher:
+            batcher.costs.add(1, 0.001)
+            work.gate.clear()
+            first = batcher.put(0, key="k", rows=1, timeout=NEVER)
+            await started(work)
+            second = batcher.put(1, key="k", rows=1, timeout=NEVER)
+            await asyncio.sleep(0.01)
+            third = batcher.put(2, key="k", rows=1, timeout=NEVER)
+            work.gate.set()
+            await asyncio.gather(first, second, third)
+
+    run(test)
+    assert work.batches == [[0], [1, 2]]
+
+
+def test_a_loop_that_is_kept_busy_does_more_than_one_call_each_time() -> None:
+    work = Recorder()
+    turns = 0
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+
+        def others() -> None:
+            nonlocal turns
+            turns += 1
+            time.sleep(0.01)
+            loop.call_soon(others)
+
+        with batching(work) as batcher:
+            known_to_be_quick(batcher)
+            loop.call_soon(others)
+            await asyncio.gather(*(batcher.put(i, key=None, rows=1, timeout=NEVER) for i in range(40)))
+
+    run(test)
+    assert turns < 20
 
 
 @pytest.mark.parametrize("key", ["k", None])
@@ -346,18 +448,43 @@ class TestWorthwhile:
         assert costs.worthwhile(1024) == 1024
         assert costs.per_row < 0.001
 
-    def test_no_more_than_a_long_call_takes_if_each_row_costs_the_same(self) -> None:
+    def test_no_more_than_a_short_call_takes_if_each_row_costs_the_same(self) -> None:
         costs = Costs()
         for size in range(8):
             costs.add(2**size, 0.01 * 2**size)
-        assert costs.worthwhile(1024) == 15
+        # Up to 20 ms, since no row gets cheaper.
+        assert costs.worthwhile(1024) == 3
 
-    def test_one_row_of_a_slow_model_and_one_more(self) -> None:
+    def test_one_row_of_a_slow_model(self) -> None:
         costs = Costs()
         costs.add(1, 3.0)
         costs.add(2, 6.0)
         costs.add(4, 12.0)
-        assert costs.worthwhile(1024) == 3
+        assert costs.worthwhile(1024) == 1
+
+    def test_no_more_than_a_long_call_takes_if_rows_get_cheaper(self) -> None:
+        costs = Costs()
+        for size in range(8):
+            costs.add(2**size, 0.04 + 0.001 * 2**size)
+        assert costs.worthwhile(1024) == 63
+
+    def test_what_waits_is_weighed_by_what_was_measured_not_by_what_is_hoped(self) -> None:
+        """Each row takes 0.3 ms; that a call of more could be cheaper must not let more wait."""
+        costs = Costs()
+        costs.add(1, 0.0006)
+        costs.add(8, 0.0027)
+        for _ in range(20_000):
+            rows = min(costs.worthwhile(1024) // 8, 64) * 8
+            costs.add(rows, 0.0003 + 0.0003 * rows)
+            assert costs.worthwhile(1024) < 512
+            assert costs.per_row > 0.00028
+
+    def test_a_step_at_a_time_beyond_what_was_measured(self) -> None:
+        costs = Costs()
+        costs.add(1, 0.01)
+        assert costs.worthwhile(1024) == 15
+        costs.add(15, 0.01)
+        assert costs.worthwhile(1024) == 127
 
     def test_a_size_that_was_slow_is_tried_again_some_day(self) -> None:
         costs = Costs()

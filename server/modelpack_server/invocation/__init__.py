@@ -1,7 +1,7 @@
 """Requests through the model: gathered, coerced, scored, checked and encoded.
 
-``batching`` decides when and together with what a request runs, ``merging`` what may run together, ``rowwise`` for
-which models, ``work`` runs it.
+``batching`` decides when and together with what a request runs, ``waiting`` is where it waits until then, ``costs``
+says how long calls take, ``merging`` what may run together, ``rowwise`` for which models, ``work`` runs it.
 """
 
 from __future__ import annotations

@@ -15,21 +15,25 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from modelpack_server.invocation.costs import Costs
+from modelpack_server.invocation.waiting import Line, Reply, Waiting, too_late
 from modelpack_server.problems import HttpProblem
 
 __all__ = ["Batcher", "Limits", "Reply", "too_late"]
 
 T = TypeVar("T")
 
-# So few requests may wait however long they take: they are a few clients, no overload.
+# So few requests may be worked on or wait however long they take: they are a few clients, no overload.
 FEW = 32
-# How often those that nobody waits for are looked for, when there is no room.
-SWEEP_SECONDS = 0.05
+# How many times as long as a long call an answer may take, if there are more.
+PATIENCE = 1.75
 # A prediction that is expected to take longer than this runs in a thread.
 INLINE_SECONDS = 0.005
+# How much work the threads are given ahead, so that they need not wait for a loop that looks at many clients. One more
+# call on the loop itself is made under the same condition: that looking at the clients took SHARE of this time.
+AHEAD_SECONDS, SHARE = 0.05, 0.25
 # No loop counts further than this.
 LONGEST = 1e8
 
@@ -52,38 +56,6 @@ class Limits:
     inline: bool = True
 
 
-class Reply(Protocol):
-    """Where the reply to a request goes: a future, or what behaves like one."""
-
-    def done(self) -> bool:
-        """Say whether nobody waits for it any more."""
-
-    def set_result(self, reply: Any, /) -> None:
-        """Take the reply."""
-
-    def set_exception(self, problem: BaseException, /) -> None:
-        """Take the reason why there is none."""
-
-
-class _Waiting(Generic[T]):
-    """A request that waits: what is to be scored, and where its reply goes."""
-
-    __slots__ = ("amount", "cost", "costs", "deadline", "item", "key", "reply", "rows", "size", "timer")
-
-    def __init__(self, item: T, key: Hashable | None, rows: int, deadline: float, reply: Reply) -> None:
-        # What its like have cost (set by the batcher), how much of that it is, and the seconds that it takes alone.
-        self.costs: Costs
-        self.amount = rows
-        self.cost = 0.0
-        self.size = 0
-        self.item = item
-        self.key = key
-        self.rows = rows
-        self.deadline = deadline
-        self.reply = reply
-        self.timer: asyncio.TimerHandle | None = None
-
-
 class Batcher(Generic[T]):
     """Runs ``work`` on requests: a list of those that belong together in, a reply or an exception for each out.
 
@@ -94,31 +66,35 @@ class Batcher(Generic[T]):
         self._work = work
         self._limits = limits
         self._executor = ThreadPoolExecutor(max_workers=limits.threads, thread_name_prefix="invocation")
-        self._queue: deque[_Waiting[T]] = deque()
-        self._rows = 0
-        self._alone = 0.0
-        self._bytes = 0
-        self._swept = -math.inf
+        self._line: Line[T] = Line()
         self._busy = 0
         self._members = 0
         self._scheduled = False
+        # The seconds of work that the threads have been given, and when they will have done it.
+        self._given = 0.0
+        self._until = 0.0
+        # How many requests are in each call that has been given to them before they could begin it.
+        self._ahead: deque[int] = deque()
+        # When the loop had time for its clients last, while more waited.
+        self._rested = math.inf
         self.costs = Costs()
         self._kinds: dict[str, Costs] = {}
 
     @property
     def running(self) -> int:
         """How many requests are being worked on or wait."""
-        return self._members + len(self._queue)
+        return self._members + len(self._line)
 
     @property
     def waiting(self) -> tuple[int, int]:
         """How many requests wait, and their rows, as far as these are known."""
-        return len(self._queue), sum(one.rows for one in self._queue)
+        return len(self._line) + sum(self._ahead), self._line.all_rows()
 
     @property
     def delay(self) -> float:
-        """The seconds after which what waits now will have been worked on, by what calls have taken so far."""
-        return (self._alone + self._rows * self.costs.per_row) / self._limits.threads
+        """The seconds after which all that is here will have been worked on, by what calls have taken so far."""
+        waiting = (self._line.alone + self._line.rows * self.costs.per_row) / self._limits.threads
+        return waiting + max(0.0, self._until - perf_counter()) if self._busy else waiting
 
     def admit(self, rows: int = 0, timeout: float = math.inf, size: int = 0) -> None:
         """Refuse what would wait too long.
@@ -126,33 +102,21 @@ class Batcher(Generic[T]):
         Raises:
             HttpProblem: 429, too much is waiting already.
         """
-        if self._queue and self._full(rows, timeout, size):
-            self._sweep(asyncio.get_running_loop().time())
+        if (self._busy or self._line) and self._full(rows, timeout, size):
+            self._line.sweep(asyncio.get_running_loop().time())
             if self._full(rows, timeout, size):
                 raise _overloaded()
 
     def _full(self, rows: int, timeout: float, size: int) -> bool:
-        waiting, limits = len(self._queue), self._limits
-        # With the call that is running and its own, no answer takes longer than about three calls.
-        patience = min(self.costs.longest, timeout) if waiting >= FEW else timeout
-        if waiting >= limits.queue or self._rows + rows > limits.queue_rows or self._bytes + size > limits.queue_bytes:
+        line, limits, waiting = self._line, self._limits, len(self._line) + sum(self._ahead)
+        if waiting and (
+            waiting >= limits.queue or line.rows + rows > limits.queue_rows or line.bytes + size > limits.queue_bytes
+        ):
             return True
+        patience = timeout
+        if self.running >= FEW:
+            patience = min(timeout, PATIENCE * self.costs.longest - self.costs.call)
         return self.delay > patience
-
-    def _sweep(self, now: float) -> None:
-        """Forget requests that nobody waits for any more; not each time, for to refuse must cost next to nothing."""
-        if now < self._swept + SWEEP_SECONDS:
-            return
-        self._swept = now
-        waiting = list(self._queue)
-        self._queue.clear()
-        self._rows, self._bytes, self._alone = 0, 0, 0.0
-        for one in waiting:
-            if one.reply.done():
-                _disarm(one)
-            else:
-                self._queue.append(one)
-                self._joined(one)
 
     def put(self, item: T, *, key: Hashable | None, rows: int, timeout: float) -> asyncio.Future[Any]:
         """Take a request as :meth:`take` does, and return the future of its reply."""
@@ -183,17 +147,16 @@ class Batcher(Generic[T]):
         """
         self.admit(rows, timeout, size)
         loop = asyncio.get_running_loop()
-        one = _Waiting(item, key, rows, loop.time() + timeout, reply)
-        self._queue.append(one)
+        one = Waiting(item, key, rows, loop.time() + timeout, reply)
         one.size = size
         one.costs, one.amount = self._measure(rows, size, kind)
         if key is None:
             one.cost = one.costs.alone(one.amount)
-        self._joined(one)
+        self._line.join(one)
         quick = self._quick(one.costs, one.amount)
         if timeout < LONGEST and not quick:
-            one.timer = loop.call_at(one.deadline, _expire, one)
-        if not self._scheduled and self._busy < self._limits.threads:
+            one.timer = loop.call_at(one.deadline, one.expire)
+        if not self._scheduled and self._may_begin():
             self._scheduled = True
             # Not now: what else has arrived in this turn of the loop is put before its end.
             loop.call_soon(self._dispatch, loop)
@@ -209,9 +172,15 @@ class Batcher(Generic[T]):
         return await asyncio.wrap_future(future)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._busy -= 1
+        self._freed()
         self._members -= 1
         self._dispatch(loop)
+
+    def _freed(self) -> None:
+        """Take note that a thread has time, for the next of the calls it was given."""
+        self._busy -= 1
+        if self._ahead:
+            self._ahead.popleft()
 
     def close(self) -> None:
         """Take no more work; what runs goes on."""
@@ -226,72 +195,57 @@ class Batcher(Generic[T]):
             return self.costs, rows
         return self._kinds.setdefault(kind, Costs()), size
 
+    def _may_begin(self) -> bool:
+        """Say whether a call can begin, or be given to a thread before it has done the one before.
+
+        The latter only if nothing would be gained by waiting: there is as much as one call takes, and it is known how
+        long that is.
+        """
+        if self._busy < self._limits.threads:
+            return True
+        if not 0 < self._given < AHEAD_SECONDS * self._limits.threads:
+            return False
+        return self._line.first_alone() or self._line.rows >= self.costs.worthwhile(self._limits.batch_rows)
+
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
-        while self._queue and self._busy < self._limits.threads:
-            batch = self._take(loop.time())
+        start = perf_counter()
+        looked, self._rested = start - self._rested, math.inf
+        while self._line and self._may_begin():
+            batch = self._line.take(loop.time(), self.costs.worthwhile(self._limits.batch_rows))
             if not batch:
                 continue
-            items, first = [one.item for one in batch], batch[0]
+            first = batch[0]
             alone = len(batch) == 1
             costs, amount = (first.costs, first.amount) if alone else (self.costs, sum(one.rows for one in batch))
             self._members += len(batch)
-            if self._quick(costs, amount):
-                self._reply(batch, self._timed(items, costs, amount))
-                if self._queue:
-                    # Sockets are looked at between any two calls of the model.
-                    self._scheduled = True
-                    loop.call_soon(self._dispatch, loop)
+            if not self._quick(costs, amount):
+                self._give(loop, batch, costs, amount)
+                continue
+            self._reply(batch, self._timed([one.item for one in batch], costs, amount))
+            now = perf_counter()
+            if self._line and now - start > min(looked / SHARE, AHEAD_SECONDS):
+                # Sockets are looked at between any two calls of the model, unless that takes long by itself.
+                self._scheduled, self._rested = True, now
+                loop.call_soon(self._dispatch, loop)
                 return
-            self._busy += 1
-            future = self._executor.submit(self._timed, items, costs, amount)
-            future.add_done_callback(lambda done, batch=batch: self._ended(loop, batch, done))  # type: ignore[misc]
 
-    def _take(self, now: float) -> list[_Waiting[T]]:
-        """Take the oldest request that is still wanted and what may go with it; the others keep their order."""
-        batch: list[_Waiting[T]] = []
-        others: list[_Waiting[T]] = []
-        key: Hashable | None = None
-        room = self.costs.worthwhile(self._limits.batch_rows)
-        while self._queue:
-            one = self._queue.popleft()
-            self._left(one)
-            if one.reply.done():
-                _disarm(one)
-            elif one.deadline < now:
-                _expire(one)
-            elif not batch:
-                batch.append(one)
-                key, room = one.key, room - one.rows
-                if key is None:
-                    break
-            elif one.key == key and one.rows <= room:
-                batch.append(one)
-                room -= one.rows
-            else:
-                others.append(one)
-            if room <= 0:
-                break
-        for one in reversed(others):
-            self._queue.appendleft(one)
-            self._joined(one)
-        return batch
+    def _give(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting[T]], costs: Costs, amount: int) -> None:
+        """Let a thread do it."""
+        seconds = costs.alone(amount)
+        if self._busy >= self._limits.threads:
+            self._ahead.append(len(batch))
+        self._busy += 1
+        self._given += seconds
+        self._until = max(self._until, perf_counter()) + seconds / self._limits.threads
+        future = self._executor.submit(self._wanted, batch, costs, amount)
+        future.add_done_callback(lambda done: self._ended(loop, batch, seconds, done))
 
-    def _joined(self, one: _Waiting[T]) -> None:
-        """Take note that a request waits."""
-        self._bytes += one.size
-        if one.key is None:
-            self._alone += one.cost
-        else:
-            self._rows += one.rows
-
-    def _left(self, one: _Waiting[T]) -> None:
-        """Take note that a request waits no longer."""
-        self._bytes -= one.size
-        if one.key is None:
-            self._alone = self._alone - one.cost if self._queue else 0.0
-        else:
-            self._rows -= one.rows
+    def _wanted(self, batch: list[Waiting[T]], costs: Costs, amount: int) -> Sequence[Any]:
+        """Do it, if anybody still waits for it by now."""
+        if all(one.reply.done() for one in batch):
+            return [None] * len(batch)
+        return self._timed([one.item for one in batch], costs, amount)
 
     def _timed(self, items: Sequence[T], costs: Costs, amount: int) -> Sequence[Any]:
         start = perf_counter()
@@ -302,50 +256,34 @@ class Batcher(Generic[T]):
             costs.add(amount, seconds)
         return replies
 
-    def _ended(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[T]], done: Future[Sequence[Any]]) -> None:
+    def _ended(
+        self, loop: asyncio.AbstractEventLoop, batch: list[Waiting[T]], seconds: float, done: Future[Sequence[Any]]
+    ) -> None:
         """Bring the replies of a thread back to the loop, which may be gone when the server was told not to wait."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._next, loop, batch, done)
+        if not loop.is_closed() and not done.cancelled():
+            loop.call_soon_threadsafe(self._next, loop, batch, seconds, done)
 
-    def _next(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[T]], done: Future[Sequence[Any]]) -> None:
-        self._busy -= 1
+    def _next(
+        self, loop: asyncio.AbstractEventLoop, batch: list[Waiting[T]], seconds: float, done: Future[Sequence[Any]]
+    ) -> None:
+        self._freed()
+        self._given = max(0.0, self._given - seconds) if self._busy else 0.0
+        self._until = perf_counter() + self._given / self._limits.threads
         failed = done.exception()
-        self._reply(batch, done.result() if failed is None else [failed] * len(batch))
+        replies = done.result() if failed is None else [failed] * len(batch)
+        self._reply(batch, replies)
         self._dispatch(loop)
 
-    def _reply(self, batch: list[_Waiting[T]], replies: Sequence[Any]) -> None:
+    def _reply(self, batch: list[Waiting[T]], replies: Sequence[Any]) -> None:
         self._members -= len(batch)
         for one, reply in zip(batch, replies, strict=True):
-            if one.timer is not None:
-                one.timer.cancel()
+            one.disarm()
             if one.reply.done():
                 continue
             if isinstance(reply, BaseException):
                 one.reply.set_exception(reply)
             else:
                 one.reply.set_result(reply)
-
-
-def _disarm(one: _Waiting[Any]) -> None:
-    if one.timer is not None:
-        one.timer.cancel()
-
-
-def _expire(one: _Waiting[Any]) -> None:
-    """Tell a client that its time is over; what a thread still makes of its request is thrown away."""
-    _disarm(one)
-    if not one.reply.done():
-        one.reply.set_exception(too_late())
-
-
-def too_late() -> HttpProblem:
-    """Return what is said when the time of a request is over."""
-    return HttpProblem(
-        504,
-        "the answer was not ready in time",
-        code="deadline-exceeded",
-        hint="Send fewer rows at a time, give it more time, or start the server with a larger --timeout.",
-    )
 
 
 def _overloaded() -> HttpProblem:

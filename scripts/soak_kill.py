@@ -213,7 +213,9 @@ def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
         finished = out / f".modelpack-{target.name}.resume" / "finished.jsonl"
         counts["went on where another was killed"] += finished.exists() and finished.stat().st_size > 0
         before = traces(out)
-        process = subprocess.Popen(_line(package, data, out, mode), stderr=subprocess.DEVNULL)
+        # The undisturbed runs scored one batch at a time.
+        line = [*_line(package, data, out, mode), "--jobs", luck.choice(("1", "3"))]
+        process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
         if luck.random() < 0.9:
             until(process, lambda known=before: bool(traces(out) - known))
             moment = luck.uniform(0, length * 1.1)

@@ -61,7 +61,7 @@ def fake_model(signature: Signature = SIGNATURE, function: Callable[[Any, Mappin
     """Return a model that was never in a package."""
     manifest = SimpleNamespace(signature=signature, name="fake", version="1")
     package = SimpleNamespace(manifest=manifest, digest="sha256:" + "0" * 64)
-    return Model(package, FakePredictor(function), SimpleNamespace(name="fake"))  # type: ignore[arg-type]
+    return Model(package, FakePredictor(function), SimpleNamespace(name="fake", trust="code"))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +59,8 @@ class _Stopped(BaseException):
               help="Write rows that do not fit to this file (JSON Lines) and go on, instead of stopping.")  # fmt: skip
 @click.option("--max-rejects", type=click.IntRange(0), help="Stop once more rows than this are refused.")
 @click.option("--batch-size", type=click.IntRange(1), help="Rows scored at a time.  [default: 16384]")
+@click.option("--jobs", metavar="N", type=click.IntRange(1),
+              help="Batches scored at a time.  [default: one a core, up to 8; 1 if PACKAGE runs code]")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run to the same directory has finished.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
@@ -100,7 +103,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
     raw = given_params(given["params"], given["pairs"])
     progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
-    chosen = {name: given[name] for name in ("batch_size", "mode", "job") if given[name] is not None}
+    chosen = {name: given[name] for name in ("batch_size", "mode", "job", "jobs") if given[name] is not None}
     options = batch.Options(
         input_format=given["input_format"],
         output_format=given["output_format"],
@@ -122,10 +125,17 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     from modelpack import coerce
     from modelpack.loading import load
 
-    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
+    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=_share_cores)
     values = coerce.params(raw, model.signature, wire="json")
     with engine.started() as found:
         return batch.run(model, plan, batch.with_engine(batch.with_params(options, values), found))
+
+
+def _share_cores(candidate: Any) -> None:
+    """Give each call its share of the cores, whatever --jobs says, as floats may depend on the number of threads."""
+    if candidate.trust != "code":
+        calls = runtime("batch.together").jobs(candidate.trust)
+        os.environ.update(runtime("cores").library_threads(calls, os.environ))
 
 
 def _time(text: str | None) -> dt.datetime | None:

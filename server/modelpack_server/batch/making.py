@@ -19,6 +19,7 @@ from modelpack_server.batch.plan import Part
 from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.rejects import Rejects
 from modelpack_server.batch.scoring import Scored, Scorer
+from modelpack_server.batch.together import jobs, together
 from modelpack_server.batch.writers import Writer
 
 __all__ = ["Maker"]
@@ -44,8 +45,8 @@ class Maker:
         head: Scored | None = None
         rows = 0
         # Closed even after an error, whose traceback would keep the file open.
-        with closing(self._chunks(part)) as chunks:
-            for scored in map(scorer, chunks):
+        with closing(self._chunks(part)) as chunks, closing(together(scorer, chunks, self._calls(part))) as results:
+            for scored in results:
                 self._options.check()
                 refused.take(scored.chunk, scored.faults)
                 if scored.frame.rows:
@@ -59,11 +60,19 @@ class Maker:
         assembler.finish()
         return rows
 
+    def _calls(self, part: Part) -> int:
+        # What came through a pipe is answered before more of it is waited for.
+        return 1 if _piped(part) else jobs(self._model.candidate.trust, self._options.jobs)
+
     def _chunks(self, part: Part) -> Generator[Chunk]:
         chunks = self._read(part)
         # A read from a pipe could not be called off.
-        return chunks if any(source.size is None for source in part.sources) else ahead(chunks, _AHEAD)
+        return chunks if _piped(part) else ahead(chunks, _AHEAD)
 
     def _read(self, part: Part) -> Generator[Chunk]:
         for source in part.sources:
             yield from readers.read(source, self._wanted, self._options.batch_size)
+
+
+def _piped(part: Part) -> bool:
+    return any(source.size is None for source in part.sources)

@@ -32,6 +32,7 @@ class Options:
     interrupted run into the same folder has finished. ``when``: the version of a Delta table that is
     read. ``where``: which rows are scored (None: all). ``mode``: whether rows are added to a Delta table or take the
     place of those there; ``job``: the name by which it knows the run (None: one made from inputs, package and params).
+    ``jobs``: how many batches are scored at a time (None: one on each core, up to 8, or one if the package runs code).
     ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run. ``engine``:
     makes the files elsewhere (None: here).
     """
@@ -49,6 +50,7 @@ class Options:
     where: str | None = None
     mode: Mode = "append"
     job: str | None = None
+    jobs: int | None = None
     progress: bool = False
     check: Callable[[], None] = _go_on
     engine: Any = None
@@ -56,6 +58,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError("at least one batch is scored at a time", code="jobs", path="jobs")
         if self.job is not None and (not self.job or "/" in self.job):
             raise UsageError("a job has a name without '/'", code="job-name", path="job")
         if self.where is not None:
@@ -66,8 +70,8 @@ class Options:
 
 
 def elsewhere(options: Options) -> Options:
-    """Return the options for another process, which shows nothing and is asked nothing."""
-    return replace(options, engine=None, progress=False, check=_go_on)
+    """Return the options for another process, which has one core, shows nothing and is asked nothing."""
+    return replace(options, engine=None, jobs=1, progress=False, check=_go_on)
 
 
 def with_engine(options: Options, engine: Any) -> Options:

@@ -8,11 +8,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelpack import coerce, render
 from modelpack.coerce import Split, blocks, tensors
 from modelpack.errors import InputError
+from modelpack.flavor import Form
 from modelpack.frame import Block, Frame
 from modelpack.once import LIMIT, Once
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
@@ -164,3 +168,112 @@ def test_once_asks_once_for_each_object() -> None:
         once([1])
     assert len(once._made) <= LIMIT
     assert once(first) == len(asked)
+
+
+def read_back(columns: Any) -> pa.Table:
+    """Return a table as it is read from a stream: all its columns in one piece of memory."""
+    source = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, source.schema) as writer:
+        writer.write_table(source)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
+
+
+def place(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("count", [1, 5, 8, 1000])
+def test_columns_that_arrow_has_read_are_a_view_of_its_memory(dtype: Any, count: int) -> None:
+    lanes = {name: np.random.RandomState(i).rand(count).astype(dtype) for i, name in enumerate(NAMES)}
+    for data in (read_back(lanes), read_back(lanes).to_batches()[0]):
+        frame = coerce.inputs(data, table(dtype, nullable=False))
+        assert isinstance(frame.columns, Block)
+        assert not frame.columns.matrix.flags.writeable
+        for name, column in zip(NAMES, data.columns, strict=True):
+            chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+            vector = frame.columns[name]
+            assert place(vector.data) == chunk.buffers()[1].address
+            assert vector.data.tobytes() == lanes[name].tobytes()
+
+
+def test_memory_lives_as_long_as_the_view() -> None:
+    lanes = {name: np.full(100_000, float(i)) for i, name in enumerate(NAMES)}
+    frame = coerce.inputs(read_back(lanes), table())
+    others = [read_back({name: np.full(100_000, -1.0) for name in NAMES}) for _ in range(3)]
+    assert isinstance(frame.columns, Block)
+    assert frame.columns.matrix.sum() == 300_000
+    assert len(others) == 3
+
+
+def moved(array: pa.Array, by: int) -> pa.Array:
+    """Return the same numbers in memory that begins between two numbers."""
+    size = array.buffers()[1].size
+    memory = bytearray(size + 16)
+    start = (8 - np.frombuffer(memory, np.uint8).__array_interface__["data"][0]) % 8 + by
+    memory[start : start + size] = array.buffers()[1].to_pybytes()
+    return pa.Array.from_buffers(array.type, len(array), [None, pa.py_buffer(memory)[start : start + size]])
+
+
+LANES = {name: np.arange(5.0) + 5 * i for i, name in enumerate(NAMES)}
+ELSEWHERE: dict[str, Callable[[], Any]] = {
+    "apart": lambda: pa.table({name: pa.array(lane.tolist(), pa.float64()) for name, lane in LANES.items()}),
+    "in pieces": lambda: pa.concat_tables([read_back(LANES), read_back(LANES)]),
+    "nulls": lambda: read_back({**LANES, "b": pa.array([1.0, None, 2.0, 3.0, 4.0])}),
+    "no rows": lambda: read_back(LANES).slice(0, 0),
+    "another type": lambda: read_back({**LANES, "b": np.arange(5)}),
+    "another float": lambda: read_back({name: lane.astype("float32") for name, lane in LANES.items()}),
+    "another order": lambda: read_back({name: LANES[name] for name in ("b", "a", "c")}),
+    "one more": lambda: read_back({**LANES, "d": LANES["a"]}),
+    "the same twice": lambda: (lambda a: pa.table({"a": a, "b": a, "c": a}))(pa.array(LANES["a"])),
+    "backwards": lambda: (lambda t: pa.table({"a": t["c"], "b": t["b"], "c": t["a"]}))(read_back(LANES)),
+    "between numbers": lambda: pa.table({name: moved(pa.array(lane), 4) for name, lane in LANES.items()}),
+    "NaN": lambda: read_back({**LANES, "b": np.array([0, 1, np.nan, 3, 4])}),
+    "infinity": lambda: read_back({**LANES, "b": np.array([0, 1, np.inf, -np.inf, 4])}),
+    "sliced": lambda: read_back(LANES).slice(1, 3),
+    "one missing": lambda: read_back({name: LANES[name] for name in ("a", "c")}),
+}
+
+
+@pytest.mark.parametrize("nullable", [True, False])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_wherever_columns_lie_they_are_the_same(name: str, nullable: bool) -> None:
+    data, signature = ELSEWHERE[name](), table(nullable=nullable)
+
+    def read() -> Frame:
+        return coerce.inputs(data, signature)
+
+    without = mock.patch.object(blocks, "read", lambda data, table: None)
+    assert told(read) == told(read, without)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    batches=st.lists(st.tuples(st.integers(0, 39), st.integers(0, 40)), min_size=1, max_size=3),
+    gaps=st.booleans(),
+)
+def test_slices_of_arrow_data_are_the_same_rows(count: int, batches: list[tuple[int, int]], gaps: bool) -> None:
+    lanes = {name: np.random.RandomState(i).rand(count) for i, name in enumerate(NAMES)}
+    if gaps:
+        lanes["b"][count // 2] = np.nan
+    for start, length in batches:
+        data = read_back(lanes).slice(start, length)
+        frame = coerce.inputs(data, table())
+        for name in NAMES:
+            assert (frame.columns or {})[name].data.tobytes() == lanes[name][start : start + length].tobytes()
+
+
+def test_a_model_may_write_into_what_it_is_madeof_lent_memory() -> None:
+    source = read_back(LANES)
+    frame = coerce.inputs(source, table())
+    assert isinstance(frame.columns, Block)
+    forms: tuple[Form, ...] = ("pandas", "numpy")
+    for form in forms:
+        made = render.to(frame, form)
+        array = made.to_numpy(copy=False) if form == "pandas" else made
+        assert not np.shares_memory(array, frame.columns.matrix)
+        array.flags.writeable = True
+        array[:] = -1
+    assert source.equals(pa.table(LANES))

@@ -84,14 +84,22 @@ def block(rows: int) -> Frame:
     return Frame(rows=rows, columns=Block("float64", {name: i for i, name in enumerate(NAMES)}, matrix))
 
 
+def lent(rows: int, gap: int = 0) -> Frame:
+    """A frame as Arrow data makes it: a view of columns, with gaps between or without, that cannot be written to."""
+    lanes = np.random.RandomState(3).rand(4, rows + gap)
+    lanes.flags.writeable = False
+    matrix = lanes[:, :rows].T
+    return Frame(rows=rows, columns=Block("float64", {name: i for i, name in enumerate(NAMES)}, matrix))
+
+
 def frames() -> Iterator[Frame]:
     for types in (("float64",) * 4, ("float32",) * 4, ("int64",) * 4, ("int32",) * 4, MIXED, NARROW):
         yield frame(1, types)
-    yield from (block(1), frame(0, ("float64",) * 4))
+    yield from (block(1), lent(1, 5), frame(0, ("float64",) * 4))
     for types in (("float64",) * 4, ("float32",) * 4, MIXED, NARROW):
         yield frame(7, types)
-    yield from (spoiled(7, np.nan), spoiled(7, np.inf), block(7))
-    yield from (frame(1000, ("float64",) * 4), frame(1000, MIXED), block(1000))
+    yield from (spoiled(7, np.nan), spoiled(7, np.inf), block(7), lent(7), lent(7, 5))
+    yield from (frame(1000, ("float64",) * 4), frame(1000, MIXED), block(1000), lent(1000), lent(1000, 5))
 
 
 def bits(answer: Any) -> Any:

@@ -152,7 +152,7 @@ class Inputs:
         value = self.values[0]
         if len(self.values) > 1 or ELEMENTS[value.element] != block.type or [*names[value.name]] != [*block]:
             return None
-        return block.matrix if value.shape is None or len(value.shape) == 2 else None
+        return np.ascontiguousarray(block.matrix) if value.shape is None or len(value.shape) == 2 else None
 
     def match(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Find the columns of each input: by its name, or all columns for one input that is as wide."""

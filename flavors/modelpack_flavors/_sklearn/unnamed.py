@@ -100,7 +100,9 @@ def array(frame: Frame, names: tuple[str, ...]) -> np.ndarray[Any, Any] | None:
     if found is None or tuple(found) != names:
         return None
     if isinstance(found, Block):
-        return found.matrix
+        matrix = found.matrix
+        # What is only lent is a view of columns, which have gaps between them or not; a DataFrame's array has none.
+        return matrix if matrix.flags.writeable else np.asarray(matrix, order="F")
     vectors = list(found.values())
     for vector in vectors:
         if vector.missing is not None and vector.data.dtype.kind != "f":

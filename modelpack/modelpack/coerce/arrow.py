@@ -5,6 +5,7 @@ Only called with Arrow objects, so pyarrow is loaded.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from modelpack.coerce.times import Instant
 from modelpack.optional import loaded, require
 
-__all__ = ["Unpacked", "unpack"]
+__all__ = ["Unpacked", "matrix", "unpack"]
 
 
 class Unpacked(NamedTuple):
@@ -43,6 +44,37 @@ def unpack(array: Any) -> Unpacked:
     if _is_list(types, kind) or types.is_struct(kind) or types.is_map(kind):
         return Unpacked(_nested(array, pa))
     return Unpacked(array.to_pylist())
+
+
+def matrix(table: Any, dtype: str) -> np.ndarray[Any, Any] | None:
+    """Return the columns of a table or record batch as one matrix that only looks at their memory; None if there is
+    none.
+
+    There is one if all are of ``dtype``, without nulls, and lie at equal distances, as the columns of a record batch
+    do where it was read. It cannot be written to.
+    """
+    pa = loaded("pyarrow")
+    assert pa is not None
+    rows, kind = table.num_rows, pa.from_numpy_dtype(dtype)
+    if not rows or any(field.type != kind for field in table.schema):
+        return None
+    starts, size = [], np.dtype(dtype).itemsize
+    for column in table.columns:
+        if isinstance(column, pa.ChunkedArray):
+            if column.num_chunks != 1:
+                return None
+            column = column.chunk(0)
+        buffer = column.buffers()[1]
+        if column.null_count or buffer.size < (column.offset + rows) * size:
+            return None
+        starts.append(buffer.address + column.offset * size)
+    steps = {after - before for before, after in pairwise(starts)} or {rows * size}
+    step = steps.pop()
+    if steps or step < rows * size or step % size or starts[0] % size:
+        return None
+    # Which ends where the last column does, and holds the table.
+    memory = pa.foreign_buffer(starts[0], step * (len(starts) - 1) + rows * size, base=table)
+    return np.ndarray((rows, len(starts)), dtype, memory, strides=(size, step))
 
 
 def _compute() -> Any:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from modelpack.coerce import whole
+from modelpack.coerce import arrow, whole
 from modelpack.coerce.scalars import EXACT_BITS
 from modelpack.coerce.sources import Split
 from modelpack.frame import Block, Frame
 from modelpack.once import Once
+from modelpack.optional import loaded
 from modelpack.signature import Table
 
 __all__ = ["read"]
@@ -44,14 +45,14 @@ def _plan(table: Table) -> _Plan | None:
 _plans = Once(_plan)
 
 
-def read(data: Split, table: Table) -> Frame | None:
+def read(data: Any, table: Table) -> Frame | None:
     """Return the rows, or None where there may be something to say about them."""
-    plan = _plans(table)
-    if plan is None or not (data.columns is None or (type(data.columns) is list and data.columns == plan.names)):
+    if type(data) is not Split and not _is_arrow(data):
         return None
-    rows = _rows(data.data, len(plan.names), plan.dtype)
-    found = None if rows is None else whole.floats(rows, None, plan.dtype)
-    if found is None:
+    plan = _plans(table)
+    rows = None if plan is None else _split(data, plan) if type(data) is Split else _arrow(data, plan)
+    found = None if plan is None or rows is None else whole.floats(rows, None, plan.dtype)
+    if plan is None or found is None:
         return None
     matrix, missing = found
     if missing is not None and (missing.any(axis=0) & plan.strict).any():
@@ -59,10 +60,22 @@ def read(data: Split, table: Table) -> Frame | None:
     return Frame(rows=len(matrix), columns=Block(plan.dtype, plan.places, matrix, missing))
 
 
-def _rows(rows: Sequence[Sequence[Any]] | Array, width: int, dtype: str) -> Array | None:
+def _is_arrow(data: Any) -> bool:
+    pyarrow = loaded("pyarrow")
+    return pyarrow is not None and isinstance(data, pyarrow.Table | pyarrow.RecordBatch)
+
+
+def _arrow(data: Any, plan: _Plan) -> Array | None:
+    return arrow.matrix(data, plan.dtype) if data.schema.names == plan.names else None
+
+
+def _split(data: Split, plan: _Plan) -> Array | None:
     """Return rows as one matrix of float64."""
+    if not (data.columns is None or (type(data.columns) is list and data.columns == plan.names)):
+        return None
+    rows, width = data.data, len(plan.names)
     if isinstance(rows, np.ndarray):
         return rows if rows.dtype == np.float64 and rows.ndim == 2 and rows.shape[1] == width else None
     if not set(map(type, rows)) <= {list, tuple} or set(map(len, rows)) != {width}:
         return None
-    return whole.numbers(rows, set(map(type, chain.from_iterable(rows))), dtype)
+    return whole.numbers(rows, set(map(type, chain.from_iterable(rows))), plan.dtype)

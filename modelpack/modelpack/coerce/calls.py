@@ -14,7 +14,7 @@ from modelpack.coerce.faults import CAP, Collector, join
 from modelpack.coerce.lanes import is_column
 from modelpack.coerce.parts import is_table
 from modelpack.coerce.scalars import Wire
-from modelpack.coerce.sources import Source, Split, open_source
+from modelpack.coerce.sources import Source, open_source
 from modelpack.coerce.tables import table
 from modelpack.coerce.tensors import tensors
 from modelpack.errors import Fault, InputError, OutputError, SignatureError
@@ -60,7 +60,7 @@ def _inputs(data: Any, io: Table | Tensors | None, wire: Wire, at: str, collecto
         return _whole(data)
     if isinstance(io, Tensors):
         return tensors(data, io, wire, at, collector)
-    if type(data) is Split and wire != "text" and (frame := blocks.read(data, io)) is not None:
+    if wire != "text" and (frame := blocks.read(data, io)) is not None:
         return frame
     return table(open_source(data, collector, at, width=len(io.columns)), io, wire, collector)
 

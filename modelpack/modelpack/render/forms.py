@@ -61,14 +61,18 @@ def _pandas(frame: Frame) -> Any:
     if frame.columns is None:
         return _tensor_frame(frame.tensors or {}, pandas)
     if isinstance(frame.columns, Block):
-        return pandas.DataFrame(frame.columns.matrix, columns=_index(tuple(frame.columns)).copy(), copy=False)
+        block = frame.columns.matrix
+        if not block.flags.writeable:
+            # Memory that is only lent, as that of Arrow data is: a model may write into its DataFrame.
+            block = np.array(block, order="F")
+        return pandas.DataFrame(block, columns=_index(tuple(frame.columns)).copy(), copy=False)
     names, vectors = list(frame.columns), list(frame.columns.values())
     dtypes = {vector.data.dtype for vector in vectors}
     plain = all(isinstance(vector.type, str) for vector in vectors)
     if len(dtypes) == 1 and plain and dtypes.pop().kind in "fiub" and _complete(vectors):
         # One block: the fastest DataFrame there is.
-        block: np.ndarray[Any, Any] = np.array([vector.data for vector in vectors])
-        return pandas.DataFrame(block.T, columns=_index(tuple(names)).copy(), copy=False)
+        lanes: np.ndarray[Any, Any] = np.array([vector.data for vector in vectors])
+        return pandas.DataFrame(lanes.T, columns=_index(tuple(names)).copy(), copy=False)
     series = {name: _series(vector, pandas) for name, vector in frame.columns.items()}
     return pandas.DataFrame(series, index=pandas.RangeIndex(frame.rows), columns=names, copy=False)
 

@@ -37,7 +37,8 @@ def columns(frame: Frame) -> dict[str, Array]:
 def matrix(frame: Frame) -> Array:
     """Return a table as one array of rows: numbers of their common type if it holds them all, else objects."""
     if isinstance(frame.columns, Block):
-        return frame.columns.matrix
+        found = frame.columns.matrix
+        return found if found.flags.writeable else np.array(found, order="C")
     vectors = list((frame.columns or {}).values())
     kinds = {vector.data.dtype.kind for vector in vectors}
     if vectors and kinds <= set("iuf"):

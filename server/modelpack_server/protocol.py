@@ -19,6 +19,7 @@ from modelpack_server.endpoints import edge
 from modelpack_server.endpoints.invoke import BODY
 from modelpack_server.exchange import Exchange, lines
 from modelpack_server.intake import Intake
+from modelpack_server.parting import Parting
 
 __all__ = ["MAX_HEAD", "Protocol"]
 
@@ -132,6 +133,20 @@ class Protocol(HttpToolsProtocol):
             self.tasks.discard(cast(Any, cycle))
             if not cycle.response_complete:
                 self.meter.left()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: whatever it has asked whole is answered before the connection is closed."""
+        cycle: Any = self.cycle
+        if not self._in_head or cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        Parting(self.transport, self._may_ask)
+        return True
+
+    def _may_ask(self) -> bool:
+        cycle: Any = self.cycle
+        begun = type(cycle) is not Exchange and (self.pipeline or cycle.response_started)
+        return self.parser.get_http_version() == "1.1" and not begun
 
     @property
     def closing(self) -> bool:

@@ -225,6 +225,82 @@ def test_who_leaves_while_waiting_is_not_scored(run: Any, slow: Slow, taken: lis
         slow.go.release(10)
 
 
+def to_the_end(link: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
+    with link.makefile("rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("target", ["/invocations", "/invocations?"])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_who_sends_no_more_gets_its_answer(running: Any, taken: list[str], target: str, version: str) -> None:
+    """As by ``nc -N``: the short way, the ordinary one, and HTTP/1.0."""
+    with running.connect() as link:
+        link.sendall(request(json.dumps(GOOD).encode(), target=target, version=version))
+        link.shutdown(socket.SHUT_WR)
+        reply = to_the_end(link)
+    assert reply.count(b"HTTP/1.1 200") == 1 and b"connection: close\r\n" in reply
+    assert json.loads(reply.partition(b"\r\n\r\n")[2]) == {"predictions": [{"double": 3.0}, {"double": None}]}
+    assert len(taken) == (target == "/invocations" and version == "1.1")
+
+
+def test_who_sends_no_more_on_a_connection_that_is_used_again(running: Any) -> None:
+    with running.connect() as link:
+        link.sendall(of(1))
+        assert b"2.0" in answer(link)[1]
+        link.sendall(of(2))
+        link.shutdown(socket.SHUT_WR)
+        head, body = answer(link)
+        assert b"4.0" in body and b"connection: close\r\n" in head
+        assert link.recv(1) == b""
+    with running.connect() as link:
+        link.sendall(of(1))
+        answer(link)
+        link.shutdown(socket.SHUT_WR)
+        assert link.recv(1) == b""
+
+
+def test_who_sends_no_more_gets_the_answers_to_all_it_has_sent(running: Any) -> None:
+    with running.connect() as link:
+        link.sendall(of(1) + of(2) + b"GET /version HTTP/1.1\r\nHost: model\r\n\r\n" + of(3))
+        link.shutdown(socket.SHUT_WR)
+        reply = to_the_end(link)
+    assert re.findall(rb"HTTP/1.1 (\d+)|(\d\.0)}", reply) == [
+        *((b"200", b""), (b"", b"2.0")),
+        *((b"200", b""), (b"", b"4.0")),
+        (b"200", b""),
+        *((b"200", b""), (b"", b"6.0")),
+    ]
+    assert reply.count(b"connection: close\r\n") == 1
+
+
+def test_half_a_request_is_none(running: Any) -> None:
+    for part in (b"POST /invocations HT", of(1)[:-3]):
+        with running.connect() as link:
+            link.sendall(part)
+            link.shutdown(socket.SHUT_WR)
+            assert to_the_end(link) == b""
+
+
+@pytest.mark.parametrize("target", ["/invocations", "/invocations?"])
+def test_who_sends_no_more_may_wait_for_long(run: Any, slow: Slow, target: str) -> None:
+    server = run(slow.model, threads=1, batching="off")
+    try:
+        with server.connect() as link:
+            link.sendall(request(json.dumps({"dataframe_records": [{"age": 4.0}]}).encode(), target=target))
+            link.shutdown(socket.SHUT_WR)
+            # To see whether anybody is there, the server has something to say before its answer.
+            line = b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert link.recv(len(line), socket.MSG_WAITALL) == line
+            time.sleep(0.3)
+            slow.go.release()
+            head, body = answer(link)
+            assert head.startswith(b"HTTP/1.1 200 ") and b"8.0" in body
+            assert link.recv(1) == b""
+    finally:
+        slow.go.release(10)
+
+
 def test_a_time_that_runs_out_and_a_model_that_fails_are_told(run: Any, slow: Slow, taken: list[str]) -> None:
     server = run(slow.model, threads=1, batching="off")
     try:

@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
-from modelpack import environment, fieldpath, files, imports
+from modelpack import environment, fieldpath, files, hardware, imports
 from modelpack.errors import Fault, SaveError
 from modelpack.flavor import BUILTIN, Saved
 from modelpack.manifest import (
@@ -31,7 +31,7 @@ from modelpack.manifest import (
 )
 from modelpack.signature import Signature
 
-__all__ = ["Details", "Part", "beside", "derived", "equip", "extend", "record"]
+__all__ = ["Details", "Part", "beside", "derived", "equip", "extend", "needed", "record"]
 
 # Payload formats that are one pickle, and what is there anyway, whatever the package needs.
 _PICKLES = ("cloudpickle", "pickle")
@@ -75,16 +75,21 @@ def record(
         SaveError: something the caller said is outside the format (``field-invalid``, with its path).
     """
     entries = list(_entries(staging))
-    packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
-    needed = [text for part in parts for text in part.saved.requires]
-    env = environment.capture(
-        packages, [*needed, *dependencies], imported=_imported(staging, parts), python=parts[0].saved.python
-    )
+    env = needed(staging, parts, dependencies)
     try:
         return _manifest(entries, parts, env, signature, details).to_bytes()
     except ValidationError as exc:
         faults = [Fault("field-invalid", fieldpath.join("", *error["loc"]), error["msg"]) for error in exc.errors()]
         raise SaveError.from_faults(faults, hint="See spec/03-manifest.md for what the field may hold.") from None
+
+
+def needed(staging: Path, parts: Sequence[Part], dependencies: Sequence[str]) -> Environment:
+    """Return the environment that the parts need, with what the package's code and its pickles import."""
+    packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
+    required = [text for part in parts for text in part.saved.requires]
+    return environment.capture(
+        packages, [*required, *dependencies], imported=_imported(staging, parts), python=parts[0].saved.python
+    )
 
 
 def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
@@ -214,6 +219,7 @@ def _manifest(
         flavors=tuple(_flavor(part, part.payload in payloads, entries) for part in parts),
         examples=(_EXAMPLE,) if any(e.role == "example" for e in entries) else (),
         environment=env,
+        hardware=hardware.capture(env.captured),
         provenance=dict(details.provenance),
         metrics=tuple(dict(metric) for metric in details.metrics),
         files=tuple(entries),

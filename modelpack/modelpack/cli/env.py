@@ -43,8 +43,11 @@ def show(package: str, as_json: bool) -> None:
         environment = Package.open(package).environment
         if as_json:
             show_json(environment.model_dump(mode="json"))
-        else:
-            click.echo("\n".join(map(printable, environment.dependencies)))
+            return
+        from modelpack.environments import wanted
+
+        # The lines are for an installer, so what a stranger wrote must not be an option of it.
+        click.echo("\n".join(wanted.requirements(environment)))
 
 
 @command.command("diff")
@@ -58,10 +61,12 @@ def diff(package: str, as_json: bool) -> None:
       modelpack env diff churn
     """
     with guard(as_json=as_json):
-        from modelpack import environment
+        from modelpack import environment, hardware
         from modelpack.package import Package
 
-        found = environment.compare(Package.open(package).environment)
+        opened = Package.open(package)
+        found = environment.compare(opened.environment)
+        found += hardware.compare(opened.manifest.hardware, opened.environment.captured)
         serious = any(difference.severity == "error" for difference in found)
         if as_json:
             fields = ("name", "wanted", "found", "severity")

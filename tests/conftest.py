@@ -1,9 +1,14 @@
-"""Shared by all tests: nobody's real trust store is touched, and processes can be interrupted."""
+"""Shared by all tests: nobody's real trust store is touched, processes can be interrupted, and Spark starts."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +22,43 @@ def trust_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     store = tmp_path_factory.mktemp("trust") / "store"
     monkeypatch.setenv("MODELPACK_TRUST_STORE", str(store))
     return store
+
+
+@contextmanager
+def _spark(master: str, **config: str) -> Iterator[Any]:
+    from pyspark.sql import SparkSession
+
+    from modelpack_flavors._spark import session
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    # These JVMs live too short for the second compiler, and for threads that collect garbage.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    before = signal.getsignal(signal.SIGINT)
+    builder = SparkSession.builder.master(master).appName("tests")
+    fixed = {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.log.level": "ERROR",
+        "spark.sql.session.timeZone": "America/New_York",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    for key, value in {**fixed, **config}.items():
+        builder = builder.config(key, value)
+    # A model of Spark ML may have a session in this process already, or want one of its own later.
+    if (active := SparkSession.getActiveSession()) is not None:
+        active.stop()
+    session._started.cache_clear()
+    found = builder.getOrCreate()
+    signal.signal(signal.SIGINT, before)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="session")
+def start_spark() -> Callable[..., AbstractContextManager[Any]]:
+    """Start a session of Spark for a master with a configuration, the only one in this process as long as it is on."""
+    return _spark

@@ -6,8 +6,9 @@ import importlib.util
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,12 @@ def typed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A package that doubles x."""
+    return saved(tmp_path, SLOW.replace("time.sleep(0.4)", ""), DOUBLED)
+
+
+@pytest.fixture
 def slow(tmp_path: Path) -> Path:
     """A package that doubles x, slowly enough to be killed."""
     return saved(tmp_path, SLOW, DOUBLED)
@@ -116,35 +123,18 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def spark(loaded: Path) -> Iterator[Any]:
+def spark(loaded: Path, start_spark: Callable[..., AbstractContextManager[Any]]) -> Iterator[Any]:
     """A session with two executors, each a JVM of its own."""
-    from pyspark.sql import SparkSession
+    with start_spark("local-cluster[2,1,1024]", **{"spark.executorEnv.LOADED": str(loaded)}) as found:
+        yield found
 
-    from modelpack_flavors._spark import session
 
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    before = signal.getsignal(signal.SIGINT)
-    builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("tests")
-    config = {
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.executorEnv.LOADED": str(loaded),
-        "spark.log.level": "ERROR",
-        "spark.sql.session.timeZone": "America/New_York",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    for key, value in config.items():
-        builder = builder.config(key, value)
-    # A model of Spark ML may have a session in this process already, or want one of its own later.
-    if (active := SparkSession.getActiveSession()) is not None:
-        active.stop()
-    session._started.cache_clear()
-    found = builder.getOrCreate()
-    signal.signal(signal.SIGINT, before)
-    yield found
-    found.stop()
+@pytest.fixture
+def engine(spark: Any) -> Any:
+    """The engine on the session that all tests share."""
+    from modelpack_server.spark import SparkEngine
+
+    return SparkEngine(spark.sparkContext)
 
 
 def executors(spark: Any) -> list[int]:
@@ -165,14 +155,64 @@ def executors(spark: Any) -> list[int]:
 
 @pytest.fixture
 def kill_one(spark: Any) -> Callable[[], int]:
-    """Kill one executor, once there are two, and return which it was."""
+    """Kill one executor that can work, and return which it was; 0 if there is none of them."""
 
     def kill() -> int:
-        deadline = time.monotonic() + 60
-        while len(found := executors(spark)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        os.kill(found[0], signal.SIGKILL)
-        return found[0]
+        found = executors(spark)
+        if found:
+            os.kill(found[0], signal.SIGKILL)
+        return found[0] if found else 0
 
     return kill
+
+
+class Killing:
+    """Calls ``kill`` from a thread, while there are files that match a pattern, until it has killed."""
+
+    def __init__(self, kill: Callable[[], Any], folder: Path, pattern: str) -> None:
+        self.killed = False
+        self._kill, self._folder, self._pattern = kill, folder, pattern
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Killing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.02):
+            if self._folder.exists() and any(self._folder.glob(self._pattern)) and self._kill():
+                self.killed = True
+                return
+
+
+class Once:
+    """A waiter that stops when there is nothing to do."""
+
+    asked = False
+
+    def wait(self, seconds: float | None, file: int | None = None) -> None:
+        self.asked = True
+
+
+# Test modules cannot import this file, so these come as fixtures.
+@pytest.fixture
+def killing() -> type[Killing]:
+    """What kills as soon as there are files."""
+    return Killing
+
+
+@pytest.fixture
+def once() -> type[Once]:
+    """What lets a stream catch up and stop."""
+    return Once
+
+
+@pytest.fixture
+def command() -> list[str]:
+    """The start of a real command line, with this very Python."""
+    return [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,20 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
 ]
-COMMAND = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]
 
 
 def table_of(number: int, rows: int = 40) -> pa.Table:
     ids = range(rows * number, rows * number + rows)
     return pa.table({"id": pa.array(ids, pa.int64()), "x": [None if i % 9 == 0 else i / 7 for i in ids]})
-
-
-@pytest.fixture
-def engine(spark: Any) -> Any:
-    """The engine on the session that all tests share."""
-    from modelpack_server.spark import SparkEngine
-
-    return SparkEngine(spark.sparkContext)
 
 
 def scored(path: Path) -> list[tuple[int, float | None]]:
@@ -50,45 +38,20 @@ def expected(rows: int) -> list[tuple[int, float | None]]:
     return [(i, None if i % 9 == 0 else 2 * (i / 7)) for i in range(rows)]
 
 
-class Killing:
-    """Calls ``kill`` from a thread as soon as there are files that match a pattern."""
-
-    def __init__(self, kill: Callable[[], Any], folder: Path, pattern: str) -> None:
-        self.killed = False
-        self._kill, self._folder, self._pattern = kill, folder, pattern
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Killing:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self._folder.exists() and any(self._folder.glob(self._pattern)):
-                self._kill()
-                self.killed = True
-                return
-            time.sleep(0.02)
-
-
 def test_a_folder_is_byte_for_byte_what_one_machine_makes_though_an_executor_is_killed(
-    engine: Any, slow: Path, tmp_path: Path, kill_one: Callable[[], int]
+    engine: Any, slow: Path, tmp_path: Path, kill_one: Callable[[], int], killing: Callable[..., Any]
 ):
     (tmp_path / "in").mkdir()
     for number in range(8):
         pq.write_table(table_of(number), tmp_path / "in" / f"f{number}.parquet")
     model = modelpack.load(slow)
-    with Killing(kill_one, tmp_path / ".modelpack-spark.resume" / "out", "*.parquet") as killing:
+    with killing(kill_one, tmp_path / ".modelpack-spark.resume" / "out", "*.parquet") as kill:
         done = batch.predict_files(
             model, [tmp_path / "in"], f"{tmp_path}/spark/", batch.Options(engine=engine, batch_size=10)
         )
     batch.predict_files(model, [tmp_path / "in"], f"{tmp_path}/local/", batch.Options(batch_size=10))
 
-    assert killing.killed
+    assert kill.killed
     assert done.rows == 320
     names = [f"f{number}.parquet" for number in range(8)]
     assert sorted(path.name for path in (tmp_path / "spark").iterdir()) == ["_SUCCESS", "_manifest.json", *names]
@@ -100,18 +63,19 @@ def test_a_folder_is_byte_for_byte_what_one_machine_makes_though_an_executor_is_
 
 
 def test_a_table_gets_each_row_once_in_one_commit_though_an_executor_is_killed(
-    engine: Any, slow: Path, tmp_path: Path, kill_one: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-):
+    engine: Any, slow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kill_one: Callable[[], int], killing: Callable[..., Any],
+):  # fmt: skip
     """From a Delta table to another one, a data file at a time."""
     monkeypatch.setattr("modelpack_server.batch.plan._PART_BYTES", 1)
     for number in range(8):
         write_deltalake(tmp_path / "source", table_of(number), mode="append")
     model = modelpack.load(slow)
     options = batch.Options(engine=engine, output_format="delta", batch_size=10)
-    with Killing(kill_one, tmp_path / "output", "part-0000[1-7]*.parquet") as killing:
+    with killing(kill_one, tmp_path / "output", "part-0000[1-7]*.parquet") as kill:
         done = batch.predict_files(model, [tmp_path / "source"], tmp_path / "output", options)
 
-    assert killing.killed
+    assert kill.killed
     assert done.rows == 320
     assert scored(tmp_path / "output") == expected(320)
     table = DeltaTable(tmp_path / "output")
@@ -139,42 +103,36 @@ def test_rows_that_do_not_fit_are_refused_as_on_one_machine_and_leave_nothing(en
     assert list((tmp_path / "spark").glob("*")) == []
 
 
-class Once:
-    """A waiter that stops when there is nothing to do."""
-
-    asked = False
-
-    def wait(self, seconds: float | None, file: int | None = None) -> None:
-        self.asked = True
-
-
 def test_a_stream_scores_each_row_once_though_an_executor_is_killed(
-    engine: Any, slow: Path, tmp_path: Path, kill_one: Callable[[], int]
+    engine: Any, slow: Path, tmp_path: Path, kill_one: Callable[[], int], killing: Callable[..., Any], once: Any
 ):
     model = modelpack.load(slow)
     source, output = tmp_path / "source", tmp_path / "output"
     write_deltalake(source, table_of(0))
     options = stream.Options(engine=engine, max_rows=160, batch_size=10)
-    stream.run(model, source, output, options, Once())
+    stream.run(model, source, output, options, once())
     for number in range(1, 9):
         write_deltalake(source, table_of(number), mode="append")
     before = len(list(output.glob("*.parquet")))
 
-    with Killing(lambda: len(list(output.glob("*.parquet"))) > before and kill_one(), output, "*.parquet") as killing:
-        done = stream.run(model, source, output, options, Once())
+    def kill_soon() -> bool:
+        return len(list(output.glob("*.parquet"))) > before and bool(kill_one())
 
-    assert killing.killed
+    with killing(kill_soon, output, "*.parquet") as kill:
+        done = stream.run(model, source, output, options, once())
+
+    assert kill.killed
     assert (done.rows, done.commits, done.conflicts) == (320, 2, 0)
     assert scored(output) == expected(360)
     assert sorted(DeltaTable(output).file_uris()) == sorted(map(str, output.glob("*.parquet")))
-    assert stream.run(model, source, output, stream.Options(), Once()).rows == 0
+    assert stream.run(model, source, output, stream.Options(), once()).rows == 0
 
 
-def test_the_command_starts_spark_and_scores(slow: Path, tmp_path: Path):
+def test_the_command_starts_spark_and_scores(quick: Path, tmp_path: Path, command: list[str]):
     (tmp_path / "rows.csv").write_text("id,x\n1,0.5\n2,\n3,-1.25\n")
-    inputs = ["predict", str(slow), "-i", str(tmp_path / "rows.csv"), "--engine", "spark", "--master", "local[2]"]
+    inputs = ["predict", str(quick), "-i", str(tmp_path / "rows.csv"), "--engine", "spark", "--master", "local[2]"]
 
-    done = subprocess.run([*COMMAND, *inputs, "-o", f"{tmp_path}/out/", "--json"], capture_output=True, text=True)
+    done = subprocess.run([*command, *inputs, "-o", f"{tmp_path}/out/", "--json"], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 3
@@ -186,16 +144,15 @@ def test_the_command_starts_spark_and_scores(slow: Path, tmp_path: Path):
     [
         ({"output": "out.parquet"}, "writes a directory or a Delta table"),
         ({"output": "out/", "inputs": ["-"]}, "does not read standard input"),
-        ({"output": "out/", "on_error": Path("bad.jsonl")}, "does not write rejects aside"),
     ],
-    ids=["one file", "stdin", "rejects"],
+    ids=["one file", "stdin"],
 )
 def test_what_executors_cannot_do_is_refused_before_spark_starts(
     given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     pq.write_table(table_of(0), "rows.parquet")
-    options = batch.Options(on_error=given.get("on_error"), output_format=None)
+    options = batch.Options()
     plan = batch.make(given.get("inputs", ["rows.parquet"]), given["output"], options)
 
     with pytest.raises(UsageError, match=message) as caught:

@@ -6,7 +6,6 @@ The folder appears with all of its files, a manifest of what was scored, and ``_
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.record import Record
 from modelpack_server.batch.resume import State
 from modelpack_server.batch.spread import FolderWork
-from modelpack_server.wholefile import exists, translated, whole_file
+from modelpack_server.wholefile import exists, translated
 
 __all__ = ["into_folder"]
 
@@ -97,7 +96,7 @@ class _Folder:
         """Refuse a file of rejects that is in the way and is not this run's own."""
         path = self._options.on_error
         if path is not None and not destination.is_stream(path):
-            destination.refuse_existing(path, overwrite=self._options.overwrite or state.placed(_digest(path)))
+            destination.refuse_existing(path, overwrite=self._options.overwrite or state.placed(rejects.digest(path)))
 
     def fill(self, state: State, model: Model, params: Mapping[str, Any]) -> int:
         """Make the parts that are missing, and return how many are not."""
@@ -126,9 +125,18 @@ class _Folder:
         """Have an engine make the parts that are missing."""
         missing = [part for part in self._plan.parts if part.name not in state.finished]
         work = FolderWork(root=state.out.parent, run=self._run, params=params, options=elsewhere(self._options))
-        with progress.start(self._plan.sources, show=self._options.progress) as shown:
-            for part, (rows, seconds) in self._options.engine.each(model, work, missing):
-                state.finish(part.name, rows=rows, rejected=0, seconds=seconds)
+        before = sum(line.get("rejected", 0) for line in state.finished.values())
+        with (
+            progress.start(self._plan.sources, show=self._options.progress) as shown,
+            # Closed at an error of ours too, so that nobody writes any more where things are removed.
+            contextlib.closing(self._options.engine.each(model, work, missing)) as done,
+        ):
+            for part, (rows, seconds) in done:
+                rejected = 0
+                if self._options.on_error is not None:
+                    rejected = rejects.within(self._options.max_rejects, before, state.rejects(part.name))
+                before += rejected
+                state.finish(part.name, rows=rows, rejected=rejected, seconds=seconds)
                 _skip(part, shown, rows)
 
     def appear(self, state: State, model: Model) -> None:
@@ -144,18 +152,11 @@ class _Folder:
         atomic.place(state.out, self.target, destination.is_ours if self._options.overwrite else None)
 
     def _place_rejects(self, state: State, names: list[str]) -> None:
-        path, digest = self._options.on_error, hashlib.sha256()
+        path, files = self._options.on_error, [state.rejects(name) for name in names]
         assert path is not None
-        for name in names:
-            digest.update(state.rejects(name).read_bytes())
-        ours = self._options.overwrite or state.placed(_digest(path))
-        state.finish("", rejects=digest.hexdigest())
-        if destination.is_stream(path):
-            path.write_bytes(b"".join(state.rejects(name).read_bytes() for name in names))
-            return
-        with whole_file(path, overwrite=ours) as file:
-            for name in names:
-                file.write(state.rejects(name).read_bytes())
+        ours = self._options.overwrite or state.placed(rejects.digest(path))
+        state.finish("", rejects=rejects.digest(*files))
+        rejects.gather(path, files, overwrite=ours)
 
     def _manifest(self, state: State, model: Model, names: list[str]) -> Record:
         lines = [state.finished[name] for name in names]
@@ -173,10 +174,3 @@ class _Folder:
 def _skip(part: Part, shown: Progress, rows: int) -> None:
     for source in part.sources:
         shown.update(source, source.size or 0, rows if source is part.sources[-1] else 0)
-
-
-def _digest(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,10 +6,12 @@ The names of the files come from the job, so that a run that was killed finds th
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 
 from modelpack.errors import InputError, SaveError, UsageError
 from modelpack.model import Model
-from modelpack_server.batch import progress, record, rejects
+from modelpack_server.batch import destination, progress, record, rejects
 from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
@@ -27,6 +29,7 @@ from modelpack_server.delta import commit
 from modelpack_server.delta.commit import Conflict, Target, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import fingerprint
+from modelpack_server.wholefile import whole_file
 
 __all__ = ["into_table"]
 
@@ -39,17 +42,16 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
     done = load.done(load.target.open())
     if not done:
         with load.files() as parts:
-            with (
-                rejects.opened(options.on_error, options.max_rejects, overwrite=options.overwrite) as refused,
-                progress.start(plan.sources, show=options.progress) as shown,
-            ):
+            with progress.start(plan.sources, show=options.progress) as shown:
                 maker = Maker(model, params, options, shown)
+                load.check(len(plan.parts))
                 if options.engine is not None:
                     load.spread(model, plan, params, options)
                 for number, part in enumerate(plan.parts):
-                    parts.append(load.make(number, part, maker, refused))
-            rows, rejected = sum(part.rows for part in parts), refused.count
+                    parts.append(load.make(number, part, maker))
+            rows, rejected = sum(part.rows for part in parts), load.place_rejects()
             done = not load.commit(parts, rows=rows, rejected=rejected)
+    load.tidy()
     return Summary(
         rows=0 if done else rows,
         rejected=0 if done else rejected,
@@ -70,12 +72,14 @@ class _Load:
         whole = record.digest({**run, "mode": options.mode})
         self._run = run
         self._mode = options.mode
+        self._on_error = options.on_error
+        self._limit = options.max_rejects
+        self._overwrite = options.overwrite
+        self._rejected: dict[int, int] = {}
         self._named = options.job is not None
         self._name = options.job or whole[:32]
         self._mark = fingerprint(whole)
-        # Files of a run with rejects are not found again: the rejects that belong to them are not kept.
-        seed = f"{whole} {self._name}" if options.on_error is None else uuid.uuid4().hex
-        self._unique = str(uuid.uuid5(uuid.NAMESPACE_OID, seed))
+        self._unique = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{whole} {self._name}"))
         self._schema: pa.Schema | None = None
         self.target = Target(plan.path, family="predict", own=self._unique)
 
@@ -108,19 +112,40 @@ class _Load:
             yield parts
         except (InputError, UsageError):
             self.target.withdraw(parts)
+            self.tidy()
             if fresh:
                 with contextlib.suppress(OSError):
                     self.target.root.rmdir()
             raise
 
-    def make(self, number: int, part: Part, maker: Maker, refused: rejects.Rejects) -> commit.Part:
+    def check(self, parts: int) -> None:
+        """Refuse a file of rejects that is there, unless it may be that of this run, which was killed behind it."""
+        if self._on_error is None or destination.is_stream(self._on_error):
+            return
+        if not all(self._path(number).exists() for number in range(parts)):
+            destination.refuse_existing(self._on_error, overwrite=self._overwrite)
+
+    def _path(self, number: int) -> Path:
+        return self.target.root / f"part-{number:05d}-{self._unique}-c000.snappy.parquet"
+
+    def _aside(self, number: int) -> Path:
+        """Return where the rows are that a part refuses, until all of them are in one file."""
+        return self.target.root / f".modelpack-{self._unique}-{number:05d}.rejects"
+
+    def make(self, number: int, part: Part, maker: Maker) -> commit.Part:
         """Return the data file of a part: the one that an earlier run has made, or a new one."""
-        name = f"part-{number:05d}-{self._unique}-c000.snappy.parquet"
-        path = self.target.root / name
+        path, aside = self._path(number), self._aside(number)
+        before = sum(count for other, count in self._rejected.items() if other != number)
         if not path.exists():
             try:
-                with self.target.part(name) as file:
-                    maker.make(part, _Fitted(self, file), refused)
+                with contextlib.ExitStack() as stack:
+                    file = stack.enter_context(self.target.part(path.name))
+                    bad = None
+                    if self._on_error is not None:
+                        # It gets its name before the data file, which is looked for.
+                        whole = whole_file(aside, overwrite=True, family=f"aside-{self._unique}")
+                        bad = stack.enter_context(whole)
+                    maker.make(part, _Fitted(self, file), rejects.taken(bad, self._limit, count=before))
                     record.unchanged(part.sources, self._run)
             except UsageError:
                 # The same job, run at the same time, was faster.
@@ -128,16 +153,34 @@ class _Load:
                     raise
         if self._schema is None:
             self._schema = storable(pq.read_schema(path).remove_metadata().empty_table())
+        if self._on_error is not None:
+            self._rejected[number] = rejects.within(self._limit, before, aside)
         return commit.Part.existing(path)
+
+    def place_rejects(self) -> int:
+        """Give the rejects of all parts their place, if there is one; return how many they are."""
+        if self._on_error is not None:
+            asides = [self._aside(number) for number in sorted(self._rejected)]
+            rejects.gather(self._on_error, asides, overwrite=self._overwrite)
+        return sum(self._rejected.values())
+
+    def tidy(self) -> None:
+        """Remove the files of rejects that stand beside the data files."""
+        for path in self.target.root.glob(f".modelpack-{self._unique}-*.rejects"):
+            path.unlink(missing_ok=True)
 
     def spread(self, model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> None:
         """Have an engine make the files, where :meth:`make` finds them; the first one alone, as it tells the types."""
         items = list(enumerate(plan.parts))
         try:
             for some in (items[:1], items[1:]) if self._schema is None else (items,):
-                work = TableWork(load=self, params=params, options=elsewhere(options))
-                for (number, part), _ in options.engine.each(model, work, some):
-                    self.make(number, part, Maker(model, params, options, progress.Silent()), rejects.Stop())
+                load = copy.copy(self)
+                load._rejected = {}  # all of them together are counted here
+                work = TableWork(load=load, params=params, options=elsewhere(options))
+                # Closed at an error of ours too, so that nobody writes any more where files are removed.
+                with contextlib.closing(options.engine.each(model, work, some)) as made:
+                    for (number, part), _ in made:
+                        self.make(number, part, Maker(model, params, options, progress.Silent()))
         except (InputError, UsageError):
             for path in self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"):
                 path.unlink(missing_ok=True)

@@ -206,8 +206,10 @@ def _check(plan: Plan, options: Options) -> None:
 
 def _may_be_ours(plan: Plan) -> bool:
     """Say whether what is there may be from this very run, which the run itself finds out."""
-    if not plan.folder or plan.path is None:
+    if plan.path is None or not (plan.folder or plan.table):
         return False
+    if plan.table:
+        return any(plan.path.glob(".modelpack-*.rejects"))
     return (plan.path / destination.MANIFEST).is_file() or destination.place_of(plan.path).exists()
 
 

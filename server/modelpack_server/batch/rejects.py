@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from modelpack.errors import Fault, InputError
+from modelpack.errors import Fault, InputError, UsageError
+from modelpack_server.batch import destination
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.readers.delimited import LineFinder
 from modelpack_server.codecs import cells
 from modelpack_server.wholefile import whole_file
 
-__all__ = ["Aside", "Refusal", "Rejects", "Stop", "opened", "refusals", "taken"]
+__all__ = [
+    "Aside",
+    "Refusal",
+    "Rejects",
+    "Stop",
+    "digest",
+    "gather",
+    "opened",
+    "refusals",
+    "taken",
+    "too_many",
+    "within",
+]
 
 MAX_FAULTS = 100
 
@@ -35,9 +50,7 @@ class Refusal:
     @property
     def path(self) -> str:
         """Where it is, for messages."""
-        line = f" (line {self.line})" if self.line is not None else ""
-        column = f", column {self.column!r}" if self.column is not None else ""
-        return f"{self.source.name}, row {self.row}{line}{column}"
+        return _place(self.source.name, self.row, self.line, self.column)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of the rejects file."""
@@ -50,6 +63,12 @@ class Refusal:
             "message": self.message,
             "record": self.record,
         }
+
+
+def _place(file: str, row: int, line: int | None, column: str | None) -> str:
+    """Return where a row is, for messages."""
+    words = "" if line is None else f" (line {line})"
+    return f"{file}, row {row}{words}" + ("" if column is None else f", column {column!r}")
 
 
 def refusals(chunk: Chunk, faults: Sequence[Fault]) -> list[Refusal]:
@@ -140,12 +159,7 @@ class Aside:
         for refusal in map(self._lines.add, refusals(chunk, faults)):
             self.count += 1
             if self._limit is not None and self.count > self._limit:
-                raise InputError(
-                    f"{refusal.message} (more than {self._limit} rows refused)",
-                    code="too-many-rejects",
-                    path=refusal.path,
-                    hint="Allow more, or mend the input.",
-                )
+                raise too_many(refusal.message, self._limit, refusal.path, "input")
             self._file.write(cells.dump(refusal.to_json()) + b"\n")
 
 
@@ -162,3 +176,58 @@ def opened(path: Path | None, limit: int | None, *, overwrite: bool) -> Iterator
         return
     with whole_file(path, overwrite=overwrite) as file:
         yield Aside(file, limit)
+
+
+def too_many(message: str, limit: int, path: str, what: str) -> InputError:
+    """Return the error for the first row beyond the limit."""
+    return InputError(
+        f"{message} (more than {limit} rows refused)",
+        code="too-many-rejects",
+        path=path,
+        hint=f"Allow more, or mend the {what}.",
+    )
+
+
+def within(limit: int | None, before: int, file: Path) -> int:
+    """Return how many rows a file of rejects has; with those ``before`` they must not be too many.
+
+    Raises:
+        InputError: they are (``too-many-rejects``); it tells the first row beyond the limit.
+    """
+    number = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if limit is not None and before + number > limit:
+                found = json.loads(line)
+                place = _place(found["file"], found["row"], found["line"], found["column"])
+                raise too_many(found["message"], limit, place, "input")
+    return number
+
+
+def digest(*files: Path) -> str | None:
+    """Return the SHA-256 of what is in the files, one after the other; None if one is not there."""
+    found = hashlib.sha256()
+    for path in files:
+        if not path.is_file():
+            return None
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def gather(path: Path, files: Sequence[Path], *, overwrite: bool) -> None:
+    """Write the files of rejects of all parts into one, unless it holds just that.
+
+    Raises:
+        UsageError: another one is there (``output-exists``).
+    """
+    if destination.is_stream(path):
+        path.write_bytes(b"".join(file.read_bytes() for file in files))
+        return
+    try:
+        with whole_file(path, overwrite=overwrite) as file:
+            for part in files:
+                file.write(part.read_bytes())
+    except UsageError:
+        # A run of the same that was killed had placed it, or one at the same time has.
+        if digest(path) != digest(*files):
+            raise

@@ -22,7 +22,7 @@ from modelpack_server.batch.destination import place_of
 from modelpack_server.batch.record import Record
 from modelpack_server.wholefile import flush_directory
 
-__all__ = ["State"]
+__all__ = ["State", "rejects_of"]
 
 Line = Mapping[str, Any]
 
@@ -150,7 +150,7 @@ class State:
 
     def rejects(self, name: str) -> Path:
         """Return where the refused rows of a part are."""
-        return self._root / "rejects" / f"{name.replace('%', '%25').replace('/', '%2F')[-200:]}"
+        return rejects_of(self._root, name)
 
     def close(self) -> None:
         """Let go of the state; it stays for the next run if there is something in it that is worth it."""
@@ -159,3 +159,8 @@ class State:
             (self._root / "run.json").unlink(missing_ok=True)
             shutil.rmtree(self._root, ignore_errors=True)
         os.close(self._lock)
+
+
+def rejects_of(root: Path, name: str) -> Path:
+    """Return where the refused rows of a part are, in the directory of a state."""
+    return root / "rejects" / f"{name.replace('%', '%25').replace('/', '%2F')[-200:]}"

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ class SparkEngine:
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    def each(self, model: Model, work: Callable[[Model, T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
+    def each(self, model: Model, work: Callable[[Model, T], R], items: Sequence[T]) -> Generator[tuple[T, R]]:
         """Yield each item with ``work(model, item)``, as they get done; the first error ends all of it."""
         run = functools.partial(_run, ship(self._context, model), work)
         tag = f"modelpack-{secrets.token_hex(6)}"
@@ -84,8 +84,6 @@ def check(plan: Plan | None, options: Options | stream.Options) -> None:
     """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded; a stream has no plan."""
     if plan is not None and (plan.path is None or not (plan.folder or plan.table)):
         raise _unsupported("writes a directory or a Delta table", "End OUT with '/', or pass --output-format delta.")
-    if options.on_error is not None:
-        raise _unsupported("does not write rejects aside", "Leave --on-error out, or --engine.")
     if plan is not None and any(source.path is None and source.table is None for source in plan.sources):
         raise _unsupported("does not read standard input or URLs", "Give files at paths that all executors see.")
 

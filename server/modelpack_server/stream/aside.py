@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelpack.errors import Fault, InputError
+from modelpack.errors import Fault
 from modelpack_server.batch.chunks import Chunk
-from modelpack_server.batch.rejects import Refusal, refusals
+from modelpack_server.batch.rejects import Refusal, refusals, too_many
 from modelpack_server.codecs import cells
 from modelpack_server.delta import position
 from modelpack_server.delta.commit import Target
@@ -62,17 +62,15 @@ class Aside:
 
     def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
         """Take the rows that are refused."""
-        place = self._place
-        assert place is not None
-        for refusal in refusals(chunk, faults):
+        assert self._place is not None
+        self.add(self._place, refusals(chunk, faults))
+
+    def add(self, place: Position, found: Sequence[Refusal]) -> None:
+        """Take rows of a file that were refused."""
+        for refusal in found:
             self._found.append((place, refusal))
             if self._limit is not None and self.count + self.pending > self._limit:
-                raise InputError(
-                    f"{refusal.message} (more than {self._limit} rows refused)",
-                    code="too-many-rejects",
-                    path=refusal.path,
-                    hint="Allow more, or mend the source.",
-                )
+                raise too_many(refusal.message, self._limit, refusal.path, "source")
 
     def commit(self, output: str, mark: Mark, facts: Mapping[str, Any]) -> int:
         """Commit the rejects up to a mark, unless they are there; return how many rows were refused on the way to it.

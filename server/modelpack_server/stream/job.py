@@ -20,7 +20,7 @@ from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.feed import wanted
 from modelpack_server.batch.options import Options as BatchOptions
-from modelpack_server.batch.rejects import Stop
+from modelpack_server.batch.rejects import Refusal, Stop
 from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.codecs import answers
 from modelpack_server.delta import position
@@ -320,16 +320,23 @@ class _Stream:
         options, root = self._options, self._target.root
         work = PieceWork(root=self._follower.root, shape=self._follower.shape, wanted=self._wanted, keep=options.keep,
                          params=self._values, size=options.batch_size, output=root,
-                         schema=self._table_schema())  # fmt: skip
+                         schema=self._table_schema(), aside=self._aside is not None,
+                         limit=options.max_rejects)  # fmt: skip
         unique = uuid.uuid4()
         items = [(f"part-{i:05d}-{unique}-c000.snappy.parquet", piece) for i, piece in enumerate(pieces)]
         parts: list[Part] = []
+        refused: dict[str, Sequence[Refusal]] = {}
         try:
-            for (name, piece), count in options.engine.each(self._model, work, items):
-                if count is None:
-                    self._gap(piece, None)
-                elif count:
-                    parts.append(Part.existing(root / name))
+            with contextlib.closing(options.engine.each(self._model, work, items)) as finished:
+                for (name, piece), done in finished:
+                    refused[name] = done.refused
+                    if done.rows is None:
+                        self._gap(piece, None)
+                    elif done.rows:
+                        parts.append(Part.existing(root / name))
+            for name, piece in items:
+                if self._aside is not None:
+                    self._aside.add(piece.place, refused[name])
         except BaseException:
             for name, _ in items:
                 (root / name).unlink(missing_ok=True)

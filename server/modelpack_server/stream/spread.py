@@ -10,20 +10,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelpack.errors import UsageError
+from modelpack.errors import Fault, UsageError
 from modelpack.model import Model
 from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
-from modelpack_server.batch.rejects import Stop
+from modelpack_server.batch.rejects import Refusal, Rejects, Stop, refusals
 from modelpack_server.batch.scoring import Scorer
 from modelpack_server.delta import rows
 from modelpack_server.delta.commit import Part, Target, fit
 from modelpack_server.delta.log import Shape
 from modelpack_server.stream.follow import Piece
 
-__all__ = ["PieceWork", "chunks"]
+__all__ = ["Done", "PieceWork", "chunks"]
 
 
 def chunks(
@@ -48,9 +48,41 @@ def _raise(error: Exception) -> None:
     raise _Gone from error
 
 
+class _Collected:
+    """Collects refused rows for those who commit them; more than may be refused in all are not looked for."""
+
+    tolerant = True
+
+    def __init__(self, limit: int | None) -> None:
+        self.count = 0
+        self.found: list[Refusal] = []
+        self._limit = limit
+
+    @property
+    def full(self) -> bool:
+        """Whether there are too many already."""
+        return self._limit is not None and self.count > self._limit
+
+    def take(self, chunk: Chunk, faults: Sequence[Fault]) -> None:
+        """Take the rows that are refused."""
+        self.found += refusals(chunk, faults)
+        self.count = len(self.found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """What has become of a file: how many rows it has now (None: it is gone), and which were refused."""
+
+    rows: int | None
+    refused: Sequence[Refusal] = ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PieceWork:
-    """Scores one file of the source into one of the output that no log lists yet, under a name that it is given."""
+    """Scores one file of the source into one of the output that no log lists yet, under a name that it is given.
+
+    ``aside``: rows that do not fit are returned, up to the first beyond ``limit``; else they are an error.
+    """
 
     root: Path
     shape: Shape
@@ -60,30 +92,39 @@ class PieceWork:
     size: int
     output: Path
     schema: pa.Schema
+    aside: bool = False
+    limit: int | None = None
 
-    def __call__(self, model: Model, item: tuple[str, Piece]) -> int | None:
-        """Return how many rows the file has, which is not there if they are none; None if the source's is gone."""
+    def __call__(self, model: Model, item: tuple[str, Piece]) -> Done:
+        """Make the file, which is not there if it would have no row."""
         name, piece = item
         path = self.output / name
-        # It is there if it was made by an executor that was lost before it could say so.
+        collected = _Collected(self.limit)
+        # It is there if it was made by an executor that was lost before it could say so, and which rows it refused.
+        if self.aside:
+            path.unlink(missing_ok=True)
         if not path.exists():
+            refused: Rejects = collected if self.aside else Stop("TABLE")
             try:
-                self._make(model, name, piece)
+                self._make(model, name, piece, refused)
             except _Gone:
-                return None
+                return Done(rows=None)
             except UsageError:
                 if not path.exists():
                     raise
-        return Part.existing(path).rows if path.exists() else 0
+        return Done(rows=Part.existing(path).rows if path.exists() else 0, refused=collected.found)
 
-    def _make(self, model: Model, name: str, piece: Piece) -> None:
-        refused = Stop("TABLE")
+    def _make(self, model: Model, name: str, piece: Piece, refused: Rejects) -> None:
         scorer = Scorer(model, self.params, keep=self.keep, refused=refused)
         assembler = Assembler("parquet", self.wanted)
         with contextlib.ExitStack() as stack:
             part: Part | None = None
             for scored in map(scorer, chunks(self.root, self.shape, piece, self.wanted, self.size, _raise)):
                 refused.take(scored.chunk, scored.faults)
+                if isinstance(refused, _Collected) and refused.full:
+                    return
+                if not scored.frame.rows:
+                    continue
                 table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
                 part = part or stack.enter_context(Target(self.output, family="stream").part(name))
                 part.write(fit(table, self.schema, self.output))

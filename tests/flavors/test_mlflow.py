@@ -27,7 +27,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 import modelpack
 from modelpack.cli import main
-from modelpack.errors import FlavorError, PackageError, SaveError, TrustError, UsageError
+from modelpack.environments import wanted
+from modelpack.errors import EnvironmentMismatch, FlavorError, PackageError, SaveError, TrustError, UsageError
 from modelpack.trust import Store
 from modelpack_flavors._mlflow import mlmodel, signatures
 from modelpack_server.app import build
@@ -154,10 +155,14 @@ def test_a_directory_scores_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pd.read_csv(tmp_path / "out.csv")["prediction"], model().predict(X))
 
 
-def test_its_environment_is_read_and_installer_options_are_not(tmp_path: Path) -> None:
+def test_its_environment_is_read_and_installer_options_are_refused_by_those_who_install(tmp_path: Path) -> None:
     package = modelpack.open(three_x(tmp_path / "iris", tmp_path))
-    assert package.environment.dependencies == ("mlflow==3.17.2", "scikit-learn==1.9.1")
-    assert package.environment.captured == {"scikit-learn": sklearn.__version__}
+    lines = ("mlflow==3.17.2", "scikit-learn==1.9.1", "--index-url=elsewhere", "-e .", "x @ file:///tmp/x")
+    assert package.environment.dependencies == lines
+    assert package.environment.captured == {"scikit-learn": sklearn.__version__, "mlflow": "3.17.2"}
+    assert package.environment.critical == ("scikit-learn",)
+    with pytest.raises(EnvironmentMismatch, match="'--index-url=elsewhere' is not a plain requirement"):
+        wanted.requirements(package.environment)
 
 
 def test_its_example_is_scored(tmp_path: Path) -> None:

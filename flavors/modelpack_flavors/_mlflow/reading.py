@@ -8,29 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import ValidationError
 
 from modelpack import fieldpath, files
 from modelpack.errors import IntegrityError, PackageError
 from modelpack.manifest import (
-    Environment,
     Example,
     FileEntry,
     FlavorEntry,
     Manifest,
     Payload,
     Producer,
-    Python,
     content_digest,
 )
 from modelpack.signature import Signature, Table
-from modelpack_flavors._mlflow import mlmodel, signatures, torch_files
+from modelpack_flavors._mlflow import environments, mlmodel, signatures, torch_files
 
 __all__ = ["manifest"]
 
 _Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
-_ENVIRONMENT = frozenset({"conda.yaml", "python_env.yaml", "requirements.txt", "constraints.txt", "uv.lock"})
 
 
 def manifest(root: Path) -> Manifest:
@@ -72,12 +68,7 @@ def _manifest(root: Path) -> Manifest:
         payloads={part.flavor: part.payload for part in found},
         flavors=tuple(part.entry(paths) for part in found),
         examples=_examples(paths, signature),
-        environment=Environment(
-            python=Python(captured=_text(flavors.get("python_function"), "python_version")),
-            dependencies=tuple(_requirements(root, paths)),
-            critical=tuple(sorted(captured)),
-            captured=captured,
-        ),
+        environment=environments.read(root, paths, captured, _text(flavors.get("python_function"), "python_version")),
         provenance=_provenance(described),
         files=entries,
         content_digest=content_digest(entries),
@@ -247,7 +238,7 @@ _BUILDERS: Mapping[str, _Builder] = {
 
 def _beside(paths: tuple[str, ...], entry: str) -> tuple[str, ...]:
     folder = entry.rpartition("/")[0]
-    own = {"MLmodel", "input_example.json", "serving_input_example.json", *_ENVIRONMENT}
+    own = {"MLmodel", "input_example.json", "serving_input_example.json", *environments.NAMES}
     return tuple(path for path in paths if path.rpartition("/")[0] == folder and path not in own)
 
 
@@ -263,7 +254,7 @@ def _entries(root: Path) -> tuple[FileEntry, ...]:
 
 
 def _role(path: str) -> _Role:
-    if path in _ENVIRONMENT:
+    if path in environments.NAMES:
         return "environment"
     if path.startswith("code/"):
         return "code"
@@ -276,20 +267,6 @@ def _examples(paths: tuple[str, ...], signature: Signature) -> tuple[Example, ..
     """Return the request that MLflow keeps; it kept no answer."""
     name = "serving_input_example.json"
     return (Example(name="example", input=name),) if name in paths and signature.inputs is not None else ()
-
-
-def _requirements(root: Path, paths: tuple[str, ...]) -> Iterator[str]:
-    """Yield the lines of requirements.txt that are requirements; options for an installer are never passed on."""
-    if "requirements.txt" not in paths:
-        return
-    for line in (root / "requirements.txt").read_text("utf-8", errors="replace").splitlines():
-        text = line.split(" #")[0].strip()
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.url is None and len(text) <= 256:
-            yield text
 
 
 def _provenance(described: Mapping[str, Any]) -> dict[str, Any]:

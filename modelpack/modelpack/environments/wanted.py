@@ -61,9 +61,9 @@ def requirements(environment: Environment) -> list[str]:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
-            raise _refused(path) from None
+            raise _refused(path, text) from None
         if requirement.url is not None:
-            raise _refused(path)
+            raise _refused(path, text)
         found.append(str(requirement))
     return found
 
@@ -84,9 +84,10 @@ def constraints(environment: Environment) -> list[Pin]:
     return [pin(name, version, f"environment.captured[{name!r}]") for name, version in environment.captured.items()]
 
 
-def _refused(path: str) -> EnvironmentMismatch:
+def _refused(path: str, text: str | None = None) -> EnvironmentMismatch:
+    what = "not a plain requirement" if text is None else f"{text!r} is not a plain requirement"
     return EnvironmentMismatch(
-        "not a plain requirement: only names, versions, extras and markers are given to an installer",
+        f"{what}: only names, versions, extras and markers are given to an installer",
         code="requirement-refused",
         path=path,
         hint="Options, addresses and paths are never taken from a package.",

@@ -123,7 +123,7 @@ class Reader:
 
     def python(self, block: Block, where: str) -> None:
         printed = io.StringIO()
-        code = compile("\n" * (block.line - 1) + block.body, str(ROOT / self.page), "exec")
+        code = compile("\n" * (block.line - 1) + self.own_port(block.body), str(ROOT / self.page), "exec")
         with contextlib.redirect_stdout(printed):
             exec(code, self.names)
         if block.prints is not None:

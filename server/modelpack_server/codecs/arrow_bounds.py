@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelpack.errors import InputError
+from modelpack_server.codecs.arrow_messages import DICTIONARY, at, field
 
 __all__ = ["MAX_EXPANSION", "check_messages", "check_names", "check_table", "dense", "limit_of"]
 
@@ -69,32 +70,31 @@ def _claimed(message: Any) -> int:
 
 def _uncompressed(message: Any) -> int:
     meta = memoryview(message.metadata)
-    root = _at(meta, 0)
-    kind, header = _field(meta, root, 1), _field(meta, root, 2)
+    root = at(meta, 0)
+    kind, header = field(meta, root, 1), field(meta, root, 2)
     if not kind or not header:
         return 0
-    batch = _at(meta, header)
-    if meta[kind] == _DICTIONARY_BATCH:
-        data = _field(meta, batch, 1)
+    batch = at(meta, header)
+    if meta[kind] == DICTIONARY:
+        data = field(meta, batch, 1)
         if not data:
             return 0
-        batch = _at(meta, data)
-    version, extra = _field(meta, root, 0), _field(meta, root, 4)
+        batch = at(meta, data)
+    version, extra = field(meta, root, 0), field(meta, root, 4)
     # Before version 5 of the metadata a message said in its custom metadata that it is compressed.
     early = extra and (not version or meta[version] < _VERSION_5)
-    if not _field(meta, batch, 3) and not early:
+    if not field(meta, batch, 3) and not early:
         return 0
-    return _buffers(meta, _field(meta, batch, 2), memoryview(message.body))
+    return _buffers(meta, field(meta, batch, 2), memoryview(message.body))
 
 
-_DICTIONARY_BATCH = 2
 _VERSION_5 = 4
 
 
-def _buffers(meta: memoryview, field: int, body: memoryview) -> int:
-    if not field:
+def _buffers(meta: memoryview, place: int, body: memoryview) -> int:
+    if not place:
         return 0
-    vector = _at(meta, field)
+    vector = at(meta, place)
     (count,) = struct.unpack_from("<I", meta, vector)
     places = np.frombuffer(meta, "<i8", 2 * count, vector + 4).reshape(-1, 2)
     total = 0
@@ -103,23 +103,6 @@ def _buffers(meta: memoryview, field: int, body: memoryview) -> int:
             (size,) = struct.unpack_from("<q", body, offset)
             total += max(size, 0)
     return total
-
-
-def _at(meta: memoryview, place: int) -> int:
-    """Follow an offset."""
-    (offset,) = struct.unpack_from("<I", meta, place)
-    return int(place + offset)
-
-
-def _field(meta: memoryview, table: int, slot: int) -> int:
-    """Return where a field of a table is, 0 if it is not there."""
-    (back,) = struct.unpack_from("<i", meta, table)
-    vtable = table - back
-    (size,) = struct.unpack_from("<H", meta, vtable)
-    if 4 + 2 * slot >= size:
-        return 0
-    (offset,) = struct.unpack_from("<H", meta, vtable + 4 + 2 * slot)
-    return table + offset if offset else 0
 
 
 def check_table(table: pa.Table, limit: int) -> None:

@@ -1,7 +1,7 @@
 """Answers that begin before they end: rows answered as they come, and answers that the model makes piece by piece.
 
 The first fault that is known before anything was sent is an ordinary problem. After that the status has been sent, so
-the last line (or event) tells what went wrong, and the answer ends.
+the last line (or event, or batch) tells what went wrong, and the answer ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from modelpack_server import problems
 from modelpack_server.codecs import cells
 from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.state import State, stopping
+from modelpack_server.endpoints.wires import Batches, Lines, Wire
 from modelpack_server.invocation import Batcher, Request, Streamer, coerced, too_late
 from modelpack_server.problems import HttpProblem
 
@@ -51,24 +52,29 @@ class Flow:
         """Whether the model can answer piece by piece."""
         return bool(getattr(self.model, "streams", False))
 
-    async def lines(
-        self, known_as: str, query: Mapping[str, Any] | None, timeout: float, io: tuple[Receive, Send]
+    def wire(self, media: str) -> Wire:
+        """Return how rows of a media type come, for one request."""
+        return Lines(self.most, self.rows) if media == LINES else Batches(self.most)
+
+    async def answered(
+        self, known_as: str, wire: Wire, query: Mapping[str, Any] | None, timeout: float, io: tuple[Receive, Send]
     ) -> None:
-        """Answer JSON Lines with JSON Lines, in order, each as soon as it is there; no faster than they are taken."""
+        """Answer rows as they come, in order, each as soon as it is there; no faster than the answers are taken."""
         receive, send = io
         row = 0
 
         async def replies() -> AsyncIterator[bytes]:
             nonlocal row
-            async for page, count in self._pages(receive):
-                request = Request(LINES, page, query, LINES)
+            async for page, count in self._pages(wire, receive):
+                request = Request(wire.media, page, query, wire.media)
                 try:
-                    yield await self._score(request, count, timeout, patient=row > 0)
+                    yield wire.reply(await self._score(request, count, timeout, patient=row > 0))
                 except InputError as exc:
                     raise _later(exc, row) from exc
                 row += count
+            yield wire.end()
 
-        await _send(replies(), known_as, LINES, send)
+        await _send(replies(), known_as, wire.media, wire.failed, send)
 
     async def _score(self, request: Request, rows: int, timeout: float, *, patient: bool) -> bytes:
         """Score one page; who has begun waits for a place, instead of being sent away."""
@@ -81,31 +87,16 @@ class Flow:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _pages(self, receive: Receive) -> AsyncIterator[tuple[bytes, int]]:
-        """Yield the whole lines that have come together, some at a time, and how many rows they are."""
-        held: list[bytes] = []
-        size, more = 0, True
+    async def _pages(self, wire: Wire, receive: Receive) -> AsyncIterator[tuple[bytes, int]]:
+        """Yield what is whole of the body, some at a time, and how many rows it is."""
+        more = True
         while more:
             message = await self._next(receive)
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            cut = piece.rfind(b"\n") + 1 if more else len(piece)
-            if not cut and more:
-                held.append(piece)
-                size += len(piece)
-            else:
-                whole, held, size = b"".join([*held, piece[:cut]]), [piece[cut:]], len(piece) - cut
-                for page in self._parts(whole):
-                    yield page
-            if size > self.most:
-                raise HttpProblem(413, f"a line is longer than {self.most} bytes", code="body-too-large")
-
-    def _parts(self, whole: bytes) -> Iterator[tuple[bytes, int]]:
-        lines = [line for line in whole.split(b"\n") if line.strip()]
-        for start in range(0, len(lines), self.rows):
-            part = lines[start : start + self.rows]
-            yield b"\n".join(part), len(part)
+            more = message.get("more_body", False)
+            for page in wire.feed(message.get("body", b""), last=not more):
+                yield page
 
     async def _next(self, receive: Receive) -> Message:
         """Return what comes next, unless the server is told to stop first."""
@@ -140,7 +131,7 @@ class Flow:
                 yield b"event: end\ndata: {}\n\n"
 
         try:
-            await _send(replies(), known_as, request.reply, send)
+            await _send(replies(), known_as, request.reply, _event if request.reply == EVENTS else _line, send)
         finally:
             left.cancel()
             # Its turn comes after what may still be running; nobody waits for it.
@@ -187,7 +178,17 @@ class _Pieces:
                     close()
 
 
-async def _send(replies: AsyncIterator[bytes], known_as: str, media: str, send: Send) -> None:
+def _event(problem: bytes) -> bytes:
+    return b"event: error\ndata: %s\n\n" % problem
+
+
+def _line(problem: bytes) -> bytes:
+    return b'{"error":%s}\n' % problem
+
+
+async def _send(
+    replies: AsyncIterator[bytes], known_as: str, media: str, failed: Callable[[bytes], bytes], send: Send
+) -> None:
     """Send the parts of an answer; the status goes with the first of them."""
     headers = [(b"content-type", media.encode()), (b"cache-control", b"no-cache")]
     start = {"type": "http.response.start", "status": 200, "headers": headers}
@@ -203,8 +204,7 @@ async def _send(replies: AsyncIterator[bytes], known_as: str, media: str, send: 
     except Exception as exc:
         if not started:
             raise
-        problem = bytes(problems.respond(exc, known_as).body)
-        last = b"event: error\ndata: %s\n\n" % problem if media == EVENTS else b'{"error":%s}\n' % problem
+        last = failed(bytes(problems.respond(exc, known_as).body))
         await send({"type": "http.response.body", "body": last, "more_body": False})
         return
     if not started:

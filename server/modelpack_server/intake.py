@@ -19,6 +19,8 @@ __all__ = ["Intake", "Rooms"]
 KEPT = 64 * 2**20
 KEPT_SECONDS = 10.0
 
+_NOTHING = memoryview(b"")
+
 
 class Rooms:
     """Memory for bodies, of which the last piece is kept for a while."""
@@ -88,6 +90,8 @@ class Intake(asyncio.BufferedProtocol):
         """Take note of what has come."""
         self._rest = self._rest[nbytes:]
         if not self._rest:
+            # The transport may hold on to this object for as long as the connection lasts.
+            self._rest = _NOTHING
             self._connection.taken_in()
 
     def connection_lost(self, exc: Exception | None) -> None:

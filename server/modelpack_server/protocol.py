@@ -77,7 +77,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has come; count it as long as it is nothing but the head of one request."""
         self._ended = False
-        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+        if self._in_head:
             data = _staying(data)
         super().data_received(data)
         if not self._in_head or self._ended:
@@ -113,10 +113,11 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request has ended: what comes next is the head of another."""
         self._in_head = self._ended = True
-        if self._room is not None:
-            cast(dict[str, Any], self.scope)[BODY] = self._room.toreadonly()
-            self._room = None
         cycle: Any = self.cycle
+        if self._room is not None:
+            if not cycle.response_complete:
+                cast(dict[str, Any], self.scope)[BODY] = self._room.toreadonly()
+            self._room = None
         if type(cycle) is not Exchange:
             super().on_message_complete()
         elif not cycle.response_complete:
@@ -216,9 +217,13 @@ class Protocol(HttpToolsProtocol):
 
 
 def _staying(data: bytes) -> bytes:
-    """Return the head of a request, and what comes behind it, without the offer to speak another protocol.
+    """Return what has come of a request, without the offer in its head to speak another protocol.
 
     The parser would read no further. Java's client offers HTTP/2 in its first request, and is content with HTTP/1.1.
     """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"declined", head) + end + rest
+    # Behind the head there may be much more, which it would take long to search.
+    end = data.find(b"\r\n\r\n")
+    if data.find(b"pgrade", 0, end) < 0 and data.find(b"PGRADE", 0, end) < 0:
+        return data
+    head, between, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"declined", head) + between + rest

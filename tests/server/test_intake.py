@@ -169,6 +169,29 @@ def test_what_a_model_keeps_is_not_written_over(run: Any, taken: list[int]) -> N
     assert len(taken) == 3
 
 
+def test_an_idle_connection_holds_no_memory_of_its_last_body(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = []
+    plain = intake.Rooms.take
+
+    def noted(self: Any, size: int) -> memoryview:
+        room = plain(self, size)
+        rooms.append(place(room))
+        return room
+
+    monkeypatch.setattr(intake.Rooms, "take", noted)
+    running = run(Same(), threads=1, grace=1)
+    with running.connect() as link, running.connect() as other:
+        link.sendall(request(body(1)))
+        assert first(next(answers(link))) == 1
+        # Answered on the same loop, so whatever the first request has left to do is done.
+        link.sendall(b"GET /ping HTTP/1.1\r\nHost: model\r\n\r\n")
+        assert next(answers(link))[0] == 200
+        other.sendall(request(body(2)))
+        assert first(next(answers(other))) == 2
+    assert len(rooms) == 2
+    assert len(set(rooms)) == 1
+
+
 def in_a_loop(call: Callable[[], None]) -> None:
     async def main() -> None:
         call()

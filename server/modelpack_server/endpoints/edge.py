@@ -73,7 +73,8 @@ class Edge:
                 raise
             await problems.respond(exc, known_as)(scope, receive, send_with_id)
         finally:
-            visit.end(len(scope.get(BODY, b"")))
+            # The connection remembers the scope until its next request, which may be long.
+            visit.end(len(scope.pop(BODY, b"")))
 
 
 def _path(scope: Scope) -> str:

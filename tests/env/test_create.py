@@ -82,9 +82,36 @@ def test_a_python_that_is_not_here_is_said(locked: modelpack.Package, indexes: u
     assert info.value.code == "python-unavailable"
 
 
-def test_a_full_disk_is_said_as_such() -> None:
-    error = uv._failure("error: failed to copy\n  Caused by: No space left on device (os error 28)")
-    assert error.code == "disk-full"
+@pytest.mark.parametrize("options", ["size=200k", "size=1m,nr_inodes=4"], ids=["uv", "before uv"])
+def test_a_full_disk_is_said_as_such_and_nothing_half_is_left(
+    package: modelpack.Package, indexes: uv.Indexes, wheels: Path, make_wheel: Callable[..., Path], options: str
+) -> None:
+    make_wheel(wheels, source="def twice(x):\n    return x * 2\n" + "# filled\n" * 50_000)
+    locked = locking.lock(package.path, indexes=indexes)
+    disk = wheels.parent / "disk"
+    disk.mkdir()
+    create = [sys.executable, "-P", "-m", "modelpack", "env", "create", str(locked.path), "--json"]
+    create += ["--find-links", str(wheels), "--no-index"]
+    script = f'mount -t tmpfs -o {options} tmpfs "$0" && "$@"; code=$?; ls "$0"; exit $code'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, str(disk), *create],
+        env={**os.environ, "MODELPACK_ENVIRONMENTS": str(disk)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    error, end = json.JSONDecoder().raw_decode(done.stdout)
+    assert error["error"]["code"] == "disk-full"
+    assert "env prune" in error["error"]["hint"]
+    # Only the lock's file, which is hidden, is there.
+    assert done.stdout[end:].strip() == ""
+
+
+def test_without_network_it_is_said(locked: modelpack.Package) -> None:
+    create = [sys.executable, "-P", "-m", "modelpack", "env", "create", str(locked.path)]
+    variables = {**os.environ, "UV_HTTP_RETRIES": "0", "UV_DEFAULT_INDEX": "https://index.example/simple"}
+    done = subprocess.run(["unshare", "-rn", *create], env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "the package index cannot be reached" in done.stderr and "[index-unreachable]" in done.stderr
+    assert "--find-links" in done.stderr
 
 
 def test_without_uv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

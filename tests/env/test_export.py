@@ -123,7 +123,7 @@ def test_a_lock_without_wheels_for_linux_makes_no_image(
 
 def with_lock(package: modelpack.Package, raw: bytes, monkeypatch: pytest.MonkeyPatch) -> modelpack.Package:
     """Return the package with these bytes as its lock."""
-    monkeypatch.setattr(locking, "_resolved", lambda *_, **__: raw)
+    monkeypatch.setattr(locking, "_resolved", lambda *_, **__: (raw, ""))
     return locking.lock(package.path, universal=True)
 
 

@@ -72,6 +72,25 @@ def test_a_version_that_is_not_to_be_had_is_named(package: modelpack.Package, tm
     assert info.value.code == "version-missing"
 
 
+def test_a_version_that_was_withdrawn_is_locked_only_at_the_users_word(
+    package: modelpack.Package, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wheel,) = wheels.iterdir()
+    page = tmp_path / "simple" / "tiny-twice" / "index.html"
+    page.parent.mkdir(parents=True)
+    address = f"{wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    page.write_text(f'<!DOCTYPE html><a href="{address}" data-yanked="wrong sums">{wheel.name}</a>')
+    monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "simple").as_uri())
+
+    with pytest.raises(EnvironmentMismatch, match=r"withdrawn tiny-twice==1\.2 \(wrong sums\)") as info:
+        locking.lock(package.path)
+    assert info.value.code == "version-yanked"
+    assert modelpack.open(package.path).digest == package.digest
+
+    (pin,) = locking.pins(locking.lock(package.path, yanked=True))[0]
+    assert (pin.name, pin.version) == ("tiny-twice", "1.2")
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -101,6 +101,7 @@ def _indexes(find_links: tuple[str, ...], no_index: bool) -> Any:
 @click.option("--universal", is_flag=True, help="Lock for every platform, not for this one alone.")
 @click.option("--partial", is_flag=True, help="Ask no index: the versions installed here, without hashes.")
 @click.option("--builds", is_flag=True, help="Take distributions that have no wheel too; installing them runs code.")
+@click.option("--yanked", is_flag=True, help="Take versions that their index has withdrawn.")
 @_with_indexes
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def lock(

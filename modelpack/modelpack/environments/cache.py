@@ -93,7 +93,7 @@ def create(
     if path is not None and path.exists():
         raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
     place = path.absolute() if path is not None else folder() / _key(package, pins)
-    with _locked(place, fcntl.LOCK_EX):
+    with uv.room(), _locked(place, fcntl.LOCK_EX):
         fresh = not (place / MARKER).is_file()
         if fresh:
             with _given(package, indexes or uv.Indexes()) as chosen:
@@ -116,35 +116,39 @@ def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Index
     """Build into ``place``; the marker is written last, so that what was interrupted is built anew."""
     shutil.rmtree(place, ignore_errors=True)
     try:
-        place.mkdir(parents=True)
-        listed = place / "modelpack-requirements.txt"
-        listed.write_text("".join(f"{one.line()}\n" for one in pins))
-        uv.run(
-            ["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)],
-            place,
-        )
-        hashed = all(one.hashes for one in pins)
-        sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
-        wheels = [] if sources else ["--only-binary", ":all:"]
-        uv.run(
-            ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
-             "--compile-bytecode", *wheels,
-             *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
-            place,
-        )  # fmt: skip
-        (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
-        manifest = package.manifest
-        facts = {
-            "package": f"{manifest.name} {manifest.version}",
-            "digest": package.digest,
-            "python": package.environment.python.captured,
-            "pins": [f"{one.name}=={one.version}" for one in pins],
-            "hashed": hashed,
-        }
-        (place / MARKER).write_text(json.dumps(facts, indent=1))
+        _filled(place, package, pins, indexes)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
+
+
+def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
+    place.mkdir(parents=True)
+    listed = place / "modelpack-requirements.txt"
+    listed.write_text("".join(f"{one.line()}\n" for one in pins))
+    uv.run(
+        ["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)],
+        place,
+    )
+    hashed = all(one.hashes for one in pins)
+    sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
+    wheels = [] if sources else ["--only-binary", ":all:"]
+    uv.run(
+        ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
+         "--compile-bytecode", *wheels,
+         *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
+        place,
+    )  # fmt: skip
+    (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
+    manifest = package.manifest
+    facts = {
+        "package": f"{manifest.name} {manifest.version}",
+        "digest": package.digest,
+        "python": package.environment.python.captured,
+        "pins": [f"{one.name}=={one.version}" for one in pins],
+        "hashed": hashed,
+    }
+    (place / MARKER).write_text(json.dumps(facts, indent=1))
 
 
 def _site_packages(place: Path) -> Path:

@@ -36,12 +36,14 @@ def lock(
     universal: bool = False,
     partial: bool = False,
     builds: bool = False,
+    yanked: bool = False,
 ) -> Package:
     """Write the package with a lock of its environment at ``output``; in its own place if that is None.
 
     The versions are those that were captured, with all they need. ``universal`` locks for every platform; ``partial``
-    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too. A lock
-    that is there already is replaced. If this user's store holds a grant for the old package, the new one gets one.
+    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too; ``yanked``
+    takes versions that their index has withdrawn. A lock that is there already is replaced. If this user's store holds
+    a grant for the old package, the new one gets one.
 
     Raises:
         EnvironmentMismatch: it cannot be locked (``version-missing``, ``index-unreachable``, ``origin-local``, …).
@@ -58,7 +60,9 @@ def lock(
             hint="Use a modelpack release that knows it.",
         )
     path, raw = (PARTIAL, _partial(manifest.environment)) if partial else (PLACE, b"")
-    raw = raw or _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)
+    if not partial:
+        raw, said = _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)
+        _check_withdrawn(said, taken=yanked)
 
     def fill(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
@@ -109,8 +113,20 @@ def _with_lock(env: Environment, path: str, universal: bool) -> Environment:
     return env.model_copy(update={"locks": (*kept, Lock(kind=kind, path=path, platforms=here))})
 
 
-def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds: bool) -> bytes:
-    """Return what uv finds for the requirements, with everything held to the captured versions."""
+def _check_withdrawn(said: str, *, taken: bool) -> None:
+    """Raise EnvironmentMismatch (``version-yanked``) if uv found only what its index has withdrawn."""
+    found = uv.withdrawn(said)
+    if found and not taken:
+        raise EnvironmentMismatch(
+            f"the index has withdrawn {', '.join(found)}",
+            code="version-yanked",
+            path="environment.captured",
+            hint="Save the model with another version, or lock it all the same: --yanked.",
+        )
+
+
+def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds: bool) -> tuple[bytes, str]:
+    """Return what uv finds for the requirements, with everything held to the captured versions, and what uv told."""
     with tempfile.TemporaryDirectory(prefix="modelpack-lock-") as name:
         directory = Path(name)
         (directory / "wanted.in").write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
@@ -118,7 +134,7 @@ def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds:
         # Where it is still what is installed here, what comes along keeps its version too, if uv finds that it can.
         (directory / "pylock.toml").write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
         series = ".".join((env.python.captured or "").split(".")[:2])
-        uv.run(
+        said = uv.run(
             ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
              "--output-file", "pylock.toml", "--no-header", "--no-annotate", *indexes.arguments(),
              *(["--python-version", series] if series else []),
@@ -127,7 +143,7 @@ def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds:
             directory,
         )  # fmt: skip
         python, packages = pylock.artifacts((directory / "pylock.toml").read_bytes(), PLACE)
-    return pylock.write(packages, python=python)
+    return pylock.write(packages, python=python), said
 
 
 def _preferred(one: Pin) -> pylock.Locked:

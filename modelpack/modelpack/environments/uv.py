@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.errors import EnvironmentMismatch, UsageError
 
-__all__ = ["Indexes", "run"]
+__all__ = ["Indexes", "room", "run", "withdrawn"]
 
 # What uv says -> our code, what it means, and what to do. The first that occurs is taken.
 _FAILURES = (
     ("No space left on device", "disk-full", "the disk is full", "Make room; `modelpack env prune` removes old ones."),
+    ("Disk quota exceeded", "disk-full", "the disk is full", "Make room; `modelpack env prune` removes old ones."),
     ("Hash mismatch", "hash-mismatch", "a file is not the one that was locked", "The index serves other bytes."),
     ("No interpreter found", "python-unavailable", "that Python is not installed here", "Install it, then try again."),
     ("Network connectivity is disabled", "index-unreachable", "there is no network", "Vendor it first."),
@@ -50,7 +54,7 @@ class Indexes:
 
 
 def run(arguments: Sequence[str], directory: Path) -> str:
-    """Run uv in a directory that holds no project, and return what it printed.
+    """Run uv in a directory that holds no project, and return what it told about it.
 
     Raises:
         UsageError: uv is not installed (``extra-missing``).
@@ -59,11 +63,32 @@ def run(arguments: Sequence[str], directory: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-        [_program(), "--quiet", *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        [_program(), *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise _failure(done.stderr)
-    return done.stdout
+    return done.stderr
+
+
+def withdrawn(said: str) -> list[str]:
+    """Return the distributions that have been withdrawn, with the reasons their index gives, out of what uv told."""
+    found = re.findall(r"warning: `([^`]+)` is yanked(?: \(reason: \"(.*)\"\))?", said)
+    return [f"{name} ({why})" if why else name for name, why in found]
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """Say of what is written meanwhile, if it does not fit, what is said when uv runs out of room.
+
+    Raises:
+        EnvironmentMismatch: ``disk-full``.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _failure(os.strerror(errno.ENOSPC)) from exc
 
 
 def _program() -> str:

@@ -8,6 +8,7 @@ from starlette.routing import Route
 from modelpack import Model
 from modelpack_server import facts
 from modelpack_server.endpoints.about import Endpoints
+from modelpack_server.endpoints.bodies import Bodies
 from modelpack_server.endpoints.edge import App, Edge, refuse
 from modelpack_server.endpoints.flow import Flow
 from modelpack_server.endpoints.invoke import Hot
@@ -52,7 +53,15 @@ def assemble(model: Scorer, about: Facts, settings: Settings, meter: Meter | Non
     )
     state = State()
     flow = Flow(measured, batcher, state, most=settings.max_body, rows=settings.batch_rows)
-    hot = Hot(model.signature, batcher, flow, max_body=settings.max_body, timeout=settings.timeout, gather=gather)
+    hot = Hot(
+        model.signature,
+        batcher,
+        flow,
+        Bodies(settings.bodies()),
+        max_body=settings.max_body,
+        timeout=settings.timeout,
+        gather=gather,
+    )
     endpoints = Endpoints(model.signature, about, hot.replies, metrics=settings.metrics)
     app = App(
         routes=[

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-__all__ = ["library_threads", "usable_cores"]
+__all__ = ["groups", "library_threads", "text", "usable_cores"]
 
 # What the libraries below the models read once, when they are loaded. onnxruntime reads none; its flavor does.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -33,19 +33,27 @@ def library_threads(workers: int, environment: Mapping[str, str]) -> Mapping[str
     return {name: share for name in _VARIABLES if name not in environment}
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Yield the quotas, in cores, of the cgroup that this process is in and of those around it."""
+def groups(root: Path, controller: str) -> Iterator[tuple[bool, Path]]:
+    """Yield the folders of the cgroup that this process is in and of those around it, and whether they are of version
+    2 of cgroups, in which one hierarchy has all controllers."""
     mounts = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             for mount in (mounts, mounts / "unified"):
-                for group in _groups(mount, path):
-                    yield from _quota(*_text(group / "cpu.max").split())
-        elif "cpu" in controllers.split(","):
-            for mount in (mounts / controllers, mounts / "cpu"):
-                for group in _groups(mount, path):
-                    yield from _quota(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us"))
+                yield from ((True, group) for group in _groups(mount, path))
+        elif controller in controllers.split(","):
+            for mount in (mounts / controllers, mounts / controller):
+                yield from ((False, group) for group in _groups(mount, path))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the quotas, in cores, of the cgroup that this process is in and of those around it."""
+    for unified, group in groups(root, "cpu"):
+        if unified:
+            yield from _quota(*text(group / "cpu.max").split())
+        else:
+            yield from _quota(text(group / "cpu.cfs_quota_us"), text(group / "cpu.cfs_period_us"))
 
 
 def _groups(mount: Path, path: str) -> Iterator[Path]:
@@ -63,7 +71,8 @@ def _quota(quota: str = "max", period: str = "100000") -> Iterator[float]:
             yield cores
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """Return what is in a file of the system, or nothing if it is not there."""
     try:
         return path.read_text(encoding="ascii")
     except (OSError, ValueError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelpack_server.cores import usable_cores
+from modelpack_server.memory import usable_memory
 
 __all__ = ["LogLevel", "Settings", "Source"]
 
@@ -24,8 +25,9 @@ class Settings:
     an answer is given up (0: never). ``batching``: whether requests that arrive together are scored together, and
     ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused. ``hang``:
     seconds without a sign of life outside a prediction after which a worker is replaced (0: never). ``max_memory``:
-    bytes of a worker's memory beyond which it is replaced (0: never). ``metrics``: whether what is done is counted, and
-    told at ``/metrics``.
+    bytes of a worker's memory beyond which it is replaced (0: never). ``max_bodies``: bytes of large bodies that a
+    worker holds at a time (None: its share of a quarter of the memory). ``metrics``: whether what is done is counted,
+    and told at ``/metrics``.
     """
 
     host: str = "127.0.0.1"
@@ -40,6 +42,7 @@ class Settings:
     queue: int = 512
     hang: float = 60.0
     max_memory: int = 0
+    max_bodies: int | None = None
     metrics: bool = True
     log_level: LogLevel = "info"
     json_logs: bool = False
@@ -47,6 +50,10 @@ class Settings:
     def calls(self, trust: str) -> int:
         """Return how many calls of a model of this class of trust one worker makes at a time."""
         return self.threads or (1 if trust == "code" else usable_cores())
+
+    def bodies(self) -> int:
+        """Return how many bytes of large bodies one worker holds at a time: at least one body fits."""
+        return max(self.max_body, self.max_bodies or usable_memory() // 4 // self.workers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

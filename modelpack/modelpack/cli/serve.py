@@ -65,6 +65,11 @@ class Workers(click.ParamType[int]):
 )
 @click.option("--max-body", default="100MB", show_default=True, type=Size(), help="Largest request body.")
 @click.option(
+    "--max-bodies",
+    type=Size(),
+    help="Bytes of large bodies that a worker holds at a time.  [default: its share of a quarter of the memory]",
+)
+@click.option(
     "--grace", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds to finish at the end."
 )
 @click.option(

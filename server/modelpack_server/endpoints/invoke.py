@@ -24,6 +24,7 @@ from modelpack_server import problems
 from modelpack_server.codecs import DECODERS, compression, json_body, possible
 from modelpack_server.codecs.negotiation import choose, content_type
 from modelpack_server.codecs.shapes import ARROW, LINES
+from modelpack_server.endpoints.bodies import Bodies, Held, NoRoom
 from modelpack_server.endpoints.flow import EVENTS, Flow
 from modelpack_server.intake import Rooms
 from modelpack_server.invocation import JSON, Batcher, Reply, Request, key, rows_of
@@ -79,6 +80,7 @@ class Hot:
         signature: Signature,
         batcher: Batcher[Request],
         flow: Flow,
+        bodies: Bodies,
         *,
         max_body: int,
         timeout: float,
@@ -88,6 +90,7 @@ class Hot:
         self.replies = replies(signature, in_pieces=flow.in_pieces)
         self.batcher = batcher
         self.flow = flow
+        self.bodies = bodies
         self.max_body = max_body
         self.timeout = timeout or math.inf
         self.gather = gather
@@ -105,30 +108,46 @@ class Hot:
             wire = self.flow.wire(terms.media)
             await self.flow.answered(known_as, wire, query, terms.timeout, (receive, send))
             return
+        held = Held(self.bodies)
         try:
-            # Before the first look at the body: a client that asked whether to send it must not be told to.
-            if length > self.max_body:
-                raise BodyTooLarge(self.max_body)
-            message = await receive()
-            body: bytes | memoryview = scope.get(BODY) or message.get("body", b"")
-            if message.get("more_body", False) or message["type"] != "http.request":
-                body = await self._rest(message, receive, length if terms.media in VIEWED and not terms.encoding else 0)
-            if len(body) > self.max_body:
-                raise BodyTooLarge(self.max_body)
-        except BodyTooLarge as exc:
-            await _linger(exc, scope, receive, send)
-            return
-        if terms.encoding:
-            # In a thread: a small body can be a large one in disguise.
-            body = await asyncio.to_thread(compression.decompress, bytes(body), terms.encoding, self.max_body)
-        request = Request(terms.media, body, query, terms.reply)
-        if terms.parts == "pieces":
-            await self.flow.pieces(known_as, request, terms.timeout, (receive, send))
-            return
-        reply = await self._reply(request, terms.timeout, receive)
+            try:
+                body = await self._body(terms, length, held, scope, receive)
+            except (BodyTooLarge, NoRoom) as exc:
+                await _linger(exc, scope, receive, send)
+                return
+            if len(body) > SMALL:
+                held.grow(len(body))
+            if terms.encoding:
+                # In a thread: a small body can be a large one in disguise.
+                body = await asyncio.to_thread(compression.decompress, bytes(body), terms.encoding, self.max_body)
+                held.add(len(body))
+            request = Request(terms.media, body, query, terms.reply)
+            if terms.parts == "pieces":
+                await self.flow.pieces(known_as, request, terms.timeout, (receive, send))
+                return
+            reply = await self._reply(request, terms.timeout, receive)
+        finally:
+            held.release()
         headers = [*terms.headers, (b"content-length", b"%d" % len(reply))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply})
+
+    async def _body(self, terms: Terms, length: int, held: Held, scope: Scope, receive: Receive) -> bytes | memoryview:
+        """Return the whole body; what is announced of a large one is held before any of it is read."""
+        # Before the first look at the body: a client that asked whether to send it must not be told to.
+        if length > self.max_body:
+            raise BodyTooLarge(self.max_body)
+        if length > SMALL:
+            held.add(length)
+        message = await receive()
+        body: bytes | memoryview = scope.get(BODY) or message.get("body", b"")
+        if message.get("more_body", False) or message["type"] != "http.request":
+            body = await self._rest(
+                message, receive, length if terms.media in VIEWED and not terms.encoding else 0, held
+            )
+        if len(body) > self.max_body:
+            raise BodyTooLarge(self.max_body)
+        return body
 
     def short(self, headers: list[tuple[bytes, bytes]]) -> Terms | None:
         """Return the terms of a request that can go the short way: small, of a known length, in plain JSON."""
@@ -141,7 +160,8 @@ class Hot:
         """Return the memory for a body that is read into one piece, or None for one that comes in pieces."""
         terms, length = self._head(headers)
         viewed = terms.media in VIEWED and not terms.encoding
-        return self._rooms.take(length) if viewed and LARGE <= length <= self.max_body else None
+        wanted = viewed and LARGE <= length <= self.max_body and self.bodies.fits(length)
+        return self._rooms.take(length) if wanted else None
 
     def begin(self, exchange: Exchange) -> None:
         """Take a request that goes the short way: its answer is set, sooner or later.
@@ -231,7 +251,7 @@ class Hot:
             return "batches"
         return "pieces" if self.flow.in_pieces and reply in (LINES, EVENTS) else ""
 
-    async def _rest(self, message: Mapping[str, Any], receive: Receive, length: int) -> bytes | memoryview:
+    async def _rest(self, message: Mapping[str, Any], receive: Receive, length: int, held: Held) -> bytes | memoryview:
         """Return the whole body, or raise as soon as it is known to be too large.
 
         A large one whose ``length`` is known is put together in memory that numpy gets from the system in large pages:
@@ -247,6 +267,8 @@ class Hot:
             start, size = size, size + len(piece)
             if size > self.max_body:
                 raise BodyTooLarge(self.max_body)
+            if size > SMALL:
+                held.grow(size)
             if room is None:
                 pieces.append(piece)
             else:

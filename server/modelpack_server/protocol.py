@@ -10,7 +10,6 @@ import re
 from collections import deque
 from typing import Any, cast
 
-import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -163,7 +162,7 @@ class Protocol(HttpToolsProtocol):
 
     def taken_in(self) -> None:
         """Go on after the end of a large body, which the parser has not seen and still waits for."""
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser = type(self.parser)(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.transport.set_protocol(self)
         self.on_message_complete()

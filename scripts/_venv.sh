@@ -47,6 +47,16 @@ finished() {
     cat "$@" | cksum > "$dir/.made-from"
 }
 
+# mlflow_venv: an environment with MLflow, which nothing here depends on; it takes a minute or two. Sets $mlflow.
+mlflow_venv() {
+    mlflow="$root/.venv-mlflow"
+    fresh "$mlflow" "$root/tests/interop/requirements.txt" && return
+    say "installing MLflow into .venv-mlflow"
+    make_venv "$mlflow"
+    "$mlflow/bin/pip" install -qq -r "$root/tests/interop/requirements.txt"
+    finished "$mlflow" "$root/tests/interop/requirements.txt"
+}
+
 # Spark's tests need a Java runtime; where there is none it is installed, as root or by sudo.
 need_java() {
     command -v java > /dev/null || [ -x "${JAVA_HOME:-}/bin/java" ] && return

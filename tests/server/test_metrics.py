@@ -473,7 +473,7 @@ class TestPages:
         buckets = len(layout.REQUEST_SECONDS) + 1
         cells |= {start + bucket for start in starts for bucket in range(buckets)}
         for one in (layout.PREDICTIONS, layout.ROWS, layout.BATCHES):
-            cells |= set(range(one.start, one.end))
+            cells |= set(range(one.start, one.sum + 1))
         cells |= {layout.SECONDS, *range(layout.FAILURES + 1)}
         assert len(cells) == layout.CELLS - (layout.PREDICTIONS.start - layout.FAILURES - 1)
         assert max(cells) == layout.CELLS - 1

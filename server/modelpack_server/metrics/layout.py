@@ -62,20 +62,11 @@ _REQUEST_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Cells that count values by size, and one behind them that holds their sum."""
+    """Cells that count values by size; the cell ``sum`` behind them holds what they add up to."""
 
     start: int
     bounds: tuple[float, ...]
-
-    @property
-    def sum(self) -> int:
-        """The cell of the sum."""
-        return self.start + len(self.bounds) + 1
-
-    @property
-    def end(self) -> int:
-        """The first cell behind."""
-        return self.sum + 1
+    sum: int
 
     def add(self, cells: memoryview[float], value: float) -> None:
         """Count a value."""
@@ -83,11 +74,16 @@ class Histogram:
         cells[self.sum] += value
 
 
-PREDICTIONS = Histogram(_FIRST, _PREDICTION_SECONDS)
-ROWS = Histogram(PREDICTIONS.end, _ROW_COUNTS)
-BATCHES = Histogram(ROWS.end, _REQUEST_COUNTS)
+def _histogram(start: int, bounds: tuple[float, ...]) -> Histogram:
+    # One cell more than bounds: for what is larger than all of them.
+    return Histogram(start, bounds, start + len(bounds) + 1)
+
+
+PREDICTIONS = _histogram(_FIRST, _PREDICTION_SECONDS)
+ROWS = _histogram(PREDICTIONS.sum + 1, _ROW_COUNTS)
+BATCHES = _histogram(ROWS.sum + 1, _REQUEST_COUNTS)
 # Answers by path and status, those to scored requests excepted.
-_VISITS = BATCHES.end
+_VISITS = BATCHES.sum + 1
 # Those have a histogram for each media type and status. So one cell tells both, and to count an answer is one addition
 # less on the way that must be quick.
 _ANSWERS = _VISITS + len(PATHS) * len(STATUSES)

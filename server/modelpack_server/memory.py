@@ -10,10 +10,13 @@ from modelpack_server.cores import groups, text
 
 __all__ = ["usable_memory"]
 
+# What is taken for the memory of a machine that does not say.
+UNKNOWN = 4 * 2**30
+
 
 def usable_memory(root: Path = Path("/")) -> int:
     """Return how many bytes of memory this process and those beside it may use."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else UNKNOWN
     return min(machine, *_limits(root))
 
 

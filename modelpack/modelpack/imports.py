@@ -5,18 +5,22 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import io
 import json
 import pickletools
 import re
 import sys
+import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["distributions", "of_directory", "of_pickle", "of_source", "origin"]
+__all__ = ["distributions", "of_directory", "of_file", "of_pickle", "of_source", "origin"]
 
 # A pickle is looked at this far, which takes a tenth of a second; large arrays are one step each.
 _MAX_STEPS = 100_000
+# The program itself, and what pickles of protocol 2, such as torch's, call two modules of the standard library.
+_ALWAYS = frozenset({"__main__", "__builtin__", "copy_reg"})
 
 
 def of_directory(directory: Path) -> set[str]:
@@ -36,7 +40,24 @@ def of_source(source: bytes) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return set()
-    return _foreign(name for node in ast.walk(tree) for name in _imported(node))
+    return _foreign(name for node in _run(tree) for name in _imported(node))
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a module but those that only type checkers read, or that run only where it is the program."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and _never(node.test):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def _never(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING" or ast.unparse(test) in ("__name__ == '__main__'", "'__main__' == __name__")
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
@@ -49,6 +70,15 @@ def _imported(node: ast.AST) -> Iterator[str]:
         first = node.args[0]
         if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
             yield str(first.value)
+
+
+def of_file(data: bytes) -> set[str]:
+    """Return the top-level modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return of_pickle(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+    return set().union(*map(of_pickle, pickles))
 
 
 def of_pickle(data: bytes) -> set[str]:
@@ -88,8 +118,8 @@ def _named(data: bytes) -> Iterator[str]:
 
 def _foreign(names: Iterable[str]) -> set[str]:
     """Return the top-level names of modules that are neither the standard library's nor the program's own."""
-    tops = {name.partition(".")[0] for name in names}
-    return {name for name in tops if name.isidentifier() and name not in sys.stdlib_module_names and name != "__main__"}
+    tops = {name.partition(".")[0] for name in names} - _ALWAYS
+    return {name for name in tops if name.isidentifier() and name not in sys.stdlib_module_names}
 
 
 def distributions(modules: Collection[str]) -> dict[str, str]:

@@ -33,8 +33,8 @@ from modelpack.signature import Signature
 
 __all__ = ["Details", "Part", "beside", "derived", "equip", "extend", "needed", "record"]
 
-# Payload formats that are one pickle, and what is there anyway, whatever the package needs.
-_PICKLES = ("cloudpickle", "pickle")
+# Payload formats that are pickles, and what is there anyway, whatever the package needs.
+_PICKLES = ("cloudpickle", "pickle", "torch-pickle")
 _OURS = frozenset({"modelpack", BUILTIN, "modelpack_server"})
 
 _Role = Literal["payload", "code", "environment", "example", "doc", "license", "compat", "other"]
@@ -97,7 +97,7 @@ def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
     modules = imports.of_directory(staging / "code")
     for part in parts:
         if part.saved.format in _PICKLES and part.saved.entry:
-            modules |= imports.of_pickle((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
+            modules |= imports.of_file((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
     if (staging / "code").is_dir():
         modules -= {path.name.removesuffix(".py") for path in (staging / "code").iterdir()}
     return imports.distributions(modules - _OURS)

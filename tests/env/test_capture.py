@@ -27,6 +27,16 @@ def test_imports_are_found_wherever_they_stand_in_source() -> None:
     assert imports.of_source(SOURCE) == {"numpy", "yaml", "sklearn", "pandas", "orjson"}
 
 
+@pytest.mark.parametrize(
+    "guard",
+    ["if TYPE_CHECKING:", "if typing.TYPE_CHECKING:", 'if __name__ == "__main__":', "if '__main__' == __name__:"],
+)
+def test_what_no_model_runs_is_not_captured(guard: str) -> None:
+    source = f"import typing\n{guard}\n    import yaml\nelse:\n    import numpy\nif DEBUG:\n    import pandas\n"
+
+    assert imports.of_source(source.encode()) == {"numpy", "pandas"}
+
+
 @pytest.mark.parametrize("source", [b"def (", b"\0", "é".encode("latin-1")])
 def test_what_is_no_python_imports_nothing(source: bytes) -> None:
     assert imports.of_source(source) == set()
@@ -64,6 +74,23 @@ def test_a_pickled_functions_modules_are_in_the_package(tmp_path: Path) -> None:
     package = modelpack.save(score, tmp_path / "package", example=np.ones((2, 2)))
 
     assert {"cloudpickle", "numpy", "pandas"} <= set(package.environment.captured)
+
+
+def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
+    import torch
+    import yaml
+
+    class Net(torch.nn.Linear):
+        pass
+
+    # As if the class came with PyYAML, which is installed here.
+    Net.__module__, Net.__qualname__, yaml.Net = "yaml", "Net", Net
+    try:
+        torch.save(Net(2, 1), tmp_path / "module.pt")
+    finally:
+        del yaml.Net
+
+    assert imports.of_file((tmp_path / "module.pt").read_bytes()) == {"torch", "yaml"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from modelpack.cli import main
 from modelpack.frame import Frame
 from modelpack_server import cores, supervisor
+from modelpack_server.metrics import layout
 from modelpack_server.pulse import Marked, Pulse
 from modelpack_server.settings import Settings, Source
 from modelpack_server.supervisor import Event, Supervisor, Worker
@@ -111,6 +112,24 @@ class TestDeath:
         clock[0] += supervisor.STABLE_SECONDS
         one.happens("exited", first, 1)
         assert one.timers[-1] == (0.0, Event("restart", detail=(0, 0)))
+
+
+class TestCounted:
+    def test_why_workers_were_replaced(self, watched: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Worker, "memory", property(lambda one: (102 if one.slot == 2 else 1) * MEGABYTE))
+        one = watched(workers=3, hang=8, max_memory=100 * MEGABYTE)
+        first, second, third = one.begin(0, 1, 2)
+        one.happens("exited", first, -9)
+        for _ in range(5):
+            clock[0] += 2
+            third.pulse.beat()
+            one.happens("check")
+        one.happens("exited", second, -9)
+        one.happens("ready", one.workers[-1], dict(READY))
+        one.happens("exited", third, 0)
+        own = one.pages.own
+        assert (own[layout.DIED], own[layout.HUNG], own[layout.GREW]) == (1, 1, 1)
+        assert one.pages.take(0) == first.page
 
 
 class TestSilence:

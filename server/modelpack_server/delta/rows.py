@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape
 
-__all__ = ["Groups", "batches", "constant", "count", "read"]
+__all__ = ["PIECE", "Groups", "batches", "constant", "count", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int]]
+
+# Columns of a Parquet file are read piece by piece, so that memory does not depend on its row groups: many writers make
+# them of a million rows. Reading ahead (pre_buffer) would hold them whole.
+PIECE = 65_536
 
 # The column of the change data feed that says what a row is, and the words that stand for a row that is there
 # afterwards, and for one that was there before.
@@ -45,8 +49,9 @@ def read(
     """
     path = root / add.path
     try:
-        # As in batches: pre_buffer would hold whole row groups for no gain. Spark still writes int96.
-        with pq.ParquetFile(path, pre_buffer=False, coerce_int96_timestamp_unit="us") as file:
+        # Spark still writes int96.
+        options = {"pre_buffer": False, "buffer_size": PIECE, "coerce_int96_timestamp_unit": "us"}
+        with pq.ParquetFile(path, **options) as file:
             shape.naming.check(shape.schema, names, root)
             known = shape.naming.inside(file.schema_arrow, path)
             inside = {name: known[name] for name in known if name not in shape.partitions}

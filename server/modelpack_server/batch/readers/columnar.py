@@ -20,8 +20,8 @@ __all__ = ["read_file", "read_parquet", "read_raw", "read_stream"]
 def read_parquet(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of a Parquet file."""
     with source.open_seekable() as raw:
-        # pre_buffer would hold whole row groups: twice the memory for no gain on a local disk.
-        file = pq.ParquetFile(raw, pre_buffer=False)
+        # Behind a URL each piece would be a request of its own.
+        file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=0 if source.remote else rows.PIECE)
         schema = file.schema_arrow
         names = _pick(source, wanted, schema)
         groups = None if wanted.sieve is None else wanted.sieve.groups(file, source.name)

@@ -9,7 +9,7 @@ __all__ = ["Costs"]
 # Gathering more is of no use once a call takes this long, or twice as long as a call takes at least.
 CALL_SECONDS = 0.1
 # Rows are gathered up to here whether or not that makes each of them cheaper: so short a call keeps nobody waiting.
-SHORT_SECONDS = 0.02
+SHORT_SECONDS = 0.05
 # Calls whose rows cost so much more than in the best call are as good as it, if they are shorter; and those of the size
 # of now, so that no noise of the clock makes them longer.
 ALIKE, STILL_ALIKE = 1.1, 1.2

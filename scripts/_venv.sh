@@ -57,6 +57,15 @@ mlflow_venv() {
     finished "$mlflow" "$root/tests/interop/requirements.txt"
 }
 
+# lend_to_mlflow: what .venv has, behind what MLflow's own environment has: modelpack and the models' frameworks.
+lend_to_mlflow() {
+    python - "$mlflow" <<'LEND'
+import pathlib, sys, sysconfig
+folder = sysconfig.get_path("purelib", vars={"base": sys.argv[1]})
+pathlib.Path(folder, "lent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+LEND
+}
+
 # Spark's tests need a Java runtime; where there is none it is installed, as root or by sudo.
 need_java() {
     command -v java > /dev/null || [ -x "${JAVA_HOME:-}/bin/java" ] && return

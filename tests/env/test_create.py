@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import modelpack
+from modelpack.cli import place
 from modelpack.environments import cache, layer, locking, quick, uv
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 
@@ -188,6 +189,35 @@ def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Packa
         text=True,
     )
     assert said.stdout.splitlines() == [str(runtime), "None"]
+
+
+@pytest.mark.parametrize(
+    ("found", "hint"), [(None, "Install Python 3.99 and modelpack in it"), ("/opt/py", "/opt/py -m pip install")]
+)
+def test_a_model_of_another_python_is_refused_before_anything_is_built(
+    locked: modelpack.Package, found: str | None, hint: str, monkeypatch: pytest.MonkeyPatch, environments: Path
+) -> None:
+    if found:
+        monkeypatch.setattr(uv, "interpreter", lambda series: found)
+    python = locked.environment.python.model_copy(update={"captured": "3.99.1"})
+    changed = locked.manifest.model_copy(
+        update={"environment": locked.environment.model_copy(update={"python": python})}
+    )
+    (locked.path / "modelpack.json").write_bytes(changed.to_bytes())
+    digest = modelpack.open(locked.path).digest
+
+    with pytest.raises(EnvironmentMismatch, match=r"saved on Python 3\.99, and modelpack runs on") as info:
+        place.enter_environment("isolated", str(locked.path), digest)
+
+    assert (info.value.code, info.value.path) == ("runtime-conflict", "environment.python.captured")
+    assert hint in (info.value.hint or "")
+    assert not environments.exists()
+
+
+def test_the_python_that_runs_here_is_found_by_uv() -> None:
+    series = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found = uv.interpreter(series)
+    assert found is not None and Path(found).is_file()
 
 
 def test_environments_are_listed_and_pruned_but_not_while_in_use(

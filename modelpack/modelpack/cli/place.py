@@ -60,6 +60,7 @@ def enter_environment(env: str, package: str, allow_code: str | None) -> None:
 
     opened = Package.peek(package)
     built = cache.prepared(opened, allow_code=allow_code)
+    layer.check(built)
     layer.enter(built, opened.digest, sys.argv[1:])
     click.echo(f"modelpack: building the environment, {len(built.pins)} distributions", err=True)
     cache.create(opened, allow_code=allow_code)

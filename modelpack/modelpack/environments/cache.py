@@ -37,6 +37,7 @@ class Built:
     path: Path
     pins: tuple[Pin, ...]
     lock: Lock
+    series: str
     fresh: bool = False
     vendored: bool = False
 
@@ -59,7 +60,8 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
     """
     pins, lock = locking.pins(package)
     consent.require_for_running(package, pins, lock, allow_code, vendored=_vendored(package))
-    return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, vendored=_vendored(package))
+    return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, series=_series(package.environment),
+                 vendored=_vendored(package))  # fmt: skip
 
 
 def create(
@@ -98,7 +100,7 @@ def create(
         if fresh:
             with _given(package, indexes or uv.Indexes()) as chosen:
                 _build(place, package, pins, chosen)
-    return Built(path=place, pins=tuple(pins), lock=lock, fresh=fresh)
+    return Built(path=place, pins=tuple(pins), lock=lock, series=_series(package.environment), fresh=fresh)
 
 
 @contextlib.contextmanager

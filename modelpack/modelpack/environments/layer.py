@@ -18,14 +18,34 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from modelpack import flavor
-from modelpack.environments import quick
+from modelpack.environments import quick, uv
 from modelpack.environments.cache import Built
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch
 
-__all__ = ["enter"]
+__all__ = ["check", "enter"]
 
 _OURS = ("modelpack", flavor.BUILTIN, "modelpack_server")
+
+
+def check(built: Built) -> None:
+    """Refuse what could be built and not be run in: the runtime's compiled parts are of the Python that runs here.
+
+    Raises:
+        EnvironmentMismatch: the environment is of another minor version of Python (``runtime-conflict``).
+    """
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if built.series == here:
+        return
+    found = uv.interpreter(built.series)
+    raise EnvironmentMismatch(
+        f"the model was saved on Python {built.series}, and modelpack runs on {here} here",
+        code="runtime-conflict",
+        path="environment.python.captured",
+        hint=f"Run it with modelpack installed for that Python: {found} -m pip install modelpack."
+        if found
+        else f"Install Python {built.series} and modelpack in it; `modelpack env create` needs no modelpack there.",
+    )
 
 
 def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
@@ -46,14 +66,6 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
 
 def _layer(built: Built) -> Path:
     """Return the directory of links for what runs here now; made if it is not there."""
-    if not (built.path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}").is_dir():
-        raise EnvironmentMismatch(
-            f"the environment is for another Python than the {sys.version_info[0]}.{sys.version_info[1]} modelpack "
-            "runs on",
-            code="runtime-conflict",
-            path="environment.python",
-            hint="Run modelpack with the Python the model was saved on.",
-        )
     place = quick.folder() / f".layer-{quick.fingerprint()}"
     if place.is_dir():
         return place

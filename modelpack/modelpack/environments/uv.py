@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelpack.errors import EnvironmentMismatch, UsageError
 
-__all__ = ["Indexes", "room", "run", "withdrawn"]
+__all__ = ["Indexes", "interpreter", "room", "run", "withdrawn"]
 
 # What uv says -> our code, what it means, and what to do. The first that occurs is taken.
 _FAILURES = (
@@ -60,14 +60,24 @@ def run(arguments: Sequence[str], directory: Path) -> str:
         UsageError: uv is not installed (``extra-missing``).
         EnvironmentMismatch: it failed; the code says how, the message ends with uv's own words.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
-    done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-        [_program(), *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
+    done = _call(arguments, directory)
     if done.returncode:
         raise _failure(done.stderr)
     return done.stderr
+
+
+def interpreter(series: str) -> str | None:
+    """Return the path of a Python of this series (``3.12``) that uv finds on this machine, or None."""
+    done = _call(["python", "find", "--no-project", "--system", series], Path("/"))
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _call(arguments: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    return subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
+        [_program(), *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def withdrawn(said: str) -> list[str]:

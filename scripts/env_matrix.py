@@ -109,7 +109,7 @@ def ours(name: str, folder: Path) -> Finding:
         green=tested.returncode == 0 and first["answer"] is not None,
         missing=[one for one in lacking if one not in _installed(built["path"])],
         superfluous=needless,
-        other=_others(required),
+        other=_others(required, saved["installed"]),
         error=first["error"] or tested.stderr.decode()[-400:] * (tested.returncode != 0),
     )
 
@@ -141,7 +141,7 @@ def theirs(name: str, folder: Path, python: str) -> Finding:
         green=first["answer"] is not None and _rounded(first["answer"]) == _rounded(saved["answer"]),
         missing=sorted(set(re.findall(r"No module named '(\w+)", first["error"]))),
         superfluous=needless,
-        other=_others(required),
+        other=_others(required, saved["installed"]),
         error=first["error"],
     )
 
@@ -151,7 +151,8 @@ def save(tool: str, name: str, folder: Path) -> None:
     from env_matrix_models import CASES
 
     subject = CASES[name][1](folder)
-    facts: dict[str, Any] = {}
+    # What stands first on the path is what is imported.
+    facts: dict[str, Any] = {"installed": _versions()}
     for _ in range(2):
         place = folder / tool
         shutil.rmtree(place, ignore_errors=True)
@@ -172,6 +173,17 @@ def _spent() -> float:
     """Return the processor's time that this process and those it started took: other work does not count."""
     mine, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return mine.ru_utime + mine.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        found.setdefault(canonicalize_name(one.metadata["Name"]), one.version)
+    return found
 
 
 def _save(subject: Any, place: Path) -> float:
@@ -218,7 +230,7 @@ def table(cases: Mapping[str, tuple[str, Any]]) -> str:
 def _failed(required: Sequence[str], saved: Mapping[str, Any], error: str) -> Finding:
     return Finding(
         captured=list(map(_name, required)), total=0, seconds=saved["seconds"], capture=saved.get("capture"),
-        green=False, missing=(), superfluous=(), other=_others(required), error=error[-600:],
+        green=False, missing=(), superfluous=(), other=_others(required, saved["installed"]), error=error[-600:],
     )  # fmt: skip
 
 
@@ -270,17 +282,16 @@ def _name(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
 
 
-def _others(required: Sequence[str]) -> list[str]:
+def _others(required: Sequence[str], installed: Mapping[str, str]) -> list[str]:
     """Return the requirements that exclude the very version that was installed when the model was saved."""
-    import importlib.metadata
-
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     found = []
     for text in required:
         one = Requirement(text)
-        pinned = one.name != "mlflow" and str(one.specifier).startswith("==")
-        if pinned and importlib.metadata.version(one.name) not in str(one.specifier):
+        version = installed.get(canonicalize_name(one.name))
+        if str(one.specifier).startswith("==") and str(one.specifier) != f"=={version}":
             found.append(text)
     return found
 

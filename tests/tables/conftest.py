@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,3 +109,10 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def package(request: pytest.FixtureRequest, flights: SimpleNamespace, tmp_path: Path) -> Path:
     """A package that scores flights."""
     return {"story": story, "delay": delay}[request.param](tmp_path, flights.rows)
+
+
+@pytest.fixture(scope="package")
+def spark(start_spark: Callable[..., AbstractContextManager[Any]]) -> Iterator[Any]:
+    """A session of Spark in New York, whose workers are processes of their own."""
+    with start_spark("local[2]") as found:
+        yield found

@@ -18,11 +18,18 @@ import pytest
 from deltalake import DeltaTable
 
 import modelpack
+import modelpack.spark
 from modelpack.model import Model
 from modelpack_server import batch, stream
 from modelpack_server.app import build
 from modelpack_server.codecs import cells
+from modelpack_server.spark import SparkEngine
 
+pytestmark = [
+    # pyspark leaves the closing of its sockets to the collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 Answers = dict[int, dict[str, Any]]
 
 
@@ -121,6 +128,39 @@ def in_stream(model: Model, flights: SimpleNamespace, folder: Path) -> Answers:
     return by_id(DeltaTable(folder / "s").to_pyarrow_table().to_pylist())
 
 
+def in_spark(spark: Any, package: Path, flights: SimpleNamespace, folder: Path) -> Answers:
+    """Score a DataFrame of Spark, in a session whose zone is not that of the rows' instants."""
+    pq.write_table(flights.rows, folder / "in.parquet")
+    scored = modelpack.spark.score(spark.read.parquet(str(folder / "in.parquet")), package, keep=["id"])
+    return by_id([row.asDict() for row in scored.collect()])
+
+
+def in_spark_streaming(spark: Any, package: Path, flights: SimpleNamespace, folder: Path) -> Answers:
+    """Score rows of Structured Streaming, a file at a time."""
+    (folder / "ins").mkdir()
+    for number, start in enumerate(range(0, len(flights.rows), 4000)):
+        pq.write_table(flights.rows.slice(start, 4000), folder / "ins" / f"{number}.parquet")
+    rows = spark.read.parquet(str(folder / "ins"))
+    rows = spark.readStream.schema(rows.schema).option("maxFilesPerTrigger", 1).parquet(str(folder / "ins"))
+    query = modelpack.spark.score(rows, package, keep=["id"]).writeStream.format("parquet").trigger(availableNow=True)
+    query.option("checkpointLocation", str(folder / "checkpoint")).start(str(folder / "outs")).awaitTermination()
+    return by_id([row.asDict() for row in spark.read.parquet(str(folder / "outs")).collect()])
+
+
+def in_batch_by_spark(spark: Any, model: Model, flights: SimpleNamespace, folder: Path) -> Answers:
+    """Score the table into a folder with `--engine spark`."""
+    options = batch.Options(keep=("id",), engine=SparkEngine(spark.sparkContext))
+    batch.predict_files(model, [flights.table], f"{folder}/spark/", options)
+    return by_id(pq.ParquetDataset(list((folder / "spark").glob("**/*.parquet"))).read().to_pylist())
+
+
+def in_stream_by_spark(spark: Any, model: Model, flights: SimpleNamespace, folder: Path) -> Answers:
+    """Score the table as a stream with `--engine spark`: the first commit, with one month, tells the columns."""
+    options = stream.Options(once=True, keep=("id",), max_rows=1, engine=SparkEngine(spark.sparkContext))
+    stream.run(model, flights.table, folder / "ss", options, Once())
+    return by_id(DeltaTable(folder / "ss").to_pyarrow_table().to_pylist())
+
+
 @pytest.fixture
 def model(package: Path) -> Model:
     """The loaded package."""
@@ -136,7 +176,9 @@ def test_the_table_is_as_hard_as_it_should_be(flights: SimpleNamespace) -> None:
     }  # fmt: skip
 
 
-def test_every_way_of_scoring_gives_the_same_answers(model: Model, flights: SimpleNamespace, tmp_path: Path) -> None:
+def test_every_way_of_scoring_gives_the_same_answers(
+    model: Model, package: Path, flights: SimpleNamespace, spark: Any, tmp_path: Path
+) -> None:
     answers = in_batch(model, flights, tmp_path)
     assert answers.keys() == set(flights.rows["id"].to_pylist())
     ways = {
@@ -145,6 +187,10 @@ def test_every_way_of_scoring_gives_the_same_answers(model: Model, flights: Simp
         "lines": in_batch_lines(model, flights, tmp_path),
         "text": in_batch_from_text(model, flights, tmp_path),
         "stream": in_stream(model, flights, tmp_path),
+        "spark": in_spark(spark, package, flights, tmp_path),
+        "spark streaming": in_spark_streaming(spark, package, flights, tmp_path),
+        "batch by spark": in_batch_by_spark(spark, model, flights, tmp_path),
+        "stream by spark": in_stream_by_spark(spark, model, flights, tmp_path),
     }
     for name, found in ways.items():
         assert found.keys() == answers.keys(), name

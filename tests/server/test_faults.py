@@ -347,6 +347,11 @@ class TestClients:
             client.sendall(head % len(body) + body[:-1])
             client.shutdown(socket.SHUT_WR)
             assert client.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", two.port), timeout=PATIENCE) as client:
+            client.sendall(head % len(body) + body)
+            client.shutdown(socket.SHUT_WR)
+            with client.makefile("rb") as file:
+                assert b"HTTP/1.1 200 OK" in file.read()
         assert two.ask()[0] == 200
 
 

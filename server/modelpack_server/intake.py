@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -22,27 +22,42 @@ KEPT_SECONDS = 10.0
 _NOTHING = memoryview(b"")
 
 
+class _Piece:
+    """A piece of memory, and how to see that nobody else holds any part of it."""
+
+    __slots__ = ("_alone", "memory")
+
+    def __init__(self, size: int) -> None:
+        # numpy gets memory from the system in large pages, and none before something is written to it.
+        self.memory = np.empty(size, np.uint8)
+        # Whatever looks at a part of the memory holds the whole of it. How many hold it when nobody does is counted by
+        # the interpreter at hand, in the same words as later: versions of Python differ in what they count.
+        self._alone = sys.getrefcount(self.memory)
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody holds it."""
+        return sys.getrefcount(self.memory) <= self._alone
+
+
 class Rooms:
     """Memory for bodies, of which the last piece is kept for a while."""
 
     def __init__(self) -> None:
-        self._kept: np.ndarray[Any, Any] | None = None
+        self._kept: _Piece | None = None
         self._taken = False
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, size: int) -> memoryview:
         """Return memory of this size for which nobody else has a use; what is in it is not defined."""
-        kept = self._kept
-        # Whatever looks at a part of the memory holds the whole of it. Nobody does if there are no more than the two
-        # names that it has here, and the argument of the call that counts them.
-        if kept is None or not size <= len(kept) <= 2 * size or sys.getrefcount(kept) > 3:
-            # numpy gets memory from the system in large pages, and none before something is written to it.
-            kept = np.empty(size, np.uint8)
-        if len(kept) <= KEPT:
-            self._kept, self._taken = kept, True
+        piece = self._kept
+        if piece is None or not size <= len(piece.memory) <= 2 * size or not piece.free:
+            piece = _Piece(size)
+        if len(piece.memory) <= KEPT:
+            self._kept, self._taken = piece, True
             if self._timer is None:
                 self._watch()
-        return kept[:size].data
+        return piece.memory[:size].data
 
     def _watch(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._look)

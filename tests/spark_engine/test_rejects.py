@@ -182,7 +182,7 @@ def test_a_command_that_was_killed_goes_on_with_its_rejects(
         first = subprocess.Popen([*command, *words], stdout=log, stderr=log)
     state = Path(".modelpack-out.resume")
     try:
-        while not (state / "finished.jsonl").exists():
+        while not ((state / "finished.jsonl").exists() and b"}" in (state / "finished.jsonl").read_bytes()):
             assert first.poll() is None, Path("log").read_text()
             time.sleep(0.02)
     finally:

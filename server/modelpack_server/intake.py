@@ -74,6 +74,9 @@ class Rooms:
 class Connection(Protocol):
     """What an intake asks of the connection that it reads for."""
 
+    def grown(self) -> None:
+        """Take note that more has come."""
+
     def taken_in(self) -> None:
         """Go on after the end of the body."""
 
@@ -104,6 +107,7 @@ class Intake(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take note of what has come."""
         self._rest = self._rest[nbytes:]
+        self._connection.grown()
         if not self._rest:
             # The transport may hold on to this object for as long as the connection lasts.
             self._rest = _NOTHING

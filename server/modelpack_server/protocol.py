@@ -1,4 +1,5 @@
-"""HTTP/1.1 by uvicorn and httptools: a limit on what a client may send before its request has begun, and a short way.
+"""HTTP/1.1 by uvicorn and httptools: limits on how much a head may be and how long a request may stand still, and a
+short way.
 
 The short way (``exchange.py``) is for the requests that most clients send all the time.
 """
@@ -6,8 +7,10 @@ The short way (``exchange.py``) is for the requests that most clients send all t
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import deque
+from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -15,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelpack_server import problems
 from modelpack_server.endpoints import edge
-from modelpack_server.endpoints.invoke import BODY
+from modelpack_server.endpoints.invoke import BODY, PATIENT
 from modelpack_server.exchange import Exchange, lines
 from modelpack_server.intake import Intake
 from modelpack_server.parting import Parting
@@ -53,6 +56,8 @@ class Protocol(HttpToolsProtocol):
     _common = b""
     _room: memoryview | None = None
     _filled = 0
+    # When what is not yet a whole request began (its head) or last grew (its body); infinity if there is nothing.
+    _since = math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,6 +71,7 @@ class Protocol(HttpToolsProtocol):
         """A client is there."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """The last one of those that waited has begun: read on."""
@@ -79,6 +85,10 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             data = _staying(data)
         super().data_received(data)
+        if self._ended:
+            self._since = math.inf
+        elif not self._in_head or self._since == math.inf:
+            self._since = self.loop.time()
         if not self._in_head or self._ended:
             self._size = 0
             if self._room is not None and not self.transport.is_closing():
@@ -86,7 +96,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._size += len(data)
         if self._size > MAX_HEAD and not self.transport.is_closing():
-            self._refuse()
+            message = f"the request line and headers are longer than {MAX_HEAD} bytes"
+            self._refuse(431, "header-too-large", message, "The body is the place for data.")
 
     def on_headers_complete(self) -> None:
         """The head has ended."""
@@ -160,11 +171,35 @@ class Protocol(HttpToolsProtocol):
             self._said, self._common = said, lines(said)
         return self._common
 
+    def give_up(self, before: float) -> None:
+        """End the connection if it has waited since before then for the rest of a request that a client began."""
+        if self._since > before or self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        answered = cycle is None or cycle.response_complete
+        if self._in_head:
+            waits, told = not answered, not self._size
+        else:
+            waits, told = PATIENT in (self.scope or {}), answered or getattr(cycle, "response_started", False)
+        if waits or self.flow.read_paused:
+            # For its answer to what it asked before, for answers to rows it has sent, or for us to read on.
+            self._since = self.loop.time()
+        elif told:
+            self.transport.close()
+        else:
+            hint = "Send it without a pause, or start the server with a larger --stall."
+            self._refuse(408, "request-stalled", "the rest of the request did not come", hint)
+
+    def grown(self) -> None:
+        """Take note that more of a large body has come."""
+        self._since = self.loop.time()
+
     def taken_in(self) -> None:
         """Go on after the end of a large body, which the parser has not seen and still waits for."""
         self.parser = type(self.parser)(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.transport.set_protocol(self)
+        self._since = math.inf
         self.on_message_complete()
 
     def _make_room(self) -> None:
@@ -204,12 +239,11 @@ class Protocol(HttpToolsProtocol):
         self.cycle = Exchange(self, terms, edge.request_id(self.headers))  # type: ignore[assignment]
         return True
 
-    def _refuse(self) -> None:
-        hint = "The body is the place for data."
-        message = f"the request line and headers are longer than {MAX_HEAD} bytes"
-        self.meter.refused(431)
-        reply = problems.response(431, {"code": "header-too-large", "message": message, "hint": hint})
-        head = [b"HTTP/1.1 431 Request Header Fields Too Large", b"Connection: close"]
+    def _refuse(self, status: int, code: str, message: str, hint: str) -> None:
+        """Answer what never became a request, and end the connection."""
+        self.meter.refused(status)
+        reply = problems.response(status, {"code": code, "message": message, "hint": hint})
+        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode(), b"Connection: close"]
         head += [name + b": " + value for name, value in reply.raw_headers]
         self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + bytes(reply.body))
         self.transport.close()

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -94,6 +95,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._on_ready = on_ready
         self._beat = beat
+        self._stall = settings.stall
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def serve_on(self, server: socket.socket) -> int:
@@ -116,8 +118,12 @@ class Server(uvicorn.Server):
             self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
-        """Give a sign of life ten times a second."""
+        """Give a sign of life ten times a second; look for requests that stand still once a second."""
         self._beat()
+        if self._stall and not counter % 10:
+            before = asyncio.get_running_loop().time() - self._stall
+            for connection in list(self.server_state.connections):
+                cast(Protocol, connection).give_up(before)
         return await super().on_tick(counter)
 
     def _leave(self, sig: int, frame: FrameType | None) -> None:

@@ -26,8 +26,8 @@ class Settings:
     ``batch_rows`` how many rows at most. ``queue``: requests that may wait; what comes then is refused. ``hang``:
     seconds without a sign of life outside a prediction after which a worker is replaced (0: never). ``max_memory``:
     bytes of a worker's memory beyond which it is replaced (0: never). ``max_bodies``: bytes of large bodies that a
-    worker holds at a time (None: its share of a quarter of the memory). ``metrics``: whether what is done is counted,
-    and told at ``/metrics``.
+    worker holds at a time (None: its share of a quarter of the memory). ``stall``: seconds that a request may stand
+    still while it comes (0: any). ``metrics``: whether what is done is counted, and told at ``/metrics``.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +43,7 @@ class Settings:
     hang: float = 60.0
     max_memory: int = 0
     max_bodies: int | None = None
+    stall: float = 30.0
     metrics: bool = True
     log_level: LogLevel = "info"
     json_logs: bool = False

@@ -239,7 +239,7 @@ def test_who_sends_no_more_gets_its_answer(running: Any, taken: list[str], targe
         link.sendall(request(json.dumps(GOOD).encode(), target=target, version=version))
         link.shutdown(socket.SHUT_WR)
         reply = to_the_end(link)
-    assert reply.count(b"HTTP/1.1 200") == 1 and b"connection: close\r\n" in reply
+    assert reply.count(b"HTTP/1.1 200") == 1
     assert json.loads(reply.partition(b"\r\n\r\n")[2]) == {"predictions": [{"double": 3.0}, {"double": None}]}
     assert len(taken) == (target == "/invocations" and version == "1.1")
 
@@ -250,8 +250,7 @@ def test_who_sends_no_more_on_a_connection_that_is_used_again(running: Any) -> N
         assert b"2.0" in answer(link)[1]
         link.sendall(of(2))
         link.shutdown(socket.SHUT_WR)
-        head, body = answer(link)
-        assert b"4.0" in body and b"connection: close\r\n" in head
+        assert b"4.0" in answer(link)[1]
         assert link.recv(1) == b""
     with running.connect() as link:
         link.sendall(of(1))

@@ -76,6 +76,13 @@ class Workers(click.ParamType[int]):
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds for an answer; 0: any."
 )
 @click.option(
+    "--stall",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that a request may stand still while it comes; 0: any.",
+)
+@click.option(
     "--batching",
     default="auto",
     show_default=True,

@@ -33,7 +33,7 @@ from modelpack_server.problems import HttpProblem
 if TYPE_CHECKING:
     from modelpack_server.exchange import Exchange
 
-__all__ = ["BODY", "Hot", "Terms", "replies"]
+__all__ = ["BODY", "PATIENT", "Hot", "Terms", "replies"]
 
 # How long the rest of a body that is too large is read and thrown away, so that its sender gets to see the 413
 # instead of a reset connection.
@@ -49,6 +49,8 @@ VIEWED = frozenset({"application/vnd.apache.arrow.stream", "application/x-npy"})
 LARGE = 2**20
 # Where in the scope our own protocol leaves such a body, once the whole of it is there.
 BODY = "modelpack.body"
+# That a request may come with pauses of any length: its rows are answered as they come.
+PATIENT = "modelpack.patient"
 # How many different heads of requests are remembered.
 REMEMBERED = 256
 
@@ -105,6 +107,7 @@ class Hot:
         query = _query_params(scope["query_string"])
         known_as = scope.get("state", {}).get("request_id", "")
         if terms.parts == "rows" or (terms.parts == "batches" and length < 0):
+            scope[PATIENT] = True
             wire = self.flow.wire(terms.media)
             await self.flow.answered(known_as, wire, query, terms.timeout, (receive, send))
             return

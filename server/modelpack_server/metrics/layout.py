@@ -46,7 +46,7 @@ __all__ = [
 OTHER = "other"
 PATHS = ("/", "/docs", "/health", "/invocations", "/metadata", "/metrics", "/openapi.json", "/ping", "/version", OTHER)
 MEDIA = (*sorted(DECODERS), OTHER)
-STATUSES = ("200", "400", "404", "405", "406", "413", "415", "429", "431", "500", "503", "504", OTHER)
+STATUSES = ("200", "400", "404", "405", "406", "408", "413", "415", "429", "431", "500", "503", "504", OTHER)
 
 # Who writes the page, and how that process is now. They are of that process alone: the next one begins anew.
 PID, SLOT, SINCE, OPEN, QUEUED, QUEUED_ROWS = range(6)

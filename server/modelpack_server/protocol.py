@@ -180,7 +180,10 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             waits, told = not answered, not self._size
         else:
-            waits, told = PATIENT in cast(dict[str, Any], self.scope), answered or getattr(cycle, "response_started", False)
+            waits, told = (
+                PATIENT in cast(dict[str, Any], self.scope),
+                answered or getattr(cycle, "response_started", False),
+            )
         if waits or self.flow.read_paused:
             # For its answer to what it asked before, for answers to rows it has sent, or for us to read on.
             self._since = self.loop.time()

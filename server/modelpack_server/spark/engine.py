@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from modelpack import optional
@@ -42,7 +43,7 @@ class SparkEngine:
 
     def each(self, model: Model, work: Callable[[Model, T], R], items: Sequence[T]) -> Generator[tuple[T, R]]:
         """Yield each item with ``work(model, item)``, as they get done; the first error ends all of it."""
-        run = functools.partial(_run, ship(self._context, model), work)
+        run = functools.partial(_run, ship(self._context, model), Path.cwd(), work)
         tag = f"modelpack-{secrets.token_hex(6)}"
         with ThreadPoolExecutor(max(1, min(_JOBS, len(items)))) as pool:
             waiting: dict[Future[R], T] = {pool.submit(self._job, run, item, tag): item for item in items}
@@ -72,10 +73,15 @@ class SparkEngine:
         return found
 
 
-def _run(shipped: Shipped, work: Callable[[Model, T], R], item: T) -> R | ModelpackError:
-    """Do a piece of work, in a Python worker; what is refused is returned, as it would not be better elsewhere."""
+def _run(shipped: Shipped, folder: Path, work: Callable[[Model, T], R], item: T) -> R | ModelpackError:
+    """Do a piece of work, in a Python worker; what is refused is returned, as it would not be better elsewhere.
+
+    ``folder`` is where the command was given: paths in what it plans are relative to it, on every machine.
+    """
     try:
-        return work(shipped.model(), item)
+        model = shipped.model()
+        with chdir(folder) if folder.is_dir() else nullcontext():
+            return work(model, item)
     except ModelpackError as exc:
         return exc
 

@@ -150,6 +150,10 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if not self._in_head or cycle is None or cycle.response_complete:
             return False
+        if getattr(cycle, "response_started", False) and PATIENT not in cast(dict[str, Any], self.scope):
+            # The next piece of an answer may be long in the making, and nothing can be sent meanwhile to find out.
+            # Whoever hears the first ones and then closes has heard enough.
+            return False
         cycle.keep_alive = False
         Parting(self.transport, self._may_ask)
         return True

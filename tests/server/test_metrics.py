@@ -481,8 +481,8 @@ class TestPages:
     def test_every_status_we_answer_with_has_a_place(self) -> None:
         sources = (ROOT / "server" / "modelpack_server").rglob("*.py")
         text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-        said = set(re.findall(r"HttpProblem\(\s*(\d{3}),", text)) | set(re.findall(r"response\((\d{3}),", text))
-        assert {"406", "413", "415", "429", "431", "500", "503", "504"} <= said <= set(layout.STATUSES)
+        said = set(re.findall(r"(?:HttpProblem|response|_refuse)\(\s*(\d{3}),", text))
+        assert {"406", "408", "413", "415", "429", "431", "500", "503", "504"} <= said <= set(layout.STATUSES)
         assert {str(status) for status in problems.ERROR_CODES} <= set(layout.STATUSES)
 
 

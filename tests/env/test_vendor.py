@@ -35,7 +35,7 @@ def test_a_complete_package_is_built_and_run_without_network(
 def test_wheels_from_the_package_are_its_code(
     locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("modelpack.environment._KNOWN", "tiny-twice")
+    monkeypatch.setattr("modelpack.environment.KNOWN", frozenset({"tiny-twice"}))
     plain = cache.prepared(locked)
     made = vendoring.into(locked.path, tmp_path / "complete", indexes=indexes)
     assert cache.prepared(made).path != plain.path

@@ -1,4 +1,4 @@
-"""Models in Spark jobs: `modelpack.spark.score` scores a DataFrame, of a batch or of a stream (docs/spark.md)."""
+"""Models and Delta tables in Spark jobs: `score` for DataFrames, of batches and streams; `register` (docs/spark.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelpack import optional
 if TYPE_CHECKING:
     from modelpack.package import Package
 
-__all__ = ["score"]
+__all__ = ["register", "score"]
 
 
 def score(
@@ -39,3 +39,14 @@ def score(
     optional.require("pyspark", what="Scoring with Spark", extra="spark")
     scored = importlib.import_module("modelpack_server.spark.frames").score
     return scored(df, package, keep=keep, params=params, allow_code=allow_code, flavor=flavor)
+
+
+def register(spark: Any) -> None:
+    """Let a session of Spark read and write Delta tables as ``format("modelpack_delta")``, without Delta's jars.
+
+    Raises:
+        UsageError: there is no pyspark, or no deltalake (``extra-missing``).
+    """
+    optional.require("pyspark", what="Reading tables with Spark", extra="spark")
+    optional.require("deltalake", what="Reading Delta tables", extra="delta")
+    spark.dataSource.register(importlib.import_module("modelpack_server.spark.tables").DeltaSource)

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 import modelpack
 import modelpack.spark
@@ -168,30 +169,41 @@ import sys
 import modelpack.spark
 from pyspark.sql import SparkSession
 
-package, folder = sys.argv[1:]
-builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-spark = builder.config("spark.log.level", "ERROR").getOrCreate()
-rows = spark.readStream.schema("id bigint, x double").option("maxFilesPerTrigger", 1).parquet(f"{folder}/in")
-scored = modelpack.spark.score(rows, package, keep=["id"])
-query = scored.writeStream.format("parquet").option("checkpointLocation", f"{folder}/checkpoint")
-query.trigger(availableNow=True).start(f"{folder}/out").awaitTermination()
-spark.stop()
+
+def queries(spark, package, folder):
+    '''Start a query of Parquet files and one of Delta tables, each with six batches to do.'''
+    files = spark.readStream.schema("id bigint, x double").option("maxFilesPerTrigger", 1).parquet(f"{folder}/in")
+    modelpack.spark.register(spark)
+    table = spark.readStream.format("modelpack_delta").load(f"{folder}/table")
+    for kind, rows, sink in [("files", files, "parquet"), ("tables", table, "modelpack_delta")]:
+        query = modelpack.spark.score(rows, package, keep=["id"]).writeStream.format(sink)
+        query = query.option("checkpointLocation", f"{folder}/{kind}.checkpoint").trigger(availableNow=True)
+        yield query.start(f"{folder}/{kind}")
+
+
+if __name__ == "__main__":
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.log.level", "ERROR").getOrCreate()
+    for query in list(queries(spark, *sys.argv[1:])):
+        query.awaitTermination()
 """
 
 
-def test_a_structured_stream_that_is_killed_goes_on_and_scores_each_row_once(spark: Any, slow: Path, tmp_path: Path):
+def test_structured_streams_that_are_killed_go_on_and_score_each_row_once(spark: Any, slow: Path, tmp_path: Path):
+    """The driver is killed; the queries go on in another application, where their checkpoints say."""
     (tmp_path / "in").mkdir()
     for number in range(6):
         ids = list(range(50 * number, 50 * number + 50))
         table = pa.table({"id": pa.array(ids, pa.int64()), "x": [None if i % 9 == 0 else i / 7 for i in ids]})
         pq.write_table(table, tmp_path / "in" / f"{number}.parquet")
+        write_deltalake(tmp_path / "table", table, mode="append")
     command = [sys.executable, "-c", STREAM, str(slow), str(tmp_path)]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     with (tmp_path / "log").open("wb") as log:
         first = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    commits = tmp_path / "checkpoint" / "commits"
+    offsets, commits = tmp_path / "tables.checkpoint" / "offsets", tmp_path / "files.checkpoint" / "commits"
     try:
-        while not list(commits.glob("[0-9]*")):
+        while not (list(commits.glob("[0-9]*")) and list(offsets.glob("[0-9]*"))):
             assert first.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
     finally:
@@ -199,8 +211,14 @@ def test_a_structured_stream_that_is_killed_goes_on_and_scores_each_row_once(spa
         first.wait()
     assert len(list(commits.glob("[0-9]*"))) < 6
 
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    names: dict[str, Any] = {"__name__": "again"}
+    exec(STREAM, names)
+    for query in list(names["queries"](spark, slow, tmp_path)):
+        query.awaitTermination()
 
-    assert again.returncode == 0, again.stderr
-    rows = [tuple(row) for row in spark.read.parquet(str(tmp_path / "out")).collect()]
-    assert sorted(rows) == [(i, None if i % 9 == 0 else 2 * (i / 7)) for i in range(300)]
+    expected = [(i, None if i % 9 == 0 else 2 * (i / 7)) for i in range(300)]
+    assert sorted(tuple(row) for row in spark.read.parquet(str(tmp_path / "files")).collect()) == expected
+    found = pa.table(DeltaTable(tmp_path / "tables").to_pyarrow_table())
+    assert sorted(zip(found["id"].to_pylist(), found["score"].to_pylist(), strict=True)) == expected
+    files = sorted(map(str, (tmp_path / "tables").glob("*.parquet")))
+    assert sorted(DeltaTable(tmp_path / "tables").file_uris()) == files

@@ -1,0 +1,251 @@
+"""`modelpack.spark.register`: Delta tables as a source and a sink of Spark, without Delta's jars."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+import modelpack.spark
+from modelpack.errors import InputError, SaveError, UsageError
+from modelpack_server.delta.commit import Target
+from modelpack_server.spark.tables import DeltaSource
+
+pytestmark = [
+    # pyspark leaves the closing of its sockets to the collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
+NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+FORMAT = "modelpack_delta"
+
+
+def typed(first: int, count: int = 12) -> pa.Table:
+    """Return rows of many types, with missing values in each column but the id."""
+    ids = range(first, first + count)
+
+    def some(value: Any) -> list[Any]:
+        return [None if i % 5 == 0 else value(i) for i in ids]
+
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.int64()),
+            "part": [f"k {i % 2}" for i in ids],
+            "x": pa.array(some(lambda i: i / 3), pa.float64()),
+            "small": pa.array(some(lambda i: i), pa.int8()),
+            "yes": some(lambda i: i % 2 == 0),
+            "text": some(lambda i: f"'ü{i}"),
+            "raw": some(lambda i: b"\x00%d" % i),
+            "day": some(lambda i: dt.date(2026, 1, 1 + i % 28)),
+            "at": pa.array(some(lambda i: NOON + dt.timedelta(microseconds=i)), pa.timestamp("us", "UTC")),
+            "local": pa.array(some(lambda i: dt.datetime(2026, 3, 8, 2, 30, i % 60)), pa.timestamp("us")),
+            "money": pa.array(some(lambda i: Decimal(i) / 4), pa.decimal128(12, 2)),
+            "many": pa.array(some(lambda i: [float(i), None]), pa.list_(pa.float64())),
+            "both": pa.array(some(lambda i: {"a": i, "b": None}), pa.struct([("a", pa.int32()), ("b", pa.string())])),
+        }
+    )
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows as delta-rs reads them, by id."""
+    rows: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    return sorted(rows, key=lambda row: int(row["id"]))
+
+
+def files_of(path: Path) -> list[str]:
+    return sorted(file.name for file in path.glob("*.parquet"))
+
+
+@pytest.fixture
+def registered(spark: Any) -> Any:
+    """The session, to which the format is known."""
+    modelpack.spark.register(spark)
+    return spark
+
+
+def test_a_table_is_read_as_it_is_and_as_it_was_and_written_with_all_its_types(registered: Any, tmp_path: Path):
+    write_deltalake(tmp_path / "in", typed(0), partition_by=["part"])
+    write_deltalake(tmp_path / "in", typed(12), mode="append")
+    df = registered.read.format(FORMAT).load(str(tmp_path / "in"))
+
+    df.write.format(FORMAT).mode("append").save(str(tmp_path / "out"))
+
+    assert [(field.name, field.dataType.simpleString()) for field in df.schema][8:10] == [
+        ("at", "timestamp"), ("local", "timestamp_ntz"),
+    ]  # fmt: skip
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "in")
+    assert DeltaTable(tmp_path / "out").to_pyarrow_table().num_rows == 24
+    before = registered.read.format(FORMAT).option("version", 0).schema("id bigint, part string")
+    found = before.load(str(tmp_path / "in")).orderBy("id").collect()
+    assert [tuple(row) for row in found] == [(i, f"k {i % 2}") for i in range(12)]
+    before.load(str(tmp_path / "in")).write.format(FORMAT).mode("overwrite").save(str(tmp_path / "ids"))
+    before.load(str(tmp_path / "in")).write.format(FORMAT).mode("overwrite").save(str(tmp_path / "ids"))
+    assert [row["id"] for row in rows_of(tmp_path / "ids")] == list(range(12))
+
+
+def test_a_query_reads_what_is_there_and_then_what_is_added_each_row_once(registered: Any, tmp_path: Path):
+    source, sink, checkpoint = (str(tmp_path / name) for name in ("in", "out", "checkpoint"))
+
+    def catch_up() -> None:
+        rows = registered.readStream.format(FORMAT).load(source).selectExpr("id", "x * 2 AS y", "at")
+        query = rows.writeStream.format(FORMAT).option("checkpointLocation", checkpoint).trigger(availableNow=True)
+        query.start(sink).awaitTermination()
+
+    write_deltalake(source, typed(0), partition_by=["part"])
+    write_deltalake(source, typed(12), mode="append")
+    for first in (24, 36, None):
+        catch_up()
+        if first is not None:
+            write_deltalake(source, typed(first), mode="append")
+    catch_up()
+
+    found = rows_of(Path(sink))
+    assert [(row["id"], row["y"], row["at"]) for row in found] == [
+        (row["id"], None if row["x"] is None else row["x"] * 2, row["at"]) for row in rows_of(Path(source))
+    ]
+    assert len(found) == 48
+    assert sorted(DeltaTable(sink).file_uris()) == sorted(str(Path(sink) / name) for name in files_of(Path(sink)))
+
+
+@pytest.fixture
+def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The sink of a streaming query, called as Spark calls it; ``batch`` is what its tasks are told."""
+    from pyspark.sql.types import StructType
+
+    told = {"sql.streaming.queryId": "5f4a", "streaming.sql.batchId": "0"}
+    context = SimpleNamespace(partitionId=lambda: 3, getLocalProperty=told.get)
+    monkeypatch.setattr("modelpack_server.spark.tables.TaskContext", SimpleNamespace(get=lambda: context))
+    schema = StructType().add("id", "long")
+    writer = DeltaSource({"path": str(tmp_path / "out")}).streamWriter(schema, overwrite=False)
+
+    def write(batch: int, *ids: int) -> Any:
+        told["streaming.sql.batchId"] = str(batch)
+        return writer.write(iter([pa.record_batch([pa.array(ids, pa.int64())], names=["id"])]))
+
+    return SimpleNamespace(writer=writer, write=write, told=told, root=tmp_path / "out")
+
+
+def test_a_batch_that_is_done_again_is_not_there_twice_and_leaves_no_file(sink: Any):
+    """As after a kill between the commit and Spark's own note of it; and after a kill between files and commit."""
+    lost = sink.write(0, 1, 2)
+    sink.writer.commit([sink.write(0, 1, 2), None], 0)
+    assert not (sink.root / lost.name).exists()
+    sink.writer.commit([sink.write(1, 3)], 1)
+    sink.writer.commit([sink.write(1, 3)], 1)
+    sink.writer.commit([sink.write(0, 1, 2)], 0)
+
+    assert [row["id"] for row in rows_of(sink.root)] == [1, 2, 3]
+    assert DeltaTable(sink.root).version() == 2
+    assert len(files_of(sink.root)) == 2
+
+
+def test_a_batch_that_is_done_again_leaves_what_older_versions_need(sink: Any):
+    """As if another process had compacted the table, before Spark came to note that the batch is done."""
+    sink.writer.commit([sink.write(0, 1, 2)], 0)
+    sink.writer.commit([sink.write(1, 3)], 1)
+    DeltaTable(sink.root).optimize.compact()
+    sink.writer.commit([sink.write(1, 3)], 1)
+
+    assert [row["id"] for row in rows_of(sink.root)] == [1, 2, 3]
+    assert sorted(DeltaTable(sink.root, version=2).to_pyarrow_table()["id"].to_pylist()) == [1, 2, 3]
+    assert len(files_of(sink.root)) == 3
+
+
+def test_of_two_that_run_the_same_query_one_commits_a_batch(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    sink.writer.commit([sink.write(0, 1)], 0)
+    mine, theirs = sink.write(1, 2), sink.write(1, 2)
+    commit = Target.commit
+
+    def late(self: Target, *args: Any, **more: Any) -> None:
+        monkeypatch.setattr(Target, "commit", commit)
+        sink.writer.commit([theirs], 1)
+        commit(self, *args, **more)
+
+    monkeypatch.setattr(Target, "commit", late)
+    sink.writer.commit([mine], 1)
+
+    assert [row["id"] for row in rows_of(sink.root)] == [1, 2]
+    assert not (sink.root / mine.name).exists()
+
+
+def test_what_is_in_the_table_stays_when_spark_takes_a_commit_for_failed(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    written = sink.write(0, 1)
+    commit = Target.commit
+
+    def fails_behind(self: Target, *args: Any, **more: Any) -> None:
+        commit(self, *args, **more)
+        raise SaveError("the checkpoint failed", code="output-unwritable")
+
+    monkeypatch.setattr(Target, "commit", fails_behind)
+    with pytest.raises(SaveError):
+        sink.writer.commit([written], 0)
+    sink.writer.abort([written, None], 0)
+    other = sink.write(1, 2)
+    sink.writer.abort([other], 1)
+
+    assert [row["id"] for row in rows_of(sink.root)] == [1]
+    assert files_of(sink.root) == [written.name]
+
+
+def test_a_sink_that_does_not_know_its_query_writes_nothing(sink: Any):
+    del sink.told["sql.streaming.queryId"]
+
+    with pytest.raises(SaveError, match="does not tell which query") as caught:
+        sink.write(0, 1)
+    assert caught.value.code == "spark-query"
+    assert not sink.root.exists()
+
+
+def test_what_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    schema = StructType().add("id", "long")
+    write_deltalake(tmp_path / "in", pa.table({"id": [1], "x": [0.5]}))
+    path = str(tmp_path / "in")
+    with pytest.raises(UsageError, match="needs a path"):
+        DeltaSource({}).schema()
+    with pytest.raises(UsageError, match="only append"):
+        DeltaSource({"path": path}).streamWriter(schema, overwrite=True)
+    with pytest.raises(UsageError, match="not a number"):
+        DeltaSource({"path": path, "version": "first"}).reader(schema)
+    with pytest.raises(UsageError, match="'upsert' is not 'fail' or 'append'"):
+        DeltaSource({"path": path, "changes": "upsert"}).streamReader(schema)
+    with pytest.raises(InputError, match="no column 'y'"):
+        DeltaSource({"path": path}).reader(StructType().add("y", "double"))
+    reader = DeltaSource({"path": path}).reader(StructType().add("x", "integer"))
+    with pytest.raises(InputError, match="not exact in the type"):
+        list(reader.read(reader.partitions()[0]))
+    (part,) = DeltaSource({"path": path}).reader(schema).partitions()
+    (tmp_path / "in" / part.add.path).unlink()
+    with pytest.raises(InputError, match="is gone: the table was vacuumed"):
+        list(reader.read(part))
+
+
+def test_a_stream_stops_at_another_table_of_the_name_and_at_deletes(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    schema = StructType().add("id", "long")
+    path = tmp_path / "in"
+    write_deltalake(path, pa.table({"id": [1, 2]}))
+    source = DeltaSource({"path": str(path)})
+    reader = source.streamReader(schema)
+    start = reader.initialOffset()
+    end = reader.latestOffset()
+    assert [len(list(reader.read(part))) for part in reader.partitions(start, end)] == [1]
+    assert reader.latestOffset() == end
+    assert list(reader.partitions(end, end)) == []
+    DeltaTable(path).delete("id = 1")
+    with pytest.raises(InputError, match=r"deletes or rewrites rows.*\. With the option changes set to append"):
+        reader.partitions(end, reader.latestOffset())
+    append = DeltaSource({"path": str(path), "changes": "append"}).streamReader(schema)
+    assert append.partitions(end, append.latestOffset()) is not None
+    other = tmp_path / "other"
+    write_deltalake(other, pa.table({"id": [1, 2]}))
+    with pytest.raises(InputError, match="is not the table"):
+        DeltaSource({"path": str(other)}).streamReader(schema).partitions(start, end)

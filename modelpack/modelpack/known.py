@@ -12,9 +12,9 @@ _FLAVORS = """
 annotated-doc annotated-types anyio certifi click cloudpickle coloredlogs filelock flatbuffers fsspec h11 hf-xet
 httpcore httpcore2 httpx httpx2 huggingface-hub humanfriendly idna jinja2 joblib lightgbm markdown-it-py markupsafe
 mdurl ml-dtypes mpmath narwhals networkx numpy onnx onnxruntime packaging pandas prettytable protobuf py4j pyarrow
-pygments pyspark python-dateutil pytz pyyaml regex requests rich safetensors scikit-learn scipy setuptools shellingham
-six skl2onnx skops sympy threadpoolctl tokenizers torch tqdm transformers truststore typer typing-extensions tzdata
-urllib3 wcwidth xgboost
+pydantic pydantic-core pygments pyspark python-dateutil pytz pyyaml regex requests rich safetensors scikit-learn scipy
+setuptools shellingham six skl2onnx skops sympy threadpoolctl tokenizers torch tqdm transformers truststore typer
+typing-extensions typing-inspection tzdata urllib3 wcwidth xgboost
 """
 
 # What torch and xgboost bring where they are built for CUDA. Each name is one that they ask for: nobody keeps others

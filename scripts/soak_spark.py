@@ -2,7 +2,7 @@
 
 batch: `modelpack predict --engine spark` from a Delta table into a folder, or into a table. stream: `modelpack stream
 --engine spark`. Both write rows that do not fit aside. frames: a Structured Streaming query of `modelpack.spark.score`
-with Parquet files and a checkpoint.
+with Parquet files and a checkpoint. tables: the same with Delta tables, to which rows are added between its batches.
 
 Kills come while Python workers are there, at random intervals: each hits the command, the JVM of an executor, or a
 worker. What ends is run again, until it ends well; then every row must be there once, with its answer or among the
@@ -34,6 +34,9 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack
 from modelpack.signature import Column, Signature, Table
 
+MODES = ["batch", "stream", "frames", "tables"]
+# Modes in which rows that do not fit would end the query; what they read begins as Parquet files.
+QUERIES = {"frames", "tables"}
 FILES, ROWS = 80, 100
 # A row of so many has no x, and does not fit.
 BAD = 50
@@ -64,11 +67,37 @@ spark.stop()
 """
 
 
+TABLES = f"""
+import sys
+from pathlib import Path
+import modelpack.spark
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+from pyspark.sql import SparkSession
+
+package, source, output, checkpoint = sys.argv[1:]
+spark = SparkSession.builder.master("{MASTER}").config("spark.ui.enabled", "false").getOrCreate()
+modelpack.spark.register(spark)
+table = f"{{source}}.table"
+paths = sorted(Path(source).glob("*.parquet"))
+for place, path in enumerate(paths):
+    # Of a driver that was killed, some versions are there.
+    if not DeltaTable.is_deltatable(table) or DeltaTable(table).version() < place:
+        write_deltalake(table, pq.read_table(path), mode="append")
+    if place % 8 < 7:
+        continue
+    rows = spark.readStream.format("modelpack_delta").load(table)
+    query = modelpack.spark.score(rows, package, keep=["id"]).writeStream.format("modelpack_delta")
+    query.option("checkpointLocation", checkpoint).trigger(availableNow=True).start(output).awaitTermination()
+spark.stop()
+"""
+
+
 def main() -> int:
     """Run the soak and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="kills for each of batch, stream and frames")
-    parser.add_argument("--only", choices=["batch", "stream", "frames"])
+    parser.add_argument("--kills", type=int, default=50, help="kills for each of batch, stream, frames and tables")
+    parser.add_argument("--only", choices=MODES)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     random.seed(given.seed)
@@ -81,7 +110,7 @@ def main() -> int:
         root = Path(folder)
         os.environ["MODELPACK_TRUST_STORE"] = str(root / "trust")
         package = save(root)
-        for mode in [given.only] if given.only else ["batch", "stream", "frames"]:
+        for mode in [given.only] if given.only else MODES:
             hits: Counter[str] = Counter()
             began = time.monotonic()
             while sum(hits[whom] for whom in VICTIMS) < given.kills:
@@ -114,9 +143,9 @@ def one_round(mode: str, place: Path, package: Path) -> Counter[str]:
     source, output = place / "source", place / "output"
     for number in range(FILES):
         ids = range(number * ROWS, (number + 1) * ROWS)
-        x = [None if mode != "frames" and i % BAD == 0 else i / 7 for i in ids]
+        x = [None if mode not in QUERIES and i % BAD == 0 else i / 7 for i in ids]
         table = pa.table({"id": pa.array(ids, pa.int64()), "x": pa.array(x, pa.float64())})
-        if mode == "frames":
+        if mode in QUERIES:
             source.mkdir(exist_ok=True)
             pq.write_table(table, source / f"{number:02d}.parquet")
         else:
@@ -128,6 +157,7 @@ def one_round(mode: str, place: Path, package: Path) -> Counter[str]:
         "stream": [*COMMAND, "stream", package, "--from", source, "--to", output, "--keep", "id", "--once",
                    "--max-rows-per-commit", f"{6 * ROWS}", *engine],
         "frames": [sys.executable, "-c", FRAMES, package, source, output, place / "checkpoint"],
+        "tables": [sys.executable, "-c", TABLES, package, source, output, place / "checkpoint"],
     }[mode]  # fmt: skip
     hits: Counter[str] = Counter()
     failed = 0
@@ -201,7 +231,7 @@ def compare(mode: str, output: Path, rejects: Path) -> None:
     else:
         table = pa.table(DeltaTable(output).to_pyarrow_table())
         rows = list(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
-    bad = [i for i in range(FILES * ROWS) if mode != "frames" and i % BAD == 0]
+    bad = [i for i in range(FILES * ROWS) if mode not in QUERIES and i % BAD == 0]
     check(mode, rows, [(i, 2 * (i / 7)) for i in range(FILES * ROWS) if i not in set(bad)])
     records: list[dict[str, Any]] = []
     if mode == "batch":

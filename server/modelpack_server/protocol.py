@@ -76,6 +76,9 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The last one of those that waited has begun: read on."""
         super().on_response_complete()
+        if self._since != math.inf:
+            # The head of the next request has begun, and waited for this.
+            self._since = self.loop.time()
         if not self.transport.is_closing():
             self.flow.resume_reading()
 

@@ -16,13 +16,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelpack.frame import Frame
-from modelpack.signature import Signature
-from modelpack_server.invocation import Scorer, Streamer
+from modelpack_server.invocation import Around, Scorer
 
 __all__ = ["Marked", "Pulse"]
 
 _SIZE = 16
-_END = object()
 
 
 class Pulse:
@@ -69,17 +67,12 @@ class Pulse:
             self._numbers[1] -= 1
 
 
-class Marked:
+class Marked(Around):
     """A model that says when it is at work."""
 
     def __init__(self, model: Scorer, pulse: Pulse) -> None:
-        self.model = model
+        super().__init__(model)
         self.pulse = pulse
-
-    @property
-    def signature(self) -> Signature:
-        """What goes in and what comes out."""
-        return self.model.signature
 
     def score(self, frame: Frame, params: Mapping[str, Any]) -> Frame:
         """Score coerced data and return the checked answer."""
@@ -89,26 +82,19 @@ class Marked:
         finally:
             self.pulse.leave()
 
-    @property
-    def streams(self) -> bool:
-        """Whether the model can answer piece by piece."""
-        return bool(getattr(self.model, "streams", False))
-
     def score_stream(self, frame: Frame, params: Mapping[str, Any]) -> Iterator[Any]:
         """Score coerced data and yield the pieces of the answer."""
-        assert isinstance(self.model, Streamer)
-        pieces = self.model.score_stream(frame, params)
-        try:
-            while True:
-                self.pulse.enter()
-                try:
-                    piece = next(pieces, _END)
-                finally:
-                    self.pulse.leave()
-                if piece is _END:
-                    return
-                yield piece
-        finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+        return self.pieces(frame, params, _AtWork(self.pulse))
+
+
+class _AtWork:
+    """A prediction, from entering to leaving."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
+    def __enter__(self) -> None:
+        self._pulse.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._pulse.leave()

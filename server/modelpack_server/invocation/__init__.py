@@ -1,11 +1,13 @@
 """Requests through the model: gathered, coerced, scored, checked and encoded.
 
 ``batching`` decides when and together with what a request runs, ``waiting`` is where it waits until then, ``costs``
-says how long calls take, ``merging`` what may run together, ``rowwise`` for which models, ``work`` runs it.
+says how long calls take, ``merging`` what may run together, ``rowwise`` for which models, ``work`` runs it. ``around``
+is for models that are watched at work.
 """
 
 from __future__ import annotations
 
+from modelpack_server.invocation.around import Around
 from modelpack_server.invocation.batching import Batcher, Limits, Reply, too_late
 from modelpack_server.invocation.merging import key, rows_of
 from modelpack_server.invocation.rowwise import gathers
@@ -13,6 +15,7 @@ from modelpack_server.invocation.work import JSON, Request, Scorer, Streamer, Wo
 
 __all__ = [
     "JSON",
+    "Around",
     "Batcher",
     "Limits",
     "Reply",

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -154,10 +154,8 @@ def policy(given: Policy | None) -> Policy:
         UsageError: it is none of the three (``policy-invalid``).
     """
     chosen = given or os.environ.get(POLICY) or "strict"
-    for known in get_args(Policy):
-        if chosen == known:
-            result: Policy = known
-            return result
+    if chosen in get_args(Policy):
+        return cast(Policy, chosen)
     raise UsageError(
         "what to do about another environment is strict, warn or ignore",
         code="policy-invalid",

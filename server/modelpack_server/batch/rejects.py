@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,7 +211,8 @@ def digest(*files: Path) -> str | None:
     for path in files:
         if not path.is_file():
             return None
-        found.update(path.read_bytes())
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
     return found.hexdigest()
 
 
@@ -221,13 +223,19 @@ def gather(path: Path, files: Sequence[Path], *, overwrite: bool) -> None:
         UsageError: another one is there (``output-exists``).
     """
     if destination.is_stream(path):
-        path.write_bytes(b"".join(file.read_bytes() for file in files))
+        with path.open("wb") as out:
+            _copy(files, out)
         return
     try:
-        with whole_file(path, overwrite=overwrite) as file:
-            for part in files:
-                file.write(part.read_bytes())
+        with whole_file(path, overwrite=overwrite) as out:
+            _copy(files, out)
     except UsageError:
         # A run of the same that was killed had placed it, or one at the same time has.
         if digest(path) != digest(*files):
             raise
+
+
+def _copy(files: Sequence[Path], out: IO[bytes]) -> None:
+    for path in files:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, out)

@@ -5,6 +5,7 @@ The layout is Message.fbs and "Encapsulated message format" of the Arrow format.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,9 +76,9 @@ class Splitter:
             InputError: this is no stream of messages (``arrow-invalid``).
         """
         self._held += data
-        while not self.ended and not self.too_large:
+        while not self.ended:
             size = self._needs()
-            if size is None or len(self._held) < size:
+            if size is None or size > self._most or len(self._held) < size:
                 return
             message, self._held = bytes(self._held[:size]), self._held[size:]
             if message in _ENDS:
@@ -135,12 +136,10 @@ def _told(data: bytes, meta: memoryview) -> Message:
         return Message(data, kind, dictionary=(number, bool(delta and meta[delta])))
 
 
-class _damaged:  # noqa: N801 - it stands where a function would
-    """Says of whatever points outside of a message that it is damaged."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, struct.error | IndexError):
-            raise InputError("the body is not Arrow IPC that can be read", code="arrow-invalid") from error
+@contextlib.contextmanager
+def _damaged() -> Iterator[None]:
+    """Say of whatever points outside of a message that it is damaged."""
+    try:
+        yield
+    except (struct.error, IndexError) as exc:
+        raise InputError("the body is not Arrow IPC that can be read", code="arrow-invalid") from exc

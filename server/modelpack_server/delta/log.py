@@ -71,11 +71,13 @@ class Commit:
 
     def named(self, naming: Naming) -> Commit:
         """Return the commit with partition values by the names that the columns have in the table."""
+        if naming.plain:
+            return self
         adds, changes = (
             [replace(add, partition=naming.partition(add.partition)) for add in some]
             for some in (self.adds, self.changes)
         )
-        return self if naming.plain else replace(self, adds=adds, changes=changes)
+        return replace(self, adds=adds, changes=changes)
 
 
 def commit_path(root: Path, version: int) -> Path:

@@ -23,7 +23,7 @@ from modelpack_server import problems
 from modelpack_server.codecs import cells
 from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.state import State, stopping
-from modelpack_server.endpoints.wires import Batches, Lines, Wire
+from modelpack_server.endpoints.wires import Batches, Lines, Wire, failed_line
 from modelpack_server.invocation import Batcher, Request, Streamer, coerced, too_late
 from modelpack_server.problems import HttpProblem
 
@@ -131,7 +131,7 @@ class Flow:
                 yield b"event: end\ndata: {}\n\n"
 
         try:
-            await _send(replies(), known_as, request.reply, _event if request.reply == EVENTS else _line, send)
+            await _send(replies(), known_as, request.reply, _event if request.reply == EVENTS else failed_line, send)
         finally:
             left.cancel()
             # Its turn comes after what may still be running; nobody waits for it.
@@ -180,10 +180,6 @@ class _Pieces:
 
 def _event(problem: bytes) -> bytes:
     return b"event: error\ndata: %s\n\n" % problem
-
-
-def _line(problem: bytes) -> bytes:
-    return b'{"error":%s}\n' % problem
 
 
 async def _send(

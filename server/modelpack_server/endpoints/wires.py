@@ -12,12 +12,17 @@ from modelpack_server.codecs.arrow_messages import BATCH, DICTIONARY, END, SCHEM
 from modelpack_server.codecs.shapes import ARROW, LINES
 from modelpack_server.problems import HttpProblem
 
-__all__ = ["ERROR", "Batches", "Lines", "Wire"]
+__all__ = ["ERROR", "Batches", "Lines", "Wire", "failed_line"]
 
 # What the custom metadata of the last batch calls the problem.
 ERROR = b"modelpack.error"
 # The beginning of a message that does not come: no reader takes what was sent before for the whole.
 _CUT = b"\xff\xff\xff\xff\x10\0\0\0"
+
+
+def failed_line(problem: bytes) -> bytes:
+    """Return the last line of an answer in lines in which something has gone wrong."""
+    return b'{"error":%s}\n' % problem
 
 
 class Wire(Protocol):
@@ -75,7 +80,7 @@ class Lines:
 
     def failed(self, problem: bytes) -> bytes:
         """Return a last line that says what went wrong."""
-        return b'{"error":%s}\n' % problem
+        return failed_line(problem)
 
 
 class Batches:

@@ -22,6 +22,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from modelpack.errors import InputError, ModelError, ModelpackError, OutputError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import Options, Summary, plan, predict_files
+from modelpack_server.delta import commit
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -292,3 +293,24 @@ def test_the_command_reads_a_version_and_a_time(run: Run, package: Path, tmp_pat
     refused = run(package, "-i", "t", "-o", "-", "--at-time", "noon")
     assert refused.returncode == 2
     assert b"'noon' is not a time" in refused.stderr
+
+
+def test_a_table_that_another_makes_just_now_is_no_foreign_thing(
+    data: Path, make_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (out / "_delta_log").mkdir(parents=True)
+    target = commit.Target(out, family="batch")
+    assert target.open() is None  # begun, without a commit
+
+    looks: list[Path] = []
+
+    def late(log: Path) -> bool:
+        looks.append(log)
+        if len(looks) == 1:
+            write_deltalake(out, pa.table({"id": [1]}))
+            return False
+        return True
+
+    monkeypatch.setattr(commit, "_has_commits", late)
+    assert target.open() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,15 +85,21 @@ class Target:
         Raises:
             UsageError: the table asks more of a writer than is done here (``table-unwritable``).
         """
-        if not (self.root / LOG).is_dir():
-            if self.root.exists() and not (self.root.is_dir() and all(map(self._is_ours, self.root.iterdir()))):
-                message = f"{self.root} holds something, and is no Delta table"
-                raise UsageError(message, code="output-foreign", hint="Choose another output.")
-            return None
-        return self._checked(open_table(self.root))
+        log = self.root / LOG
+        if _has_commits(log):
+            return self._checked(open_table(self.root))
+        foreign = self.root.exists() and not (self.root.is_dir() and all(map(self._is_ours, self.root.iterdir())))
+        if foreign:
+            # What is there may be of somebody who makes the table at this moment.
+            if _has_commits(log):
+                return self._checked(open_table(self.root))
+            message = f"{self.root} holds something, and is no Delta table"
+            raise UsageError(message, code="output-foreign", hint="Choose another output.")
+        return None
 
     def _is_ours(self, path: Path) -> bool:
-        return path.name.startswith(".modelpack-") or (self._own is not None and self._own in path.name)
+        ours = path.name.startswith(".modelpack-") or (self._own is not None and self._own in path.name)
+        return ours or path.name == LOG
 
     def refresh(self, table: Any | None) -> Any | None:
         """Return the table as it is now, as :meth:`open` does but sooner: what is new is read, and nothing else."""
@@ -244,6 +251,15 @@ def fit(table: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
 def _columns(root: Path, what: str) -> OutputError:
     hint = "Write to another table, or keep other columns (--keep)."
     return OutputError(what, code="output-columns", path=str(root), hint=hint)
+
+
+def _has_commits(log: Path) -> bool:
+    """Say whether a log has begun: one without a commit is one that is being made, or never was."""
+    try:
+        with os.scandir(log) as entries:
+            return any(entry.name.endswith((".json", ".parquet")) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _check_writable(table: Any, root: Path) -> None:

@@ -27,6 +27,7 @@ LIBRARIES = {
         "orjson",
         "pyarrow",
         "pydantic",
+        "simdjson",
         "starlette",
         "tqdm",
         "uvicorn",

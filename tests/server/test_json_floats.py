@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -19,7 +21,7 @@ from modelpack.coerce import blocks, tables, whole
 from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
-from modelpack_server.codecs import Decoded, json_body
+from modelpack_server.codecs import Decoded, json_body, json_simd
 from modelpack_server.invocation import key
 from modelpack_server.invocation.merging import merge
 
@@ -69,6 +71,13 @@ DATA = st.one_of(
     st.lists(st.lists(NUMBERS, min_size=2, max_size=2).map(listed), min_size=1, max_size=4).map(listed),
     rows(CELLS, 2),
 )
+
+
+@pytest.fixture(scope="module", autouse=True, params=["orjson", "simdjson"])
+def _parser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Read all bodies, however small, first by the one or by the other."""
+    with mock.patch.object(json_simd, "LARGE", 0 if request.param == "simdjson" else sys.maxsize):
+        yield
 
 
 @contextmanager
@@ -263,6 +272,30 @@ def test_usual_bodies_are_arrays() -> None:
         decoded, usual = json_body.Reader(Signature(inputs=Tensors(tensors=TENSORS[:1])))(body)
         assert not usual
         assert np.array_equal(decoded.data, [[1.5, 2]])
+
+
+@pytest.mark.parametrize("size", [json_simd.KEPT // 2, json_simd.KEPT * 2])
+def test_large_bodies_are_read_alike(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(1).normal(size=(size // 40, 2)).tolist()
+    body, odd = (
+        orjson.dumps({"dataframe_split": {"columns": ["a", "b"], "data": data}}) for data in (rows, [*rows, [1, True]])
+    )
+    read = json_body.Reader(table("float64"))
+
+    assert np.array_equal(read(body)[0].data.data, rows)
+    assert read(odd)[0].data.data[-1][1] is True
+    monkeypatch.setattr(json_simd, "simdjson", None)
+    assert np.array_equal(json_body.Reader(table("float64"))(body)[0].data.data, rows)
+
+
+def test_bodies_are_read_in_many_threads() -> None:
+    bodies = [orjson.dumps({"inputs": [[float(i), -float(i)]] * 500}) for i in range(1, 9)]
+    read = json_body.Reader(Signature(inputs=Tensors(tensors=TENSORS[:1])))
+
+    with ThreadPoolExecutor(8) as threads:
+        found = [decoded[0].data for decoded in threads.map(read, bodies * 20)]
+
+    assert all(np.array_equal(data, [[i, -i]] * 500) for data, i in zip(found, [*range(1, 9)] * 20, strict=True))
 
 
 def test_what_an_array_is_made_of_can_be_changed_by_the_model() -> None:

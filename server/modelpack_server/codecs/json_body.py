@@ -28,7 +28,7 @@ from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
 from modelpack.once import Once
 from modelpack.signature import Signature, Table, Tensors
-from modelpack_server.codecs import Decoded, json_floats, json_text
+from modelpack_server.codecs import Decoded, json_floats, json_simd, json_text
 
 __all__ = ["MAX_DEPTH", "Number", "Reader", "decode", "encode", "encode_parts", "parse", "wants_whole"]
 
@@ -62,6 +62,7 @@ class Reader:
         self.signature = signature
         self._whole = wants_whole(signature)
         self._floats = json_floats.reader(signature)
+        self._straight = json_simd.reader(signature)
         columns = signature.inputs.columns if isinstance(signature.inputs, Table) else ()
         self._names = [column.name for column in columns]
         self._wholes = [place for place, column in enumerate(columns) if column.type not in _FLOATS]
@@ -70,6 +71,8 @@ class Reader:
 
     def __call__(self, body: bytes) -> tuple[Decoded, bool]:
         """Return the decoded body, and whether it is usual."""
+        if len(body) >= json_simd.LARGE and (taken := self._straight(body)) is not None:
+            return _array(taken)
         try:
             # Two things are left to orjson alone: what is no JSON, and what is nested in a thousand levels.
             value = orjson.loads(body)
@@ -77,8 +80,7 @@ class Reader:
             return self._long(parse(body, whole=self._whole)), False
         taken = self._floats(body, value)
         if taken is not None:
-            data, form = taken
-            return Decoded(data=data, wire="json", at=form), type(data) is Split
+            return _array(taken)
         _check_depth(body)
         text = json_text.view(body)
         rows = self._rows(value)
@@ -114,6 +116,11 @@ class Reader:
     def _long(self, value: Any) -> Decoded:
         call = forms.parse(value, signature=self.signature)
         return Decoded(data=call.data, wire="json", at=call.at, params=call.params)
+
+
+def _array(taken: json_floats.Taken) -> tuple[Decoded, bool]:
+    data, form = taken
+    return Decoded(data=data, wire="json", at=form), type(data) is Split
 
 
 _readers = Once(Reader)

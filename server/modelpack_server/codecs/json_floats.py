@@ -8,7 +8,7 @@ string in the body: behind it there are numbers, brackets and nothing else. What
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, starmap
 from typing import Any
@@ -19,7 +19,7 @@ from modelpack.coerce import Split
 from modelpack.signature import Signature, Table, Tensor, Tensors
 from modelpack_server.codecs import json_text
 
-__all__ = ["Taken", "reader"]
+__all__ = ["Array", "Taken", "is_plain", "limit_of", "quotes_of", "reader", "unrolled"]
 
 Array = np.ndarray[Any, Any]
 # What is taken of a body that orjson has read, and the form it is in.
@@ -30,22 +30,33 @@ _EXACT = {"float16": 2.0**11, "float32": 2.0**24, "float64": 2.0**53}
 
 def reader(signature: Signature) -> Callable[[bytes, Any], Taken | None]:
     """Return what takes the usual bodies for a signature; of any other signature, nothing."""
-    match signature.inputs:
-        case Table(columns=columns):
-            limit = _limit({column.type if isinstance(column.type, str) else "" for column in columns})
-            if limit:
+    if limit := limit_of(signature):
+        match signature.inputs:
+            case Table(columns=columns):
                 return _Rows([column.name for column in columns], limit)
-        case Tensors(tensors=(tensor,)):
-            free = [size for size in tensor.shape if isinstance(size, str)]
-            limit = _limit({tensor.dtype})
-            if limit and tensor.shape and len(set(free)) == len(free):
+            case Tensors(tensors=(tensor,)):
                 return _Tensor(tensor, limit)
     return lambda body, value: None
 
 
+def limit_of(signature: Signature) -> float:
+    """Return what all numbers must be below to be taken; 0 if a signature is not of one float type alone."""
+    match signature.inputs:
+        case Table(columns=columns):
+            return _limit({column.type if isinstance(column.type, str) else "" for column in columns})
+        case Tensors(tensors=(tensor,)):
+            free = [size for size in tensor.shape if isinstance(size, str)]
+            return _limit({tensor.dtype}) if tensor.shape and len(set(free)) == len(free) else 0.0
+    return 0.0
+
+
 def _limit(types: set[str]) -> float:
-    """Return the limit of the one float type that all have; 0 if there is none."""
     return _EXACT.get(types.pop(), 0.0) if len(types) == 1 else 0.0
+
+
+def quotes_of(names: list[str]) -> int:
+    """Return how many quotes dataframe_split, columns, data and the names need: a key twice would bring two more."""
+    return 6 + 2 * len(names)
 
 
 class _Rows:
@@ -54,8 +65,7 @@ class _Rows:
     def __init__(self, names: list[str], limit: float) -> None:
         self._names = names
         self._limit = limit
-        # Of dataframe_split, columns, data and the names, at the least: a key twice would bring two more.
-        self._quotes = 6 + 2 * len(names)
+        self._quotes = quotes_of(names)
         self._pack = struct.Struct(f"{len(names)}d").pack
 
     def __call__(self, body: bytes, value: Any) -> Taken | None:
@@ -89,7 +99,7 @@ class _Tensor:
         end = body.rfind(b'"') + 1
         if body.count(b'"', 0, end) != quotes:
             return None
-        found = _unrolled(lists, self._shape)
+        found = unrolled(lists, self._shape, list)
         if found is None:
             return None
         rows, shape = found
@@ -97,15 +107,18 @@ class _Tensor:
         return None if array is None else (array.reshape(shape), form)
 
 
-def _unrolled(lists: Any, wanted: tuple[int | str | None, ...]) -> tuple[list[Any], list[int]] | None:
-    """Return the innermost lists and the shape of nested lists of one shape, if it is the one that is wanted."""
-    if type(lists) is not list:
+def unrolled(lists: Any, wanted: Sequence[int | str | None], kind: Any) -> tuple[list[Any], list[int]] | None:
+    """Return the innermost lists and the shape of nested lists of one shape, if it is the one that is wanted.
+
+    ``kind`` is the type of the lists.
+    """
+    if type(lists) is not kind:
         return None
     shape = [len(lists)]
-    level = [lists]
+    level: list[Any] = [lists]
     for _ in wanted[1:]:
         level = list(chain.from_iterable(level))
-        if set(map(type, level)) != {list} or len(sizes := set(map(len, level))) != 1:
+        if set(map(type, level)) != {kind} or len(sizes := set(map(len, level))) != 1:
             return None
         shape += sizes
     fits = all(isinstance(size, str | None) or size == found for size, found in zip(wanted, shape, strict=True))
@@ -120,14 +133,19 @@ def _array(rows: list[Any], pack: Callable[..., bytes], body: bytes, end: int, l
     except (struct.error, TypeError, OverflowError):
         return None
     array = np.frombuffer(packed, np.float64)
+    return array if is_plain(array, body, end, limit) else None
+
+
+def is_plain(array: Array, body: bytes, end: int, limit: float) -> bool:
+    """Say whether the numbers behind ``end`` in the body are those in the array, and nothing else is there."""
     # The letters of true, false and null.
     if body.find(b"u", end) >= 0 or body.find(b"l", end) >= 0:
-        return None
+        return False
     if np.maximum.reduce(np.abs(array)) >= limit:
-        return None
+        return False
     if np.count_nonzero(array) == len(array) or body.find(b"-", end) < 0:
-        return array
-    return None if json_text.has_minus_zero(body, json_text.view(body)) else array
+        return True
+    return not json_text.has_minus_zero(body, json_text.view(body))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -16,10 +17,21 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# These JVMs live too short for the second compiler, and for threads that collect garbage.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+
+@pytest.fixture(scope="session")
+def trust_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths of trust stores that are not there yet."""
+    root = tmp_path_factory.mktemp("trust")
+    return (root / str(number) / "store" for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def trust_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trust_store(trust_stores: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a trust store of its own, inherited by the processes it starts."""
-    store = tmp_path_factory.mktemp("trust") / "store"
+    store = next(trust_stores)
     monkeypatch.setenv("MODELPACK_TRUST_STORE", str(store))
     return store
 
@@ -31,8 +43,6 @@ def _spark(master: str, **config: str) -> Iterator[Any]:
     from modelpack_flavors._spark import session
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    # These JVMs live too short for the second compiler, and for threads that collect garbage.
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
     before = signal.getsignal(signal.SIGINT)
     builder = SparkSession.builder.master(master).appName("tests")
     fixed = {

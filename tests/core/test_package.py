@@ -91,7 +91,7 @@ def test_a_package_that_runs_no_code_asks_no_store(tmp_path: Path, trust_store: 
     from sklearn.linear_model import LinearRegression
 
     package = modelpack.save(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), tmp_path / "line")
-    trust_store.mkdir(exist_ok=True)
+    trust_store.mkdir(parents=True)
     trust_store.chmod(0o777)
     assert modelpack.load(package).candidate.trust == "objects"
 

@@ -46,9 +46,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[^\[\]{}"]+', re.DOTALL)
 
 
-def decode(body: bytes, signature: Signature) -> Decoded:
+def decode(body: bytes | memoryview, signature: Signature) -> Decoded:
     """Return the data and params of an ``/invocations`` body."""
-    return _readers(signature)(body)[0]
+    return _readers(signature)(bytes(body))[0]
 
 
 class Reader:

@@ -19,7 +19,7 @@ from modelpack.coerce import Split
 from modelpack.signature import Signature, Table, Tensor, Tensors
 from modelpack_server.codecs import json_text
 
-__all__ = ["Array", "Taken", "is_plain", "limit_of", "quotes_of", "reader", "unrolled"]
+__all__ = ["Array", "Taken", "fits", "is_plain", "limit_of", "quotes_of", "reader"]
 
 Array = np.ndarray[Any, Any]
 # What is taken of a body that orjson has read, and the form it is in.
@@ -99,7 +99,7 @@ class _Tensor:
         end = body.rfind(b'"') + 1
         if body.count(b'"', 0, end) != quotes:
             return None
-        found = unrolled(lists, self._shape, list)
+        found = _unrolled(lists, self._shape)
         if found is None:
             return None
         rows, shape = found
@@ -107,22 +107,23 @@ class _Tensor:
         return None if array is None else (array.reshape(shape), form)
 
 
-def unrolled(lists: Any, wanted: Sequence[int | str | None], kind: Any) -> tuple[list[Any], list[int]] | None:
-    """Return the innermost lists and the shape of nested lists of one shape, if it is the one that is wanted.
-
-    ``kind`` is the type of the lists.
-    """
-    if type(lists) is not kind:
+def _unrolled(lists: Any, wanted: Sequence[int | str | None]) -> tuple[list[Any], list[int]] | None:
+    """Return the innermost lists and the shape of nested lists of one shape, if it is the one that is wanted."""
+    if type(lists) is not list:
         return None
     shape = [len(lists)]
     level: list[Any] = [lists]
     for _ in wanted[1:]:
         level = list(chain.from_iterable(level))
-        if set(map(type, level)) != {kind} or len(sizes := set(map(len, level))) != 1:
+        if set(map(type, level)) != {list} or len(sizes := set(map(len, level))) != 1:
             return None
         shape += sizes
-    fits = all(isinstance(size, str | None) or size == found for size, found in zip(wanted, shape, strict=True))
-    return (level, shape) if fits and all(shape) else None
+    return (level, shape) if all(shape) and fits(shape, wanted) else None
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int | str | None]) -> bool:
+    """Say whether a shape is the one that is wanted."""
+    return all(isinstance(size, str | None) or size == found for size, found in zip(wanted, shape, strict=True))
 
 
 def _array(rows: list[Any], pack: Callable[..., bytes], body: bytes, end: int, limit: float) -> Array | None:
@@ -143,7 +144,7 @@ def is_plain(array: Array, body: bytes, end: int, limit: float) -> bool:
         return False
     if np.maximum.reduce(np.abs(array)) >= limit:
         return False
-    if np.count_nonzero(array) == len(array) or body.find(b"-", end) < 0:
+    if body.find(b"-", end) < 0 or np.count_nonzero(array) == len(array):
         return True
     return not json_text.has_minus_zero(body, json_text.view(body))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,30 @@ def _only(value: Any, key: str) -> Any:
 def _array(lists: Any, shape: Sequence[int | str | None], body: bytes, quotes: int, limit: float) -> Array | None:
     """Return the numbers of nested lists, behind which the body ends, and before which there are so many quotes."""
     end = body.rfind(b'"') + 1
-    if body.count(b'"', 0, end) != quotes or (found := json_floats.unrolled(lists, shape, simdjson.Array)) is None:
+    if body.count(b'"', 0, end) != quotes or type(lists) is not simdjson.Array:
         return None
-    sizes = found[1]
+    numbers = lists.as_buffer(of_type="d")
+    if (sizes := _sizes(lists, shape)) is None:
+        return None
     # If no list is opened that is not in one of the outer dimensions, none is among the numbers.
     opened = np.count_nonzero(np.frombuffer(body, np.uint8, offset=end) == _OPENING)
     if opened != sum(np.multiply.accumulate([1, *sizes[:-1]])):
         return None
-    array = np.frombuffer(lists.as_buffer(of_type="d"), np.float64)
+    array = np.frombuffer(numbers, np.float64)
     return array.reshape(sizes) if json_floats.is_plain(array, body, end, limit) else None
+
+
+def _sizes(lists: Any, wanted: Sequence[int | str | None]) -> list[int] | None:
+    """Return the shape of nested lists that hold numbers and nothing else, if it is the one that is wanted.
+
+    Raises:
+        TypeError: there are numbers where lists should be.
+    """
+    sizes, level = [len(lists)], [lists]
+    for depth in range(1, len(wanted)):
+        if len(found := set(map(len, chain.from_iterable(level)))) != 1:
+            return None
+        sizes += found
+        if depth < len(wanted) - 1:
+            level = list(chain.from_iterable(level))
+    return sizes if all(sizes) and json_floats.fits(sizes, wanted) else None

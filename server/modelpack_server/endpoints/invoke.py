@@ -44,7 +44,8 @@ SMALL = 64 * 1024
 # thread, and two threads that take turns, cost more than a quick request itself.
 MEDIUM = 512 * 1024
 TEXT = frozenset({JSON, "text/csv"})
-# Formats whose decoders take a view of memory as they take bytes; the rest of a body of this size is read into one.
+# Formats whose decoders take a view of memory as they take bytes; the rest of a body of this size is read into one. So
+# is a JSON body that is not small: what comes in pieces is read with a pause after each.
 VIEWED = frozenset({"application/vnd.apache.arrow.stream", "application/x-npy"})
 LARGE = 2**20
 # Where in the scope our own protocol leaves such a body, once the whole of it is there.
@@ -162,8 +163,8 @@ class Hot:
     def room(self, headers: list[tuple[bytes, bytes]]) -> memoryview | None:
         """Return the memory for a body that is read into one piece, or None for one that comes in pieces."""
         terms, length = self._head(headers)
-        viewed = terms.media in VIEWED and not terms.encoding
-        wanted = viewed and LARGE <= length <= self.max_body and self.bodies.fits(length)
+        least = SMALL + 1 if terms.media == JSON or terms.media in VIEWED else math.inf
+        wanted = least <= length <= self.max_body and not terms.encoding and self.bodies.fits(length)
         return self._rooms.take(length) if wanted else None
 
     def begin(self, exchange: Exchange) -> None:

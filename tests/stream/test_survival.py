@@ -333,6 +333,26 @@ def test_two_new_streams_make_one_output(tables: Any, model: Model, monkeypatch:
     tables.check(10)
 
 
+def test_a_stream_that_another_begins_while_the_first_rows_are_scored_is_gone_on_with(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.add()
+    create, begun = Target.create, []
+
+    def late(self: Target, schema: pa.Schema) -> Any:
+        if not begun:
+            begun.append(True)
+            tables.run(model)
+        return create(self, schema)
+
+    monkeypatch.setattr(Target, "create", late)
+    assert tables.run(model).conflicts == 1
+    tables.check(10)
+    assert {path.name for path in tables.output.glob("*.parquet")} == {
+        Path(path).name for path in DeltaTable(tables.output).file_uris()
+    }
+
+
 def test_appends_of_others_to_the_output_are_no_conflict(
     tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,7 +23,7 @@ from modelpack_server.delta.log import stamp
 from modelpack_server.delta.tables import LOG, open_table, reason, require
 from modelpack_server.wholefile import whole_file
 
-__all__ = ["Conflict", "Part", "Target", "fit", "properties", "unwritable"]
+__all__ = ["Conflict", "Part", "Target", "check_replaceable", "fit", "properties", "unwritable"]
 
 # What a writer must know of that changes nothing about appending plain files, as long as nobody has set it to work.
 _WRITER_FEATURES = frozenset({"appendOnly", "invariants", "checkConstraints", "changeDataFeed", "timestampNtz",
@@ -148,6 +150,7 @@ class Target:
         facts: Mapping[str, Any],
         *,
         mode: Literal["append", "overwrite"] = "append",
+        keep: bool = False,
     ) -> None:
         """Add the parts and move the transactions, both or neither; ``overwrite`` removes all rows that were there.
 
@@ -155,16 +158,19 @@ class Target:
         conflicts since that snapshot, and a path or a later one would hide them.
 
         Raises:
-            Conflict: one of the transactions was moved since; the parts are removed.
+            Conflict: one of the transactions was moved since; the parts are removed, unless ``keep`` is set.
+            OutputError: a part has other columns than the table (``output-columns``); the parts are removed.
             SaveError: the commit failed for another reason (``output-unwritable``).
         """
         errors = require("deltalake.exceptions")
+        self._check_columns(table, parts)
         chosen = properties(transactions, facts)
         actions = [part.action() for part in parts if part.rows]
         try:
             table.create_write_transaction(actions, mode, table.schema(), commit_properties=chosen)
         except errors.CommitFailedError as exc:
-            self._discard(parts)
+            if not keep:
+                self.discard(part.path for part in parts)
             raise Conflict(reason(exc)) from exc
         except (errors.DeltaError, OSError) as exc:
             # It may be there all the same (a checkpoint failed behind it): the parts stay, the next look will tell.
@@ -202,12 +208,40 @@ class Target:
         for part in parts:
             part.path.unlink(missing_ok=True)
 
-    def _discard(self, parts: Sequence[Part]) -> None:
-        """Remove files of a commit that lost, once the log says that it did."""
-        listed = {str(path) for path in pa.table(open_table(self.root).get_add_actions())["path"].to_pylist()}
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Remove files, except those that the log lists: a commit may be there though it was said to have failed."""
+        listed: set[str] = set()
+        if _has_commits(self.root / LOG):
+            listed = {str(path) for path in pa.table(open_table(self.root).get_add_actions())["path"].to_pylist()}
+        for path in paths:
+            if path.name not in listed:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process of this machine do the same at the same time; the directory must be there."""
+        lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _check_columns(self, table: Any, parts: Sequence[Part]) -> None:
+        """Refuse files that were made when the table had other columns, or none."""
+        wanted = _kinds(pa.schema(table.schema().to_arrow()))
         for part in parts:
-            if part.path.name not in listed:
-                part.path.unlink(missing_ok=True)
+            if part.rows and _kinds(pq.read_schema(part.path)) != wanted:
+                self.discard(part.path for part in parts)
+                raise _columns(self.root, "has other columns, or of other types, than when the rows were scored")
+
+
+def check_replaceable(table: Any, root: Path) -> None:
+    """Refuse a table whose rows must stay (``table-unwritable``)."""
+    if table.metadata().configuration.get("delta.appendOnly", "").lower() == "true":
+        message = f"{root} takes new rows only, because of delta.appendOnly"
+        raise UsageError(message, code="table-unwritable", hint="Append to it, or write to another table.")
 
 
 def properties(transactions: Mapping[str, int], facts: Mapping[str, Any], retries: int = _RETRIES) -> Any:
@@ -246,6 +280,11 @@ def fit(table: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
             message = f"the column {field.name!r} has a value that is not exact as {field.type}"
             raise OutputError(message, code="not-exact", path=str(root)) from exc
     return pa.table(columns, schema=pa.schema([pa.field(field.name, field.type) for field in schema]))
+
+
+def _kinds(schema: pa.Schema) -> Mapping[str, pa.DataType]:
+    known = storable(schema.remove_metadata().empty_table())
+    return dict(zip(known.names, known.types, strict=True))
 
 
 def _columns(root: Path, what: str) -> OutputError:

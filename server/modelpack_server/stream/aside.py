@@ -80,10 +80,11 @@ class Aside:
         job = f"{self._job}@{output}"
         if self._found:
             table = self._target.open()
-            known = position.read(table, job) if table is not None else None
+            table = self._target.create(SCHEMA) if table is None else table
+            # From the snapshot that the commit is made from.
+            known = position.read(table, job)
             fresh = [(place, row) for place, row in self._found if known is None or place >= known.position]
             if fresh:
-                table = self._target.create(SCHEMA) if table is None else table
                 with self._target.part() as part:
                     part.write(_rows(fresh))
                 self._target.commit(table, [part], position.written(job, mark), facts)

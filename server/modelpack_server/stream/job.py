@@ -24,7 +24,7 @@ from modelpack_server.batch.rejects import Refusal, Stop
 from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.codecs import answers
 from modelpack_server.delta import position
-from modelpack_server.delta.commit import Conflict, Part, Target, fit
+from modelpack_server.delta.commit import Conflict, Part, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import Mark, Position, fingerprint
 from modelpack_server.delta.tables import local
@@ -80,6 +80,8 @@ class _Stream:
         self._key = key_mark(options.key)
         self._keyed: Keyed | None = None
         if options.key is not None:
+            if self._table is not None:
+                check_replaceable(self._table, output)
             names = self._follower.shape.schema.names
             check_key(options.key, self._follower.shape.schema, self._wanted.kept(names), source)
             self._keyed = Keyed(options.key, source, self._target, self._refused)
@@ -276,6 +278,8 @@ class _Stream:
     def _ensure(self, table: pa.Table) -> None:
         if self._table is None and table.num_columns:
             self._table = self._target.create(storable(table))
+            if position.read(self._table, self._options.job) is not None:
+                raise Conflict("another process has begun this stream already")
 
     def _empty(self) -> pa.Table:
         """Return the output's columns without a row, as far as they are known; else none at all."""

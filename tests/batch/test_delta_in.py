@@ -84,6 +84,17 @@ def test_a_time_means_the_last_version_up_to_it_as_the_commits_tell(table: Path,
     assert caught.value.code == "table-version"
 
 
+def test_a_commit_that_says_nothing_of_itself_makes_no_time_another_version(table: Path) -> None:
+    stamps = {entry["version"]: entry["timestamp"] for entry in DeltaTable(table).history()}
+    silent = table / "_delta_log" / f"{2:020d}.json"
+    lines = [line for line in silent.read_text().splitlines() if "commitInfo" not in json.loads(line)]
+    silent.write_text("\n".join(lines))
+
+    with pytest.raises(InputError, match="do not say their time") as caught:
+        find([table], None, When(time=dt.datetime.fromtimestamp(stamps[1] / 1000, dt.UTC)))
+    assert caught.value.code == "table-unreadable"
+
+
 def test_a_directory_and_a_pattern_take_tables_as_tables(
     table: Path, model: Model, read: Read, tmp_path: Path, write: Callable[[pa.Table, Path], Path]
 ) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from modelpack.errors import InputError, ModelError, ModelpackError, OutputError, UsageError
+from modelpack.errors import InputError, ModelError, ModelpackError, OutputError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import Options, Summary, plan, predict_files
 from modelpack_server.delta import commit
@@ -314,3 +314,80 @@ def test_a_table_that_another_makes_just_now_is_no_foreign_thing(
 
     monkeypatch.setattr(commit, "_has_commits", late)
     assert target.open() is not None
+
+
+def test_a_run_that_fails_takes_nothing_from_another_that_has_committed_the_same_job(
+    data: Path, make_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_PART_BYTES", 1)
+    out = tmp_path / "out"
+    begun: list[bool] = []
+    others: list[Summary] = []
+
+    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        if columns["x"][0] == 4.0 and not begun:
+            begun.append(True)
+            others.append(predict_files(model, [data], out, DELTA))
+            os.utime(data / "2.parquet", ns=(1, 1))
+        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
+
+    model = make_model(function=score)
+    assert predict_files(model, [data], out, DELTA).already
+    assert others[0].rows == 6
+    assert ids(out) == [0, 1, 2, 3, 4, 5]
+    assert data_files(out) == {Path(uri).name for uri in DeltaTable(out).file_uris()}
+
+
+def test_files_of_other_columns_than_the_table_got_meanwhile_are_not_committed(
+    data: Path, make_model: Callable[..., Model], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    others: list[str] = []
+
+    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        if not others:
+            others.append("one that keeps less")
+            predict_files(model, [data], out, Options(output_format="delta", keep=("id",)))
+        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
+
+    model = make_model(function=score)
+    with pytest.raises(OutputError, match="has other columns") as caught:
+        predict_files(model, [data], out, DELTA)
+    assert caught.value.code == "output-columns"
+    assert (DeltaTable(out).version(), ids(out)) == (0, [0, 1, 2, 3, 4, 5])
+    assert data_files(out) == {Path(uri).name for uri in DeltaTable(out).file_uris()}
+
+
+def test_a_commit_that_lost_is_tried_again_with_the_same_files(
+    data: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    predict_files(model, [data / "0.parquet"], out, DELTA)
+    real, lost = commit.Target.commit, [2]
+
+    def late(self: commit.Target, table: Any, *args: Any, **more: Any) -> None:
+        if lost[0]:
+            lost[0] -= 1
+            write_deltalake(out, DeltaTable(out).to_pyarrow_table(), mode="overwrite")
+        real(self, table, *args, **more)
+
+    monkeypatch.setattr(commit.Target, "commit", late)
+    over = Options(output_format="delta", mode="overwrite")
+    assert predict_files(model, [data / "2.parquet"], out, over).rows == 2
+    assert ids(out) == [4, 5]
+    lost[0] = 3
+    with pytest.raises(SaveError, match="others changed it at the same time") as caught:
+        predict_files(model, [data / "1.parquet"], out, over)
+    assert caught.value.code == "output-contended"
+    assert predict_files(model, [data / "1.parquet"], out, over).rows == 2
+    assert ids(out) == [2, 3]
+
+
+def test_a_table_whose_rows_must_stay_is_not_overwritten(data: Path, model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_files(model, [data], out, DELTA)
+    DeltaTable(out).alter.set_table_properties({"delta.appendOnly": "true"})
+    with pytest.raises(UsageError, match="takes new rows only") as caught:
+        predict_files(model, [data / "0.parquet"], out, Options(output_format="delta", mode="overwrite"))
+    assert caught.value.code == "table-unwritable"
+    assert predict_files(model, [data / "0.parquet"], out, DELTA).rows == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,47 @@ def test_more_than_are_allowed_leave_nothing(rows: Path, model: Model) -> None:
         predict_files(model, [rows], "out", options)
     assert not Path("out").exists()
     assert not Path("bad.jsonl").exists()
+
+
+def test_a_file_without_its_rejects_is_made_again(rows: Path, make_model: Callable[..., Model]) -> None:
+    """As another run of the same job leaves it, which took its rejects away and failed."""
+    broken = [2.0]
+
+    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        if float(columns["x"][0]) in broken:
+            raise MemoryError
+        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
+
+    model = make_model(function=score)
+    with pytest.raises(ModelError):
+        predict_files(model, [rows], "out", OPTIONS)
+    for aside in Path("out").glob(".modelpack-*.rejects"):
+        aside.unlink()
+    broken.clear()
+    summary = predict_files(model, [rows], "out", OPTIONS)
+
+    assert (summary.rows, summary.rejected) == (4, 2)
+    assert rejected() == [("0.csv", 2), ("2.csv", 2)]
+    assert left() == []
+
+
+def test_a_run_that_fails_for_too_many_rejects_stands_in_nobodys_way(
+    rows: Path, make_model: Callable[..., Model]
+) -> None:
+    broken = [2.0]
+
+    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        if float(columns["x"][0]) in broken:
+            raise MemoryError
+        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
+
+    model = make_model(function=score)
+    with pytest.raises(ModelError):
+        predict_files(model, [rows], "out", OPTIONS)
+    with pytest.raises(InputError, match="more than 0 rows refused"):
+        predict_files(model, [rows], "out", replace(OPTIONS, max_rejects=0))
+    assert not Path("out").exists() or list(Path("out").iterdir()) == []
+    broken.clear()
+
+    assert predict_files(model, [rows], "out", OPTIONS).rejected == 2
+    assert (rejected(), left()) == ([("0.csv", 2), ("2.csv", 2)], [])

@@ -20,6 +20,7 @@ from deltalake import write_deltalake
 from modelpack.errors import InputError, ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import Options, predict_files
+from modelpack_server.delta.history import When
 
 SERVER = """
 import sys
@@ -189,7 +190,11 @@ def test_what_comes_up_meanwhile_is_not_overwritten(
     [
         ("{place}/gone.csv", "{tmp}/out.csv", {}, "input-missing"),
         ("{place}/in.dat", "{tmp}/out.csv", {}, "input-format"),
-        ("{place}/table", "{tmp}/out.csv", {}, "table-location"),
+        ("{place}/", "{tmp}/out.csv", {}, "table-location"),
+        ("{place}/table", "{tmp}/out.csv", {"input_format": "parquet"}, "input-format"),
+        ("{place}/table/part/rows.csv", "{tmp}/out.csv", {}, "input-in-table"),
+        ("{place}/table/*/*.csv", "{tmp}/out.csv", {}, "input-in-table"),
+        ("{place}/table/part/", "{tmp}/out.csv", {}, "input-in-table"),
         ("{place}/in.csv", "{place}/in.csv", {}, "output-is-input"),
         ("{place}/in.csv", "{place}/", {}, "output-is-input"),
         ("{place}/in.csv", "{place}/out", {}, "output-format"),
@@ -206,6 +211,7 @@ def test_what_cannot_be_is_said_before_anything_is_scored(
     put(f"{place}/in.csv", b"x,n,name\n1,2,a\n")
     put(f"{place}/in.dat", b"x,n,name\n1,2,a\n")
     put(f"{place}/table/_delta_log/00000000000000000000.json", b"{}")
+    put(f"{place}/table/part/rows.csv", b"x,n,name\n1,2,a\n")
     with pytest.raises(ModelpackError) as caught:
         predict_files(model, [inputs.format(place=place)], output.format(place=place, tmp=tmp_path), Options(**more))
     assert caught.value.code == code
@@ -230,6 +236,53 @@ def test_the_command_takes_urls(server: str, cloud: Any, package: Path, run: Any
     assert (up.returncode, json.loads(up.stdout)["outputs"]) == (0, ["s3://commands/out.parquet"])
     down = run(package, "-i", "s3://commands/out.parquet", "-o", "-", "--keep", "score", "--where", "x > 1", env=env)
     assert down.stdout == b'{"score":4.0,"score_prediction":4.0}\n', down.stderr
+
+
+@pytest.fixture
+def table(cloud: Any, server: str) -> str:
+    """The URL of a table with two versions, in a bucket of its own."""
+    name = f"b{uuid.uuid4().hex[:12]}"
+    cloud.mkdir(name)
+    url = f"s3://{name}/lake/flats"
+    # delta-rs wants to be allowed to do without TLS, and asks for no lock where only one writes.
+    options = {"allow_http": "true", "aws_s3_allow_unsafe_rename": "true"}
+    for first in (0, 4):
+        ids = list(range(first, first + 4))
+        columns = {"id": ids, "x": [None if i == 2 else i / 2 for i in ids], "n": ids, "name": ["a"] * 4}
+        rows = pa.table({**columns, "part": [f"k {i % 2}" for i in ids]})
+        write_deltalake(url, rows, mode="append", partition_by=["part"], storage_options=options)
+    return url
+
+
+def test_a_table_behind_a_url_gives_what_it_gives_here(table: str, cloud: Any, model: Model, tmp_path: Path) -> None:
+    cloud.get(table, f"{tmp_path}/flats", recursive=True)
+    for number, more in enumerate([{}, {"where": "part = 'k 1' and id > 1"}, {"when": When(version=0)}]):
+        options = Options(keep=("id", "part"), **more)
+        there = predict_files(model, [table], tmp_path / f"there-{number}.csv", options)
+        predict_files(model, [tmp_path / "flats"], tmp_path / f"here-{number}.csv", options)
+        assert there.rows == [8, 3, 4][number]
+        assert (tmp_path / f"there-{number}.csv").read_bytes() == (tmp_path / f"here-{number}.csv").read_bytes()
+
+    folder = predict_files(model, [f"{table}/"], f"{table.removesuffix('/lake/flats')}/scores/", Options())
+    assert (folder.rows, folder.files) == (8, 4)
+    told = json.loads(get(f"{table.removesuffix('/lake/flats')}/scores/_manifest.json"))
+    assert {(entry["table"], entry["version"]) for entry in told["inputs"]} == {(table, 1)}
+
+
+def test_a_table_behind_a_url_that_lacks_a_file_is_named(table: str, cloud: Any, model: Model, tmp_path: Path) -> None:
+    gone = next(path for path in cloud.find(table) if path.endswith(".parquet"))
+    cloud.rm(gone)
+    with pytest.raises(InputError) as caught:
+        predict_files(model, [table], tmp_path / "out.csv")
+    assert (caught.value.code, caught.value.path) == ("table-file-missing", f"s3://{gone}")
+    with pytest.raises(UsageError) as missing:
+        predict_files(model, [table], tmp_path / "out.csv", Options(when=When(version=7)))
+    assert missing.value.code == "table-version"
+    put(f"{table}/_delta_log/00000000000000000001.json", b"{")
+    with pytest.raises(InputError) as broken:
+        predict_files(model, [table], tmp_path / "out.csv")
+    assert (broken.value.code, SECRET in str(broken.value)) == ("table-unreadable", False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_of_this_file_system_are_still_found(model: Model, tmp_path: Path) -> None:

@@ -309,3 +309,24 @@ def test_a_stopped_run_says_that_it_can_go_on(package: Path, command: list[str],
     assert process.returncode == 128 + signal.SIGTERM
     kept = b"; what is finished is kept for the same command to go on\n"
     assert stderr == b"modelpack: stopped by SIGTERM; nothing was written" + kept
+
+
+def test_restart_begins_anew_though_nothing_has_changed(data: Path, make_model: Callable[..., Model]) -> None:
+    model, function = interrupted(make_model)
+    summary = predict_files(model, ["data"], "out/", Options(restart=True))
+    assert summary.resumed == 0
+    assert len(function.seen) == summary.rows
+
+
+def test_what_is_finished_stays_if_an_input_cannot_be_reached(
+    data: Path, make_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _function = interrupted(make_model)
+
+    def unreachable(*_: Any) -> None:
+        raise InputError("cannot be read: access is denied", code="file-unreachable")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError):
+        patch.setattr("modelpack_server.batch.record.unchanged", unreachable)
+        predict_files(model, ["data"], "out/")
+    assert predict_files(model, ["data"], "out/").resumed > 0

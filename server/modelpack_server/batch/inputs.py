@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from modelpack.errors import UsageError
-from modelpack_server.batch import formats
+from modelpack.errors import InputError, UsageError
+from modelpack_server.batch import formats, remote
 from modelpack_server.batch.formats import Format, Kind
 from modelpack_server.batch.remote import RemoteFile, expand, is_remote
 from modelpack_server.batch.where.bounds import Bounds, may_hold, of_partition
@@ -22,8 +22,8 @@ from modelpack_server.batch.where.terms import Term, tests_of
 from modelpack_server.batch.where.typed import check
 from modelpack_server.delta.history import NOW, When, is_table, snapshot_at
 from modelpack_server.delta.log import Add, Shape
-from modelpack_server.delta.rows import constant
-from modelpack_server.delta.tables import local
+from modelpack_server.delta.rows import Opener, constant
+from modelpack_server.delta.tables import Root, local
 
 __all__ = ["STDIN", "Source", "TableFile", "find"]
 
@@ -33,12 +33,20 @@ _SPOOL_BLOCK = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableFile:
-    """One data file of a Delta table at a version; ``add`` is None for a table that has none."""
+    """One data file of a Delta table at a version; ``add`` is None for a table that has none.
 
-    root: Path
+    ``root``: the directory of the table, or its URL.
+    """
+
+    root: Root
     version: int
     shape: Shape
     add: Add | None
+
+    @property
+    def opener(self) -> Opener | None:
+        """What opens data files that have no path here."""
+        return None if isinstance(self.root, Path) else partial(_fetched, self.root)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +136,7 @@ def find(
 
 class _Finder:
     def __init__(self, override: Format | None, when: When, where: Term | None) -> None:
-        self.tables: set[Path] = set()
+        self.tables: set[Root] = set()
         self._override = override
         self._when = when
         self._where = where
@@ -141,9 +149,7 @@ class _Finder:
         if given == STDIN:
             yield Source(path=None, kind=Kind(format=self._override or "jsonl"), stem="stdin")
         elif is_table(path):
-            if self._override:
-                message = f"{path} is a Delta table, so there is no format to say"
-                raise UsageError(message, code="input-format", hint="Leave out --input-format.")
+            self._take_no_format(path)
             yield from self._table(path, path.resolve().name)
         elif path.is_dir():
             yield from self._walk(path)
@@ -153,7 +159,12 @@ class _Finder:
             yield from self._matches(given)
 
     def _remote(self, url: str) -> Iterator[Source]:
+        if not glob.has_magic(url) and remote.is_table(url):
+            yield from self._remote_table(url.rstrip("/"))
+            return
         found, files = False, expand(url)
+        if not self._override and (theirs := remote.in_table(file.url for file, _ in files)) is not None:
+            raise _in_table(f"{theirs} belongs to a Delta table, whose log says what of it counts")
         for file, inside in files:
             # What is named by itself must tell its format; of a folder only data files count.
             alone = len(files) == 1 and file.url == url
@@ -195,9 +206,7 @@ class _Finder:
         above = next((parent for parent in path.absolute().parents if is_table(parent)), None)
         if above is not None and not self._override:
             # It may hold rows that the table no longer has, and lacks the columns that it is partitioned by.
-            message = f"{path} belongs to the Delta table {above}, whose log says what of it counts"
-            hint = "Give the table, or pass --input-format to read the file as it is."
-            raise UsageError(message, code="input-in-table", hint=hint)
+            raise _in_table(f"{path} belongs to the Delta table {above}, whose log says what of it counts")
         return Source(path=path, kind=kind, stem=_stem(path.name, kind))
 
     def _walk(self, root: Path) -> Iterator[Source]:
@@ -238,7 +247,22 @@ class _Finder:
             part = TableFile(root=root, version=found.version, shape=found.shape, add=None)
             yield Source(path=root, kind=kind, stem=f"{stem}-{0:05d}", table=part)
 
-    def _some(self, adds: Sequence[Add], shape: Shape, root: Path) -> Sequence[Add]:
+    def _remote_table(self, url: str) -> Iterator[Source]:
+        self._take_no_format(url)
+        self.tables.add(url)
+        found = snapshot_at(url, self._when)
+        stem = PurePosixPath(url).name
+        for number, add in enumerate(self._some(found.adds, found.shape, url) or [None]):
+            part = TableFile(root=url, version=found.version, shape=found.shape, add=add)
+            file = RemoteFile(url=url) if add is None else RemoteFile(url=f"{url}/{add.path}", size=add.size or 0)
+            yield Source(path=None, kind=Kind(format="delta"), stem=f"{stem}-{number:05d}", table=part, remote=file)
+
+    def _take_no_format(self, root: Root) -> None:
+        if self._override:
+            message = f"{root} is a Delta table, so there is no format to say"
+            raise UsageError(message, code="input-format", hint="Leave out --input-format.")
+
+    def _some(self, adds: Sequence[Add], shape: Shape, root: Root) -> Sequence[Add]:
         """Return the files of a table whose partition does not rule out all of their rows."""
         term = self._where
         if term is None:
@@ -250,6 +274,21 @@ class _Finder:
             return of_partition(add.partition.get(name), shape.schema.field(name).type, constant) if known else None
 
         return [add for add in adds if may_hold(term, partial(told, add))]
+
+
+def _in_table(message: str) -> UsageError:
+    hint = "Give the table, or pass --input-format to read the file as it is."
+    return UsageError(message, code="input-in-table", hint=hint)
+
+
+def _fetched(root: str, path: str) -> IO[bytes]:
+    file = RemoteFile(url=f"{root}/{path}")
+    try:
+        return file.open()
+    except InputError as exc:
+        if isinstance(exc.__cause__, FileNotFoundError):
+            raise exc.__cause__ from exc  # what a vacuumed file is on a local file system
+        raise
 
 
 def _stem(name: str, kind: Kind) -> str:

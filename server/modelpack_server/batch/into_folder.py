@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.record import Record
+from modelpack_server.batch.remote import UNREACHABLE
 from modelpack_server.batch.resume import State
 from modelpack_server.batch.spread import FolderWork
 from modelpack_server.wholefile import exists, translated
@@ -63,8 +65,9 @@ def _state(target: Path) -> Iterator[State]:
     state = State.open(target)
     try:
         yield state
-    except InputError:
-        state.discard()
+    except InputError as exc:
+        if exc.code != UNREACHABLE:
+            state.discard()
         raise
     finally:
         state.close()
@@ -159,14 +162,11 @@ class _Folder:
         rejects.gather(path, files, overwrite=ours)
 
     def _manifest(self, state: State, model: Model, names: list[str]) -> Record:
-        lines = [state.finished[name] for name in names]
-        inputs = self._run["inputs"]
+        # In the order of the parts, as the plan has them.
+        inputs = iter(self._run["inputs"])
         files = [
-            {
-                **line,
-                "inputs": [record.name(entry) for entry in inputs if entry in [record.look(s) for s in part.sources]],
-            }
-            for line, part in zip(lines, self._plan.parts, strict=True)
+            {**state.finished[name], "inputs": [record.name(entry) for entry in islice(inputs, len(part.sources))]}
+            for name, part in zip(names, self._plan.parts, strict=True)
         ]
         return record.manifest(self._run, model, self._began, files)
 

@@ -17,16 +17,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelpack.errors import InputError, SaveError, UsageError
+from modelpack.errors import InputError, ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import destination, progress, record, rejects
 from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.record import Record
+from modelpack_server.batch.remote import UNREACHABLE
 from modelpack_server.batch.spread import TableWork
 from modelpack_server.delta import commit
-from modelpack_server.delta.commit import Conflict, Target, fit
+from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import fingerprint
 from modelpack_server.wholefile import whole_file
@@ -41,16 +42,17 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
     rows = rejected = 0
     done = load.done(load.target.open())
     if not done:
-        with load.files() as parts:
-            with progress.start(plan.sources, show=options.progress) as shown:
+        load.check(len(plan.parts))
+        try:
+            with load.files(), progress.start(plan.sources, show=options.progress) as shown:
                 maker = Maker(model, params, options, shown)
-                load.check(len(plan.parts))
                 if options.engine is not None:
                     load.spread(model, plan, params, options)
-                for number, part in enumerate(plan.parts):
-                    parts.append(load.make(number, part, maker))
-            rows, rejected = sum(part.rows for part in parts), load.place_rejects()
-            done = not load.commit(parts, rows=rows, rejected=rejected)
+                parts = [load.make(number, part, maker) for number, part in enumerate(plan.parts)]
+                rows, rejected = sum(part.rows for part in parts), load.place_rejects()
+                done = not load.commit(parts, rows=rows, rejected=rejected)
+        except _Already:
+            done = True
     load.tidy()
     return Summary(
         rows=0 if done else rows,
@@ -62,6 +64,10 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
         rejects=str(options.on_error) if options.on_error and not done else None,
         already=done,
     )
+
+
+class _Already(Exception):
+    """Another run of the same job has committed it meanwhile."""
 
 
 class _Load:
@@ -91,6 +97,8 @@ class _Load:
         """
         if table is None:
             return False
+        if self._mode == "overwrite":
+            check_replaceable(table, self.target.root)
         self._schema = pa.schema(table.schema().to_arrow())
         if table.transaction_version(self._id) is None:
             return False
@@ -104,19 +112,38 @@ class _Load:
         return f"modelpack/predict/{self._name}"
 
     @contextmanager
-    def files(self) -> Iterator[list[commit.Part]]:
-        """Yield the list of finished files; they are removed where the input, and so the job, has to change."""
-        parts: list[commit.Part] = []
+    def files(self) -> Iterator[None]:
+        """Remove the files of this job at an error which means that the input, and so the job, has to change.
+
+        What another run of the same job has committed stays: then this one has nothing to complain of.
+
+        Raises:
+            _Already: there was an error, and the job was committed meanwhile.
+        """
         fresh = not self.target.root.exists()
         try:
-            yield parts
-        except (InputError, UsageError):
-            self.target.withdraw(parts)
-            self.tidy()
-            if fresh:
-                with contextlib.suppress(OSError):
-                    self.target.root.rmdir()
+            yield
+        except ModelpackError as exc:
+            if self._is_committed():
+                raise _Already from exc
+            if isinstance(exc, InputError | UsageError) and exc.code != UNREACHABLE:
+                self._forget(fresh)
             raise
+
+    def _is_committed(self) -> bool:
+        with contextlib.suppress(ModelpackError):
+            return self.done(self.target.open())
+        return False
+
+    def _forget(self, fresh: bool) -> None:
+        if not self.target.root.is_dir():
+            return
+        with self.target.alone():
+            self.target.discard(self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"))
+            self.tidy()
+        if fresh:
+            with contextlib.suppress(OSError):
+                self.target.root.rmdir()
 
     def check(self, parts: int) -> None:
         """Refuse a file of rejects that is there, unless it may be that of this run, which was killed behind it."""
@@ -136,6 +163,11 @@ class _Load:
         """Return the data file of a part: the one that an earlier run has made, or a new one."""
         path, aside = self._path(number), self._aside(number)
         before = sum(count for other, count in self._rejected.items() if other != number)
+        if self._on_error is not None and path.exists() and not aside.exists():
+            # Whoever took the rejects away has committed the job, or had to give up.
+            if self._is_committed():
+                raise _Already
+            path.unlink(missing_ok=True)
         if not path.exists():
             try:
                 with contextlib.ExitStack() as stack:
@@ -155,7 +187,10 @@ class _Load:
             self._schema = storable(pq.read_schema(path).remove_metadata().empty_table())
         if self._on_error is not None:
             self._rejected[number] = rejects.within(self._limit, before, aside)
-        return commit.Part.existing(path)
+        try:
+            return commit.Part.existing(path)
+        except FileNotFoundError as exc:
+            raise self._contended("another run of the same job has removed its files") from exc
 
     def place_rejects(self) -> int:
         """Give the rejects of all parts their place, if there is one; return how many they are."""
@@ -172,19 +207,14 @@ class _Load:
     def spread(self, model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> None:
         """Have an engine make the files, where :meth:`make` finds them; the first one alone, as it tells the types."""
         items = list(enumerate(plan.parts))
-        try:
-            for some in (items[:1], items[1:]) if self._schema is None else (items,):
-                load = copy.copy(self)
-                load._rejected = {}  # all of them together are counted here
-                work = TableWork(load=load, params=params, options=elsewhere(options))
-                # Closed at an error of ours too, so that nobody writes any more where files are removed.
-                with contextlib.closing(options.engine.each(model, work, some)) as made:
-                    for (number, part), _ in made:
-                        self.make(number, part, Maker(model, params, options, progress.Silent()))
-        except (InputError, UsageError):
-            for path in self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"):
-                path.unlink(missing_ok=True)
-            raise
+        for some in (items[:1], items[1:]) if self._schema is None else (items,):
+            load = copy.copy(self)
+            load._rejected = {}  # all of them together are counted here
+            work = TableWork(load=load, params=params, options=elsewhere(options))
+            # Closed at an error of ours too, so that nobody writes any more where files are removed.
+            with contextlib.closing(options.engine.each(model, work, some)) as made:
+                for (number, part), _ in made:
+                    self.make(number, part, Maker(model, params, options, progress.Silent()))
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """Return rows with the columns and types of the table, or of the first rows where it is still to be made."""
@@ -197,21 +227,27 @@ class _Load:
         transactions = {self._id: 1, f"{self._id}/inputs": self._mark}
         facts = {"package": self._run["package"], "rows": rows, "rejected": rejected}
         for _ in range(3):
-            table = self.target.open()
-            if self.done(table):
-                return False
-            try:
-                if table is None:
-                    assert self._schema is not None
-                    self.target.found(self._schema, parts, transactions, facts)
-                else:
-                    self.target.commit(table, parts, transactions, facts, mode=self._mode)
-            except Conflict as exc:
-                reason = exc
-                continue
-            return True
-        message = f"{self.target.root} cannot be written: others changed it at the same time ({reason})"
-        raise SaveError(message, code="output-contended", hint="Run again.")
+            with self.target.alone():
+                table = self.target.open()
+                if self.done(table):
+                    return False
+                if not all(part.path.exists() for part in parts):
+                    raise self._contended("another run of the same job has removed its files")
+                try:
+                    if table is None:
+                        assert self._schema is not None
+                        self.target.found(self._schema, parts, transactions, facts)
+                    else:
+                        self.target.commit(table, parts, transactions, facts, mode=self._mode, keep=True)
+                except Conflict as exc:
+                    reason = str(exc)
+                    continue
+                return True
+        raise self._contended(f"others changed it at the same time ({reason})")
+
+    def _contended(self, reason: str) -> SaveError:
+        message = f"{self.target.root} cannot be written: {reason}"
+        return SaveError(message, code="output-contended", hint="Run again.")
 
 
 class _Fitted:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,9 +18,13 @@ from typing import IO, Any, cast
 
 from modelpack import optional
 from modelpack.errors import InputError, SaveError, UsageError
+from modelpack_server.delta.tables import LOG
 from modelpack_server.wholefile import exists
 
-__all__ = ["RemoteFile", "expand", "is_remote"]
+__all__ = ["UNREACHABLE", "RemoteFile", "expand", "in_table", "is_remote", "is_table"]
+
+# The code of errors which say nothing of the file: it may well be there, and as it was.
+UNREACHABLE = "file-unreachable"
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES = ("s3", "memory")
@@ -209,7 +213,7 @@ def expand(url: str) -> list[tuple[RemoteFile, str]]:
     """Return the files behind a URL, a folder or a pattern, sorted, each with its path from there.
 
     Raises:
-        UsageError: there is nothing (``input-missing``), or a Delta table (``table-location``).
+        UsageError: there is nothing (``input-missing``), or a Delta table among them (``table-location``).
     """
     files, path = _open(url)
     scheme = url.partition("://")[0]
@@ -218,9 +222,9 @@ def expand(url: str) -> list[tuple[RemoteFile, str]]:
         if not pattern and files.isfile(path):
             return [(_seen(url, files.info(path)), PurePosixPath(path).name)]
         details = files.glob(path, detail=True) if pattern else files.find(path, detail=True)
-    if any("/_delta_log/" in name for name in details):
-        message = f"{url} holds a Delta table, and tables are read from a local file system"
-        raise UsageError(message, code="table-location", hint="Give the path of a directory.")
+    if any(f"/{LOG}/" in name for name in details):
+        message = f"{url} holds a Delta table, and tables behind URLs are read one by one"
+        raise UsageError(message, code="table-location", hint="Give the URL of the table.")
     found = []
     for name, info in sorted(details.items()):
         inside = PurePosixPath(name).name if pattern else name.removeprefix(path).lstrip("/")
@@ -231,8 +235,36 @@ def expand(url: str) -> list[tuple[RemoteFile, str]]:
     return found
 
 
-def _open(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it."""
+def is_table(url: str) -> bool:
+    """Say whether a URL is that of a Delta table."""
+    files, path = _open(url)
+    with _reading(url):
+        return not files.isfile(path) and _has_log(files, path)
+
+
+def in_table(urls: Iterable[str]) -> str | None:
+    """Return the URL of the first of these files that lies in a Delta table; None if none does."""
+    known: dict[str, bool] = {}
+    for url in urls:
+        files, path = _open(url, fresh=False)
+        for parent in map(str, PurePosixPath(path).parents):
+            if parent not in known:
+                known[parent] = parent not in (".", "/") and _has_log(files, parent)
+            if known[parent]:
+                return url
+    return None
+
+
+def _has_log(files: Any, path: str) -> bool:
+    """Say whether there is the log of a table; who may only read files that they know sees none."""
+    try:
+        return bool(files.isdir(f"{path.rstrip('/')}/{LOG}"))
+    except PermissionError:
+        return False
+
+
+def _open(url: str, *, fresh: bool = True) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it; ``fresh``: nothing is taken from earlier looks."""
     scheme, _, rest = url.partition("://")
     if scheme not in _SCHEMES:
         message = f"there are no files behind {scheme}:// here"
@@ -244,7 +276,8 @@ def _open(url: str) -> tuple[Any, str]:
     if scheme == "s3":
         optional.require("s3fs", what="A file behind s3://", extra="s3")
     files, path = optional.require("fsspec.core", what=f"A file behind {scheme}://", extra="s3").url_to_fs(url)
-    files.invalidate_cache()
+    if fresh:
+        files.invalidate_cache()
     return files, path
 
 
@@ -257,8 +290,11 @@ def _seen(url: str, info: Any) -> RemoteFile:
 def _reading(url: str) -> Iterator[None]:
     try:
         yield
-    except Exception as exc:
+    except FileNotFoundError as exc:
         raise InputError(f"cannot be read: {_reason(exc)}", code="file-unreadable", path=url) from exc
+    except Exception as exc:
+        hint = "Run again when it can be read; what is finished stays."
+        raise InputError(f"cannot be read: {_reason(exc)}", code=UNREACHABLE, path=url, hint=hint) from exc
 
 
 @contextmanager

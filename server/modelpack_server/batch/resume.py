@@ -69,7 +69,7 @@ class State:
         old = self._read()
         if old is not None:
             difference = record.difference(old, run)
-            if difference is None:
+            if difference is None and not restart:
                 return
             streams = any("stream" in entry for entry in (*old["inputs"], *run["inputs"]))
             if self.finished and not (restart or streams):

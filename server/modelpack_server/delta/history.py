@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.errors import InputError, UsageError
+from modelpack_server.delta.log import versions
 from modelpack_server.delta.snapshots import Snapshot, files_of, shape_of
-from modelpack_server.delta.tables import LOG, open_table
+from modelpack_server.delta.tables import LOG, Root, open_table, reading
 
 __all__ = ["NOW", "When", "is_table", "snapshot_at"]
 
@@ -36,7 +37,7 @@ def is_table(path: Path) -> bool:
     return (path / LOG).is_dir()
 
 
-def snapshot_at(root: Path, when: When = NOW) -> Snapshot:
+def snapshot_at(root: Root, when: When = NOW) -> Snapshot:
     """Return the table as it was then, its files in the order of their paths.
 
     Raises:
@@ -53,7 +54,7 @@ def snapshot_at(root: Path, when: When = NOW) -> Snapshot:
     return Snapshot(version=table.version(), shape=shape_of(table, root), adds=files_of(table, root))
 
 
-def _older(root: Path, version: int) -> Any:
+def _older(root: Root, version: int) -> Any:
     try:
         return open_table(root, version)
     except InputError as exc:
@@ -62,10 +63,22 @@ def _older(root: Path, version: int) -> Any:
         raise InputError(message, code=exc.code, path=str(root), hint=hint) from exc
 
 
-def _version_at(table: Any, root: Path, time: dt.datetime) -> int:
+def _version_at(table: Any, root: Root, time: dt.datetime) -> int:
     """Return the last version up to a time, by what the commits say: times of files change when they are copied."""
+    with reading(root):
+        entries = table.history()
+    newest = table.version()
+    # delta-rs gives numbers to the commits that say something of themselves, from the newest down: a silent one between
+    # them would put all before it one too high.
+    if isinstance(root, Path):
+        told = [number for number in versions(root) if number <= newest]
+    else:
+        told = list(range(newest + 1))
+    if len(entries) != len(told):
+        message = "has commits that do not say their time, or lacks the first ones of its log"
+        raise InputError(message, code="table-unreadable", path=str(root), hint="Choose by version.")
     known = {}
-    for entry in table.history():
+    for entry in entries:
         stamp = entry.get("inCommitTimestamp") or entry.get("timestamp")
         if stamp is None:
             message = f"the commit of version {entry['version']} does not say its time"

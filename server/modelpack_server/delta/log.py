@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from modelpack.errors import InputError
 from modelpack_server.delta.naming import PLAIN, Naming, naming
-from modelpack_server.delta.tables import LOG, require
+from modelpack_server.delta.tables import LOG, Root, require
 
 __all__ = ["Add", "Commit", "Shape", "check_features", "commit_path", "data_path", "first_version", "parse_shape",
-           "read_commit", "stamp"]  # fmt: skip
+           "read_commit", "stamp", "versions"]  # fmt: skip
 
 # What we read rightly. Deletion vectors are looked at file by file.
 FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping",
@@ -40,7 +40,9 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Add:
-    """One data file. ``rows`` as the log tells it (None: it does not); ``alive`` says which of its rows still are.
+    """One data file. ``alive`` says which of its rows still are.
+
+    ``rows`` and ``size`` (in bytes) are as the log tells them; None: it does not.
 
     ``change``: the file is of the change data feed, and holds rows as they were and as they became. ``old``: its rows
     are those that are no more, or not like that any more; else those that are.
@@ -53,6 +55,7 @@ class Add:
     has_vector: bool = False
     change: bool = False
     old: bool = False
+    size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +90,12 @@ def commit_path(root: Path, version: int) -> Path:
 
 def first_version(root: Path, least: int) -> int | None:
     """Return the first version from ``least`` on whose commit is there."""
-    found = (match for path in (root / LOG).iterdir() if (match := _COMMIT.match(path.name)))
-    return min((version for match in found if (version := int(match[1])) >= least), default=None)
+    return min((version for version in versions(root) if version >= least), default=None)
+
+
+def versions(root: Path) -> list[int]:
+    """Return the versions whose commits are there, in no order."""
+    return [int(match[1]) for path in (root / LOG).iterdir() if (match := _COMMIT.match(path.name))]
 
 
 def read_commit(root: Path, version: int) -> Commit | None:
@@ -124,7 +131,7 @@ def read_commit(root: Path, version: int) -> Commit | None:
     return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape)
 
 
-def data_path(path: str, where: Path) -> str:
+def data_path(path: str, where: Root) -> str:
     """Return the path of a file below the table as it is on disk: the log has it in the form of a URL."""
     plain = unquote(path)
     if plain.startswith("/") or re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:/", path) or ".." in plain.split("/"):
@@ -149,7 +156,7 @@ def parse_shape(metadata: Mapping[str, Any], where: Path) -> Shape:
     )
 
 
-def check_features(features: Sequence[str], where: Path) -> None:
+def check_features(features: Sequence[str], where: Root) -> None:
     """Refuse a table that needs a reader to know what we do not."""
     if unknown := sorted(set(features) - FEATURES):
         names = ", ".join(unknown)

@@ -30,7 +30,7 @@ class Naming:
         """Whether columns have their own names everywhere."""
         return not self.physical
 
-    def inside(self, schema: pa.Schema, where: Path) -> Mapping[str, str]:
+    def inside(self, schema: pa.Schema, where: Path | str) -> Mapping[str, str]:
         """Return the columns of the table that a file has, and their names there.
 
         Raises:
@@ -53,7 +53,7 @@ class Naming:
             return values
         return {name: values[inner] for name, inner in self.physical.items() if inner in values}
 
-    def check(self, schema: pa.Schema, names: Sequence[str], where: Path) -> None:
+    def check(self, schema: pa.Schema, names: Sequence[str], where: Path | str) -> None:
         """Refuse columns whose parts have other names in the files too."""
         for name in names:
             if not self.plain and _has_struct(schema.field(name).type):
@@ -64,7 +64,7 @@ class Naming:
 PLAIN = Naming()
 
 
-def naming(schema: Any, configuration: Mapping[str, str], where: Path) -> Naming:
+def naming(schema: Any, configuration: Mapping[str, str], where: Path | str) -> Naming:
     """Return what a table's properties and its schema, as delta-rs has it, say.
 
     Raises:
@@ -91,6 +91,6 @@ def _has_struct(kind: pa.DataType) -> bool:
     return bool(pa.types.is_struct(kind))
 
 
-def _unsupported(message: str, where: Path) -> InputError:
+def _unsupported(message: str, where: Path | str) -> InputError:
     hint = "Copy it into a table without column mapping, or leave the column out."
     return InputError(message, code="table-unsupported", path=str(where), hint=hint)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,13 @@ import pyarrow.parquet as pq
 
 from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape
+from modelpack_server.delta.tables import Root
 
-__all__ = ["PIECE", "Groups", "batches", "constant", "count", "read"]
+__all__ = ["PIECE", "Groups", "Opener", "batches", "constant", "count", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int]]
+# Opens a data file by its path below a table that is behind a URL.
+Opener = Callable[[str], IO[bytes]]
 
 # Columns of a Parquet file are read piece by piece, so that memory does not depend on its row groups: many writers make
 # them of a million rows. Reading ahead (pre_buffer) would hold them whole.
@@ -29,29 +33,37 @@ _NEW = pa.array(["insert", "update_postimage"])
 _OLD = pa.array(["delete", "update_preimage"])
 
 
-def count(root: Path, add: Add) -> int:
+def count(root: Root, add: Add, opener: Opener | None = None) -> int:
     """Return how many rows a file has: as the log tells, or else as the file does."""
-    rows = add.rows if add.rows is not None else int(pq.read_metadata(root / add.path).num_rows)
+    rows = add.rows
+    if rows is None:
+        with _parquet(root, add, opener) as file:
+            rows = int(file.metadata.num_rows)
     return rows if add.alive is None else rows - int((~add.alive).sum())
 
 
 def read(
-    root: Path, add: Add, shape: Shape, names: Sequence[str], size: int, groups: Groups | None = None
+    root: Root,
+    add: Add,
+    shape: Shape,
+    names: Sequence[str],
+    size: int,
+    groups: Groups | None = None,
+    opener: Opener | None = None,
 ) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
     Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
-    ``groups`` says which row groups are read, given the file's metadata and its columns.
+    ``groups`` says which row groups are read, given the file's metadata and its columns. ``opener`` opens a file of a
+    table that is behind a URL.
 
     Raises:
         FileNotFoundError: the file is gone.
         InputError: the file cannot be read as the table says (``file-unreadable``).
     """
-    path = root / add.path
+    path = _where(root, add)
     try:
-        # Spark still writes int96.
-        options = {"pre_buffer": False, "buffer_size": PIECE, "coerce_int96_timestamp_unit": "us"}
-        with pq.ParquetFile(path, **options) as file:
+        with _parquet(root, add, opener) as file:
             shape.naming.check(shape.schema, names, root)
             known = shape.naming.inside(file.schema_arrow, path)
             inside = {name: known[name] for name in known if name not in shape.partitions}
@@ -71,6 +83,23 @@ def read(
         reason = " ".join(str(exc).split())[:200]
         message = f"cannot be read as the table's log says: {reason}"
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
+
+
+def _where(root: Root, add: Add) -> Path | str:
+    return root / add.path if isinstance(root, Path) else f"{root}/{add.path}"
+
+
+@contextmanager
+def _parquet(root: Root, add: Add, opener: Opener | None) -> Iterator[Any]:
+    """Yield an open data file."""
+    # Spark still writes int96. Behind a URL each piece would be a request of its own.
+    options = {"pre_buffer": False, "buffer_size": 0 if opener else PIECE, "coerce_int96_timestamp_unit": "us"}
+    if opener is None:
+        with pq.ParquetFile(_where(root, add), **options) as file:
+            yield file
+    else:
+        with opener(add.path) as raw, pq.ParquetFile(raw, **options) as file:
+            yield file
 
 
 def batches(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape, check_features, data_path
 from modelpack_server.delta.naming import naming
-from modelpack_server.delta.tables import open_table, reason, require
+from modelpack_server.delta.tables import Root, open_table, reading
 
 __all__ = ["Snapshot", "files_of", "shape_of", "snapshot"]
 
@@ -27,7 +25,7 @@ class Snapshot:
     adds: Sequence[Add]
 
 
-def snapshot(root: Path, version: int | None = None) -> Snapshot:
+def snapshot(root: Root, version: int | None = None) -> Snapshot:
     """Return the table as it is now, or was at a version.
 
     Raises:
@@ -38,7 +36,7 @@ def snapshot(root: Path, version: int | None = None) -> Snapshot:
     return Snapshot(version=table.version(), shape=shape_of(table, root), adds=files_of(table, root))
 
 
-def shape_of(table: Any, root: Path) -> Shape:
+def shape_of(table: Any, root: Root) -> Shape:
     """Return what an open table is."""
     metadata, protocol = table.metadata(), table.protocol()
     check_features(protocol.reader_features or (), root)
@@ -51,7 +49,7 @@ def shape_of(table: Any, root: Path) -> Shape:
     )
 
 
-def files_of(table: Any, root: Path) -> list[Add]:
+def files_of(table: Any, root: Root) -> list[Add]:
     """Return the files of an open table, sorted by path."""
     found = pa.table(table.get_add_actions()).to_pylist()
     vectors = _vectors(table, root)
@@ -64,22 +62,20 @@ def files_of(table: Any, root: Path) -> list[Add]:
                 rows=entry.get("num_records"),
                 partition=entry.get("partition") or {},
                 alive=vectors.get(path),
+                size=entry.get("size_bytes"),
             )
         )
     return adds
 
 
-def _vectors(table: Any, root: Path) -> Mapping[str, np.ndarray[Any, Any]]:
+def _vectors(table: Any, root: Root) -> Mapping[str, np.ndarray[Any, Any]]:
     """Return which rows are alive in the files that have a deletion vector."""
-    try:
-        reader = pa.RecordBatchReader.from_stream(table.deletion_vectors())
-    except require("deltalake.exceptions").DeltaError as exc:
-        message = f"has a deletion vector that cannot be read: {reason(exc)}"
-        raise InputError(message, code="table-unreadable", path=str(root)) from exc
+    with reading(root, "has a deletion vector that cannot be read"):
+        batches = list(pa.RecordBatchReader.from_stream(table.deletion_vectors()))
     found: dict[str, np.ndarray[Any, Any]] = {}
     base = pa.table(table.get_add_actions())
     names = {str(path): data_path(str(path), root) for path in base["path"].to_pylist()}
-    for batch in reader:
+    for batch in batches:
         for uri, alive in zip(batch["filepath"].to_pylist(), batch["selection_vector"].to_pylist(), strict=True):
             name = next(plain for raw, plain in names.items() if uri.endswith((raw, plain)))
             found[name] = np.array(alive, dtype=bool)

@@ -90,7 +90,7 @@ def check(plan: Plan | None, options: Options | stream.Options) -> None:
     """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded; a stream has no plan."""
     if plan is not None and (plan.path is None or not (plan.folder or plan.table)):
         raise _unsupported("writes a directory or a Delta table", "End OUT with '/', or pass --output-format delta.")
-    if plan is not None and any(source.path is None and source.table is None for source in plan.sources):
+    if plan is not None and any(source.path is None for source in plan.sources):
         raise _unsupported("does not read standard input or URLs", "Give files at paths that all executors see.")
 
 

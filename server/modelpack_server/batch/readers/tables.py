@@ -25,9 +25,10 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     groups = None if sieve is None else lambda metadata, inside: sieve.some_groups(metadata, schema, inside)
     length, total, seen = source.size or 0, 0, False
     if table.add is not None:
-        total = rows.count(table.root, table.add) if table.add.alive is None else len(table.add.alive)
         try:
-            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups):
+            alive = table.add.alive
+            total = rows.count(table.root, table.add, table.opener) if alive is None else len(alive)
+            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups, table.opener):
                 if part.num_rows:
                     seen = True
                     position = length * int(numbers[-1]) // total if total else 0

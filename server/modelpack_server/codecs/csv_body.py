@@ -128,9 +128,10 @@ def _read(body: bytes, width: int) -> pa.Table:
 
 
 def _check_names(names: list[str]) -> None:
+    seen: dict[str, int] = {}
     for position, name in enumerate(names):
-        if name in names[:position]:
+        if (first := seen.setdefault(name, position)) != position:
             raise InputError(
-                f"the header names one column twice: fields {names.index(name) + 1} and {position + 1}",
+                f"the header names one column twice: fields {first + 1} and {position + 1}",
                 code="csv-duplicate-column",
             )

@@ -14,7 +14,7 @@ import pytest
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table
-from modelpack_server.codecs.arrow_messages import Splitter
+from modelpack_server.codecs.arrow_messages import BATCH, END, Splitter
 from modelpack_server.endpoints.wires import Batches
 from modelpack_server.problems import HttpProblem
 
@@ -276,6 +276,38 @@ def test_dictionaries_count_as_part_of_each_batch() -> None:
     largest = max(len(message.data) for message in Splitter(10_000).feed(body))
     with pytest.raises(HttpProblem, match="with its dictionaries"):
         list(Batches(largest + 10).feed(body, last=True))
+
+
+def words(count: int, *, deltas: bool) -> list[Any]:
+    """Return the messages of a stream in which each batch brings a word more."""
+    schema = pa.schema([("x", pa.dictionary(pa.int16(), pa.string()))])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)) as writer:
+        for number in range(1, count + 1):
+            known = [f"word {place}" for place in range(number)]
+            column = pa.DictionaryArray.from_arrays(pa.array([number - 1], pa.int16()), known)
+            writer.write_batch(pa.record_batch([column], schema))
+    body = sink.getvalue().to_pybytes()
+    return list(Splitter(len(body)).feed(body))
+
+
+def test_dictionaries_that_are_added_to_without_end_are_refused_before_a_batch_comes() -> None:
+    kept = b"".join(message.data for message in words(100, deltas=True) if message.kind != BATCH)
+    with pytest.raises(HttpProblem, match="with its dictionaries"):
+        list(Batches(len(kept) - 1).feed(kept, last=False))
+    assert not list(Batches(len(kept)).feed(kept, last=False))
+
+
+def test_dictionaries_that_are_replaced_do_not_add_up() -> None:
+    messages = words(100, deltas=False)
+    body = b"".join(message.data for message in messages)
+    schema, *_, dictionary, batch = (len(message.data) for message in messages)
+    most = schema + dictionary + batch + len(END)
+    assert most < len(body) / 10
+    found = list(Batches(most).feed(body, last=True))
+    assert len(found) == 100
+    for number, (part, _) in enumerate(found):
+        assert pa.ipc.open_stream(part).read_all().to_pydict() == {"x": [f"word {number}"]}
 
 
 def test_several_small_messages_may_come_at_once() -> None:

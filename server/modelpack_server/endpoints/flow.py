@@ -68,7 +68,9 @@ class Flow:
             async for page, count in self._pages(wire, receive):
                 request = Request(wire.media, page, query, wire.media)
                 try:
-                    yield wire.reply(await self._score(request, count, timeout, patient=row > 0))
+                    # A batch may claim any number of rows: no more are believed than it has bits.
+                    likely = min(count, 8 * len(page))
+                    yield wire.reply(await self._score(request, likely, timeout, patient=row > 0))
                 except InputError as exc:
                     raise _later(exc, row) from exc
                 row += count

@@ -553,6 +553,25 @@ def test_a_deadline_that_passes_during_the_prediction_is_told_too() -> None:
     run(test)
 
 
+def test_the_time_of_what_is_quick_alone_and_goes_to_a_thread_together_runs_out() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            batcher.costs.add(1, 0.001)
+            work.gate.clear()
+            replies = [batcher.put(i, key="k", rows=1, timeout=0.2) for i in range(64)]
+            assert batcher._quick(batcher.costs, 1)
+            await started(work)
+            assert batcher._line
+            told = await asyncio.gather(*replies, return_exceptions=True)
+            assert [getattr(one, "status", None) for one in told] == [504] * 64
+            work.gate.set()
+
+    run(test)
+    assert work.threads[0].startswith("invocation")
+
+
 def test_a_deadline_that_has_passed_before_the_work_begins_stops_it() -> None:
     work = Recorder()
 

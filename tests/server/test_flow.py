@@ -263,6 +263,22 @@ class TestPieces:
         with ask(server, "a b c", LINES) as one, ask(server, "d e f", LINES) as other:
             assert [talk.line()["word"] for _ in range(3) for talk in (one, other)] == list("adbecf")
 
+    def test_no_more_wait_for_their_turn_than_may(self, run: Any, speaker: Speaker) -> None:
+        server = run(speaker, threads=1, queue=1)
+
+        def at_work(count: int) -> None:
+            while server.app.state.invocations.running < count:
+                time.sleep(0.005)
+
+        with ask(server, "a", LINES) as one:
+            at_work(1)
+            with ask(server, "b", LINES) as other:
+                at_work(2)
+                with ask(server, "c", LINES) as third:
+                    assert (third.reply.status, json.loads(third.reply.read())["code"]) == (429, "overloaded")
+                speaker.go.release(2)
+                assert (one.line(), other.line()) == ({"word": "a"}, {"word": "b"})
+
     @pytest.mark.parametrize("accept", [EVENTS, LINES])
     def test_a_model_that_fails_on_the_way_says_so_at_the_end(self, run: Any, speaker: Speaker, accept: str) -> None:
         speaker.go.release(9)

@@ -115,7 +115,7 @@ class Flow:
     async def pieces(self, known_as: str, request: Request, timeout: float, io: tuple[Receive, Send]) -> None:
         """Answer with the pieces that the model makes, as events or lines; who leaves ends the work."""
         receive, send = io
-        self.batcher.admit()
+        self.batcher.admit(timeout=timeout)
         answer = _Pieces(self.model, request)
         left = asyncio.ensure_future(receive())
 

@@ -169,6 +169,8 @@ class Batcher(Generic[T]):
     async def run(self, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns in a thread of the model's, when its turn comes: a piece of a longer answer."""
         loop = asyncio.get_running_loop()
+        if self._busy >= self._limits.threads:
+            self._ahead.append(1)
         self._busy += 1
         self._members += 1
         future = self._executor.submit(call)

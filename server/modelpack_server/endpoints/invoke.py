@@ -122,8 +122,8 @@ class Hot:
                 held.grow(len(body))
             if terms.encoding:
                 # In a thread: a small body can be a large one in disguise.
-                body = await asyncio.to_thread(compression.decompress, bytes(body), terms.encoding, self.max_body)
-                held.add(len(body))
+                packed = bytes(body)
+                body = await asyncio.to_thread(compression.decompress, packed, terms.encoding, self.max_body, held.add)
             request = Request(terms.media, body, query, terms.reply)
             if terms.parts == "pieces":
                 await self.flow.pieces(known_as, request, terms.timeout, (receive, send))

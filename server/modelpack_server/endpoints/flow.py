@@ -136,6 +136,7 @@ class Flow:
             await _send(replies(), known_as, request.reply, _event if request.reply == EVENTS else failed_line, send)
         finally:
             left.cancel()
+            request.body = b""
             # Its turn comes after what may still be running; nobody waits for it.
             closing = asyncio.ensure_future(self.batcher.run(answer.close))
             self._closing.add(closing)

@@ -179,7 +179,11 @@ class Hot:
         """Hand the request over and wait for the reply."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         quick = self._put(request, timeout, future)
-        return await (future if quick else _attended(future, receive))
+        try:
+            return await (future if quick else _attended(future, receive))
+        finally:
+            # The request may still be in the line when nobody waits for it any more. Its body must not be.
+            request.body = b""
 
     def _put(self, request: Request, timeout: float, reply: Reply) -> bool:
         """Hand the request over; small ones are decoded here and now, so that they can be gathered.

@@ -15,6 +15,7 @@ import pytest
 from modelpack import Model
 from modelpack.errors import ModelError
 from modelpack.signature import Column, Json, Signature, Table, Tensor, Tensors
+from modelpack_server import runner
 
 LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 GET_DOUBLES = {"Content-Type": LINES}
@@ -152,6 +153,18 @@ class TestRows:
             talk.say(lines({"age": 1}))
             assert talk.line() == {"double": 2}
             server.app.state.server.draining = True
+            assert talk.line()["error"]["code"] == "server-stopping"
+            assert talk.reply.read() == b""
+
+    def test_a_worker_that_leaves_ends_it_after_a_while(
+        self, run: Any, ages: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "LEAVE_SECONDS", 0.1)
+        server = run(ages, grace=5.0)
+        with Conversation(server.address, GET_DOUBLES) as talk:
+            talk.say(lines({"age": 1}))
+            assert talk.line() == {"double": 2}
+            server.server._leave(0, None)
             assert talk.line()["error"]["code"] == "server-stopping"
             assert talk.reply.read() == b""
 

@@ -25,10 +25,21 @@ from modelpack_server.parting import Parting
 
 __all__ = ["MAX_HEAD", "Protocol"]
 
-# Request line and headers together; what is longer is read no further.
+# Request line and headers together, or what comes of a body between two pieces of it and behind the last one; what is
+# longer is read no further.
 MAX_HEAD = 64 * 1024
 
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
+
+
+class _Nowhere(list[tuple[bytes, bytes]]):
+    """Where the parser puts the headers behind a body: they are none of the request, and nobody reads them."""
+
+    def append(self, header: tuple[bytes, bytes], /) -> None:
+        pass
+
+
+_NOWHERE = _Nowhere()
 
 
 class _Flow(FlowControl):
@@ -51,6 +62,8 @@ class Protocol(HttpToolsProtocol):
 
     _in_head = True
     _ended = False
+    _came = False
+    # How much has come of a head that has not ended, or since the last piece of a body.
     _size = 0
     _said: Any = None
     _common = b""
@@ -83,24 +96,24 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come; count it as long as it is nothing but the head of one request."""
-        self._ended = False
-        if self._in_head:
+        """Parse what has come; count it as long as it is nothing but the head of one request, or no piece of a body."""
+        self._ended = self._came = False
+        was_head = self._in_head
+        if was_head:
             data = _staying(data)
         super().data_received(data)
         if self._ended:
             self._since = math.inf
-        elif not self._in_head or self._since == math.inf:
+        elif self._came or was_head != self._in_head or self._since == math.inf:
             self._since = self.loop.time()
-        if not self._in_head or self._ended:
+        if self._ended or self._came or was_head != self._in_head:
             self._size = 0
             if self._room is not None and not self.transport.is_closing():
                 self.transport.set_protocol(Intake(self, self._room[self._filled :]))
             return
         self._size += len(data)
         if self._size > MAX_HEAD and not self.transport.is_closing():
-            message = f"the request line and headers are longer than {MAX_HEAD} bytes"
-            self._refuse(431, "header-too-large", message, "The body is the place for data.")
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         """The head has ended."""
@@ -110,9 +123,11 @@ class Protocol(HttpToolsProtocol):
         elif not self._exchanges():
             super().on_headers_complete()
             self._make_room()
+        self.headers = _NOWHERE
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        self._came = True
         cycle: Any = self.cycle
         if self._room is not None:
             end = self._filled + len(body)
@@ -183,14 +198,10 @@ class Protocol(HttpToolsProtocol):
         if self._since > before or self.transport.is_closing():
             return
         cycle: Any = self.cycle
-        answered = cycle is None or cycle.response_complete
         if self._in_head:
-            waits, told = not answered, not self._size
+            waits, told = not (cycle is None or cycle.response_complete), not self._size
         else:
-            waits, told = (
-                PATIENT in cast(dict[str, Any], self.scope),
-                answered or getattr(cycle, "response_started", False),
-            )
+            waits, told = PATIENT in cast(dict[str, Any], self.scope), self._told
         if waits or self.flow.read_paused:
             # For its answer to what it asked before, for answers to rows it has sent, or for us to read on.
             self._since = self.loop.time()
@@ -248,6 +259,20 @@ class Protocol(HttpToolsProtocol):
             return False
         self.cycle = Exchange(self, terms, edge.request_id(self.headers))  # type: ignore[assignment]
         return True
+
+    @property
+    def _told(self) -> bool:
+        """Whether the answer to the request whose body comes has begun."""
+        cycle: Any = self.cycle
+        return bool(cycle is None or cycle.response_complete or getattr(cycle, "response_started", False))
+
+    def _refuse_head(self) -> None:
+        what = "the request line and headers are" if self._in_head else "what is around the chunks of the body is"
+        if self._in_head or not self._told:
+            message = f"{what} longer than {MAX_HEAD} bytes"
+            self._refuse(431, "header-too-large", message, "The body is the place for data.")
+        else:
+            self.transport.close()
 
     def _refuse(self, status: int, code: str, message: str, hint: str) -> None:
         """Answer what never became a request, and end the connection."""

@@ -150,6 +150,8 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(LAST_CALL_SECONDS):
                 while self._idle_connections():
                     await asyncio.sleep(0.02)
+        # Answers that go on for as long as their clients like end now, and say so.
+        state.draining = True
         await super().shutdown(sockets=sockets)
 
     def _idle_connections(self) -> bool:

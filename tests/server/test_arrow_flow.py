@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
+import struct
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table
-from modelpack_server.codecs.arrow_messages import Splitter
+from modelpack_server.codecs.arrow_messages import BATCH, END, Splitter, at, field
 from modelpack_server.endpoints.wires import Batches
 from modelpack_server.problems import HttpProblem
 
@@ -276,6 +279,94 @@ def test_dictionaries_count_as_part_of_each_batch() -> None:
     largest = max(len(message.data) for message in Splitter(10_000).feed(body))
     with pytest.raises(HttpProblem, match="with its dictionaries"):
         list(Batches(largest + 10).feed(body, last=True))
+
+
+def words(count: int, *, deltas: bool) -> list[Any]:
+    """Return the messages of a stream in which each batch brings a word more."""
+    schema = pa.schema([("x", pa.dictionary(pa.int16(), pa.string()))])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)) as writer:
+        for number in range(1, count + 1):
+            known = [f"word {place}" for place in range(number)]
+            column = pa.DictionaryArray.from_arrays(pa.array([number - 1], pa.int16()), known)
+            writer.write_batch(pa.record_batch([column], schema))
+    body = sink.getvalue().to_pybytes()
+    return list(Splitter(len(body)).feed(body))
+
+
+def test_dictionaries_that_are_added_to_without_end_are_refused_before_a_batch_comes() -> None:
+    kept = b"".join(message.data for message in words(100, deltas=True) if message.kind != BATCH)
+    with pytest.raises(HttpProblem, match="with its dictionaries"):
+        list(Batches(len(kept) - 1).feed(kept, last=False))
+    assert not list(Batches(len(kept)).feed(kept, last=False))
+
+
+def test_dictionaries_that_are_replaced_do_not_add_up() -> None:
+    messages = words(100, deltas=False)
+    body = b"".join(message.data for message in messages)
+    schema, *_, dictionary, batch = (len(message.data) for message in messages)
+    most = schema + dictionary + batch + len(END)
+    assert most < len(body) / 10
+    found = list(Batches(most).feed(body, last=True))
+    assert len(found) == 100
+    for number, (part, _) in enumerate(found):
+        assert pa.ipc.open_stream(part).read_all().to_pydict() == {"x": [f"word {number}"]}
+
+
+def claiming(body: bytes, rows: int) -> bytes:
+    """Return a stream whose batches say that they have so many rows."""
+    said = []
+    for message in Splitter(len(body)).feed(body):
+        data = bytearray(message.data)
+        if message.kind == BATCH:
+            meta = memoryview(data)[8:]
+            header = at(meta, field(meta, at(meta, 0), 2))
+            struct.pack_into("<q", meta, field(meta, header, 0), rows)
+        said.append(bytes(data))
+    return b"".join(said)
+
+
+def test_a_batch_of_fewer_than_no_rows_is_damaged() -> None:
+    assert len(list(Batches(10_000).feed(claiming(stream(ages_of(1.0)), 1), last=True))) == 1
+    with pytest.raises(InputError, match="not Arrow IPC"):
+        list(Batches(10_000).feed(claiming(stream(ages_of(1.0)), -1), last=True))
+
+
+def test_a_batch_that_claims_many_rows_keeps_nobody_out(run: Any, ages: Any, model: Any) -> None:
+    go = threading.Event()
+
+    def wait(rows: Any, params: Any) -> Any:
+        if rows[0]["age"] == 0:
+            assert go.wait(30)
+        return [{"double": 2 * row["age"]} for row in rows]
+
+    server = run(model(ages.signature, wait), threads=1, batching="off", timeout=3600.0)
+    links = [http.client.HTTPConnection(*server.address, timeout=30) for _ in range(2)]
+
+    def ask(link: http.client.HTTPConnection, age: int) -> None:
+        body = json.dumps({"inputs": {"age": [age]}})
+        link.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+
+    def waits(count: int) -> bool:
+        return bool(server.app.state.invocations.running >= count)
+
+    ask(links[1], 1)  # how long a call takes is known then
+    assert links[1].getresponse().read()
+    ask(links[0], 0)
+    while not waits(1):
+        time.sleep(0.005)
+    with Talk(server.address) as talk:
+        talk.send(claiming(stream(ages_of(1.0)), 2**40))
+        while not waits(2):
+            time.sleep(0.005)
+        ask(links[1], 3)
+        while not waits(3) and not select.select([links[1].sock], [], [], 0.005)[0]:
+            continue
+        go.set()
+        assert [link.getresponse().status for link in links] == [200, 200]
+        assert talk.reply.status == 400
+    for link in links:
+        link.close()
 
 
 def test_several_small_messages_may_come_at_once() -> None:

@@ -553,6 +553,47 @@ def test_a_deadline_that_passes_during_the_prediction_is_told_too() -> None:
     run(test)
 
 
+def test_the_time_of_what_is_quick_alone_and_goes_to_a_thread_together_runs_out() -> None:
+    work = Recorder()
+
+    async def test() -> None:
+        with batching(work, threads=1) as batcher:
+            batcher.costs.add(1, 0.001)
+            work.gate.clear()
+            replies = [batcher.put(i, key="k", rows=1, timeout=0.2) for i in range(64)]
+            assert batcher._quick(batcher.costs, 1)
+            await started(work)
+            assert batcher._line
+            told = await asyncio.gather(*replies, return_exceptions=True)
+            assert [getattr(one, "status", None) for one in told] == [504] * 64
+            work.gate.set()
+
+    run(test)
+    assert work.threads[0].startswith("invocation")
+
+
+def test_pieces_that_have_not_begun_count_as_what_waits() -> None:
+    async def test() -> None:
+        gate = threading.Event()
+        with batching(Recorder(), threads=1, queue=2) as batcher:
+            pieces = [asyncio.ensure_future(batcher.run(lambda: gate.wait(20))) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert batcher.waiting == (1, 0)
+            batcher.admit()
+            pieces.append(asyncio.ensure_future(batcher.run(lambda: gate.wait(20))))
+            await asyncio.sleep(0)
+            assert batcher.waiting == (2, 0)
+            with pytest.raises(HttpProblem) as caught:
+                batcher.admit()
+            assert (caught.value.status, caught.value.code) == (429, "overloaded")
+            gate.set()
+            assert await asyncio.gather(*pieces) == [True] * 3
+            assert batcher.waiting == (0, 0)
+            batcher.admit()
+
+    run(test)
+
+
 def test_a_deadline_that_has_passed_before_the_work_begins_stops_it() -> None:
     work = Recorder()
 

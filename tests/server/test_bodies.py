@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,30 @@ def test_who_leaves_holds_nothing(server: Any) -> None:
         link.sendall(head("text/csv", LIMIT) + csv(1000))
         until(lambda: held(server) == LIMIT)
     until(lambda: held(server) == 0)
+
+
+def test_what_nobody_waits_for_is_not_held_in_the_line(run: Any, ages: Any, model: Any) -> None:
+    go = threading.Event()
+
+    def wait(rows: Any, params: Any) -> Any:
+        assert go.wait(30)
+        return [{"double": 2 * row["age"]} for row in rows]
+
+    server = run(model(ages.signature, wait), threads=1, max_body=LIMIT, max_bodies=LIMIT)
+    batcher = server.app.state.invocations
+    with server.connect() as first, server.connect() as late, server.connect() as left:
+        first.sendall(head("application/json", len(ROW)) + ROW)
+        until(lambda: batcher.running == 1)
+        late.sendall(head("text/csv", LIMIT).replace(b"Host", b"X-Request-Timeout: 0.1\r\nHost") + csv(LIMIT))
+        status, _, problem = answer(late)
+        assert (status, problem["code"]) == (504, "deadline-exceeded")
+        left.sendall(head("text/csv", LIMIT) + csv(LIMIT))
+        until(lambda: batcher.running == 3)
+        left.close()
+        until(lambda: held(server) == 0)
+        assert [len(one.item.body) for one in batcher._line._all] == [0, 0]
+        go.set()
+        assert answer(first)[0] == 200
 
 
 class TestSettings:

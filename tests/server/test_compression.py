@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from modelpack.errors import InputError
 from modelpack_server.codecs.compression import decompress, known
+from modelpack_server.endpoints.bodies import Bodies, Held, NoRoom
 from modelpack_server.problems import HttpProblem
 
 
@@ -50,6 +51,26 @@ def test_a_bomb_is_put_out_early() -> None:
     body = gzip.compress(bytes(10_000_000)) * 1000
     with pytest.raises(HttpProblem, match="larger than 1000000 bytes"):
         decompress(body, "gzip", 1_000_000)
+
+
+@BOTH
+def test_what_it_becomes_is_counted_piece_by_piece(encoding: str) -> None:
+    body, pieces = PACK[encoding](bytes(50_000_000)), []
+    decompress(body, encoding, 10**9, pieces.append)
+    assert sum(pieces) == 50_000_000
+    assert max(pieces) <= 2**20
+
+
+@BOTH
+def test_it_goes_no_further_than_there_is_room(encoding: str) -> None:
+    bodies = Bodies(3_000_000)
+    one, other = Held(bodies), Held(bodies)
+    other.add(1_000_000)
+    with pytest.raises(NoRoom):
+        decompress(PACK[encoding](bytes(50_000_000)), encoding, 10**9, one.add)
+    assert 1_000_000 < bodies.held <= 3_000_000
+    one.release()
+    assert bodies.held == 1_000_000
 
 
 @BOTH

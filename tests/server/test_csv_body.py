@@ -98,6 +98,14 @@ def test_what_is_ambiguous_is_refused(body: bytes, code: str) -> None:
     refused(body, code)
 
 
+def test_many_names_are_compared_at_once() -> None:
+    """Not each with all before it, which would take minutes."""
+    names = [str(number) for number in range(300_000)]
+    csv_body._check_names(names)
+    with pytest.raises(InputError, match="fields 8 and 300001"):
+        csv_body._check_names([*names, "7"])
+
+
 def test_rows_of_numbers_need_no_header() -> None:
     decoded = csv_body.decode(b"1,2\n3,4\n", MATRIX)
     assert decoded.data.tolist() == [[1.0, 2.0], [3.0, 4.0]]

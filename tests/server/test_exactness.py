@@ -18,7 +18,7 @@ from modelpack import coerce
 from modelpack.dtypes import Element, ListType
 from modelpack.errors import InputError
 from modelpack.frame import Frame
-from modelpack.signature import Column, Signature, Table, Tensor, Tensors
+from modelpack.signature import Column, Param, Signature, Table, Tensor, Tensors
 from modelpack_server.codecs import json_body
 
 Serve = Callable[..., Any]
@@ -175,6 +175,24 @@ def test_a_whole_number_written_with_a_point_is_exact(serve: Serve, typed: Any, 
     body = json.dumps({"instances": [{**row, "int64": 0}]}).replace('"int64": 0', '"int64": 9007199254740993.0')
     (got,) = serve(typed).score(body.encode()).json()["predictions"]
     assert got["int64"] == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    "text", ["9007199254740993.0", "[[9007199254740993.0]]", '{"a": [1, {"b": 4503599627370496.3}]}']
+)
+@pytest.mark.parametrize("others", [[], ["x"], [1.5], [None]])
+def test_numbers_within_values_of_any_kind_are_floats(text: str, others: list[Any]) -> None:
+    """A column of whole numbers beside them is the reason to read them exactly."""
+    columns = (Column(name="n", type="int64"), Column(name="x", type="any", nullable=True))
+    param = Param(name="p", type="any", default=None, nullable=True)
+    signature = Signature(inputs=Table(columns=columns), params=(param,))
+    rows = ", ".join(f'{{"n": 1, "x": {value}}}' for value in (text, *map(json.dumps, others)))
+    body = f'{{"dataframe_records": [{rows}], "params": {{"p": {text}}}}}'.encode()
+    decoded = json_body.decode(body, signature)
+    frame = coerce.inputs(decoded.data, signature, wire="json", at=decoded.at)
+    params = coerce.params(decoded.params, signature, wire="json")
+    assert frame.columns is not None
+    assert repr(frame.columns["x"].data[0]) == repr(params["p"]) == repr(json.loads(text))
 
 
 def test_all_forms_of_one_row_give_one_answer(serve: Serve, typed: Any, row: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from modelpack import Model
 from modelpack.errors import ModelError
 from modelpack.signature import Column, Json, Signature, Table, Tensor, Tensors
+from modelpack_server import runner
 
 LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 GET_DOUBLES = {"Content-Type": LINES}
@@ -155,6 +156,18 @@ class TestRows:
             assert talk.line()["error"]["code"] == "server-stopping"
             assert talk.reply.read() == b""
 
+    def test_a_worker_that_leaves_ends_it_after_a_while(
+        self, run: Any, ages: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "LEAVE_SECONDS", 0.1)
+        server = run(ages, grace=5.0)
+        with Conversation(server.address, GET_DOUBLES) as talk:
+            talk.say(lines({"age": 1}))
+            assert talk.line() == {"double": 2}
+            server.server._leave(0, None)
+            assert talk.line()["error"]["code"] == "server-stopping"
+            assert talk.reply.read() == b""
+
     def test_who_leaves_is_forgotten(self, run: Any, ages: Any) -> None:
         server = run(ages)
         with Conversation(server.address, GET_DOUBLES) as talk:
@@ -262,6 +275,22 @@ class TestPieces:
         speaker.go.release(20)
         with ask(server, "a b c", LINES) as one, ask(server, "d e f", LINES) as other:
             assert [talk.line()["word"] for _ in range(3) for talk in (one, other)] == list("adbecf")
+
+    def test_no_more_wait_for_their_turn_than_may(self, run: Any, speaker: Speaker) -> None:
+        server = run(speaker, threads=1, queue=1)
+
+        def at_work(count: int) -> None:
+            while server.app.state.invocations.running < count:
+                time.sleep(0.005)
+
+        with ask(server, "a", LINES) as one:
+            at_work(1)
+            with ask(server, "b", LINES) as other:
+                at_work(2)
+                with ask(server, "c", LINES) as third:
+                    assert (third.reply.status, json.loads(third.reply.read())["code"]) == (429, "overloaded")
+                speaker.go.release(2)
+                assert (one.line(), other.line()) == ({"word": "a"}, {"word": "b"})
 
     @pytest.mark.parametrize("accept", [EVENTS, LINES])
     def test_a_model_that_fails_on_the_way_says_so_at_the_end(self, run: Any, speaker: Speaker, accept: str) -> None:

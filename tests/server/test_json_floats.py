@@ -182,6 +182,7 @@ def test_rows_of_a_table(dtype: str, data: str, nullable: bool, gap: str) -> Non
         "[" * 65 + "]" * 65,
         "[" * 2000 + "]" * 2000,
         '{"dataframe_split": {"columns": ["a", "b"], "data": ' + "[" * 70 + "1" + "]" * 70 + "}}",
+        '\ufeff{"dataframe_split": {"columns": ["a", "b"], "data": [[1.5, 2]]}}',
         "[[1.5, 2]]",
         "1",
     ],
@@ -252,6 +253,7 @@ def test_tensors(tensor: Tensor, form: str, data: str) -> None:
         '{"other": [[1.5, 2]]}',
         '{"inputs": [[1.5, 2], "u"]}',
         '{"inputs": 1.5}',
+        '\ufeff{"inputs": [[1.5, 2]]}',
         "[[1.5, 2]]",
     ],
 )
@@ -259,6 +261,15 @@ def test_other_bodies_for_a_tensor(text: str) -> None:
     signature = Signature(inputs=Tensors(tensors=TENSORS[:1]))
 
     assert short(text.encode(), signature) == long(text.encode(), signature)
+
+
+@pytest.mark.parametrize("name", ["x\0", "\0", "x\0y"])
+@pytest.mark.parametrize("said", ["x\0", "\0", "x\0y", "x"])
+def test_a_tensor_may_have_any_name(name: str, said: str) -> None:
+    signature = Signature(inputs=Tensors(tensors=(Tensor(name=name, dtype="float32", shape=("n", 2)),)))
+    body = orjson.dumps({"inputs": {said: [[1.5, 2]]}})
+
+    assert short(body, signature) == long(body, signature)
 
 
 def test_usual_bodies_are_arrays() -> None:

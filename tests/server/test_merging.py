@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import orjson
@@ -53,7 +55,14 @@ BODIES = st.one_of(
     BY_NAME.map(lambda columns: {"inputs": columns}),
     st.one_of(ROWS, RECORDS).map(lambda rows: {"instances": rows}),
 )
-PARAMS = st.sampled_from([None, {}, {"factor": 1.0}, {"factor": 2}, {"factor": "x"}, {"other": 1}])
+PARAMS = st.sampled_from(
+    [
+        None,
+        {},
+        *({"factor": factor} for factor in (1.0, 2, "x", None, math.inf, -math.inf)),
+        {"other": 1},
+    ]
+)
 
 
 def people(model: Any) -> Any:
@@ -70,7 +79,8 @@ def people(model: Any) -> Any:
 
 
 def request(body: Any) -> Request:
-    return Request(JSON, orjson.dumps(body), None, JSON)
+    # As MLflow's client writes it: orjson would write null for an infinity.
+    return Request(JSON, json.dumps(body).encode(), None, JSON)
 
 
 def told(reply: Any) -> Any:
@@ -207,6 +217,13 @@ def test_true_and_one_are_not_the_same_name_nor_the_same_param() -> None:
     assert key(same, {"p": 1}) != key(same, {"p": True})
     assert key(same, {"p": 1, "q": 2}) == key(same, {"q": 2, "p": 1})
     assert key(same, {}) == key(same, None)
+
+
+def test_infinities_and_null_are_not_the_same_param() -> None:
+    same = Decoded(data=Split(["a"], [[1]]), wire="json")
+    keys = {key(same, {"limit": limit}) for limit in (math.inf, -math.inf, None)}
+    assert len(keys) == 3
+    assert key(same, {"limit": [math.inf]}) == key(same, {"limit": [math.inf]}) is not None
 
 
 def test_rows_are_counted_and_joined_in_order() -> None:

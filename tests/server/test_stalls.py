@@ -53,9 +53,14 @@ def test_half_a_request_is_answered_with_408_and_the_connection_is_closed(link: 
     assert b'"code":"request-stalled"' in said
 
 
-def test_a_head_that_comes_byte_by_byte_is_given_up_too(link: Any) -> None:
+@pytest.mark.parametrize(
+    "begun",
+    [HEAD, HEAD + JSON + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"],
+    ids=["before the body", "behind the body"],
+)
+def test_a_head_that_comes_byte_by_byte_is_given_up_too(link: Any, begun: bytes) -> None:
     with link() as client:
-        client.sendall(HEAD + b"X-Long: ")
+        client.sendall(begun + b"X-Long: ")
         client.settimeout(0.1)
         began = time.monotonic()
         said = b""

@@ -6,7 +6,8 @@ Nothing here decides what is allowed; :mod:`modelpack.coerce.cells` does. A prop
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from itertools import starmap
 from typing import Any
 
@@ -65,7 +66,7 @@ def _known(data: Array, missing: Array | None, dtype: DictionaryType) -> bool:
 def _list(values: Sequence[Any], dtype: Item, wire: Wire) -> tuple[Array, Array | None] | None:
     types = set(map(type, values))
     if dtype == "any":
-        return _anything(values, types)
+        return _anything(values, types, wire)
     none = _NONE in types
     types.discard(_NONE)
     missing = np.fromiter((value is None for value in values), bool, len(values)) if none else None
@@ -92,11 +93,21 @@ def _list(values: Sequence[Any], dtype: Item, wire: Wire) -> tuple[Array, Array 
     return _array(array, missing, False, dtype)
 
 
-def _anything(values: Sequence[Any], types: set[type]) -> tuple[Array, Array | None] | None:
-    if not types <= {str, int, bool, dict, list, _NONE}:
+def _anything(values: Sequence[Any], types: set[type], wire: Wire) -> tuple[Array, Array | None] | None:
+    if not types <= {str, int, bool, dict, list, _NONE} or (wire == "json" and _has_decimal(values, types)):
         return None
     data = np.fromiter(values, object, len(values))
     return data, (np.fromiter((v is None for v in values), bool, len(values)) if _NONE in types else None)
+
+
+def _has_decimal(values: Iterable[Any], types: set[type]) -> bool:
+    """Say whether a decimal is among the values, which are of these types, or within lists and objects of them."""
+    if any(issubclass(one, Decimal) for one in types):
+        return True
+    if types.isdisjoint((dict, list)):
+        return False
+    parts = (value.values() if type(value) is dict else value for value in values if type(value) in (dict, list))
+    return any(_has_decimal(part, set(map(type, part))) for part in parts)
 
 
 def _unicode(values: Sequence[Any]) -> bool:

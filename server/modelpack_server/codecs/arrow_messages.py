@@ -131,6 +131,8 @@ def _told(data: bytes, meta: memoryview) -> Message:
         first = field(meta, table, 0)
         (number,) = struct.unpack_from("<q", meta, first) if first else (0,)
         if kind == BATCH:
+            if number < 0:
+                raise IndexError
             return Message(data, kind, rows=number)
         delta = field(meta, table, 2)
         return Message(data, kind, dictionary=(number, bool(delta and meta[delta])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -38,18 +39,24 @@ def known(header: str) -> str:
     )
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+def _uncounted(size: int) -> None:
+    pass
+
+
+def decompress(body: bytes, encoding: str, limit: int, hold: Callable[[int], None] = _uncounted) -> bytes:
     """Return the body that was compressed as ``encoding`` says: gzip, zstd, identity, or nothing.
+
+    ``hold`` is told of the bytes of each piece; what it raises ends it.
 
     Raises:
         HttpProblem: 413 when it would be larger than ``limit``, 415 for another encoding.
         InputError: not compressed in that way, cut off, or followed by something else.
     """
     name = known(encoding)
-    return _READERS[name](body, limit) if name else body
+    return _READERS[name](body, limit, hold) if name else body
 
 
-def _gzip(body: bytes, limit: int) -> bytes:
+def _gzip(body: bytes, limit: int, hold: Callable[[int], None]) -> bytes:
     """Read one member after another, as RFC 1952 allows them.
 
     The input goes in by pieces: zlib hands back what it has not used as a copy.
@@ -65,7 +72,7 @@ def _gzip(body: bytes, limit: int) -> bytes:
             rest = bytes(whole[place : place + _INPUT])
             place += len(rest)
         try:
-            piece = member.decompress(rest, limit - size + 1)
+            piece = member.decompress(rest, min(_PIECE, limit - size + 1))
         except zlib.error as exc:
             raise _invalid("gzip") from exc
         if not rest and not piece:
@@ -73,12 +80,13 @@ def _gzip(body: bytes, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        hold(len(piece))
         pieces.append(piece)
         rest = member.unused_data if member.eof else member.unconsumed_tail
     return b"".join(pieces)
 
 
-def _zstd(body: bytes, limit: int) -> bytes:
+def _zstd(body: bytes, limit: int, hold: Callable[[int], None]) -> bytes:
     if not body:
         raise _invalid("zstd")
     pieces: list[bytes] = []
@@ -89,6 +97,7 @@ def _zstd(body: bytes, limit: int) -> bytes:
                 size += len(piece)
                 if size > limit:
                     raise _too_large(limit)
+                hold(len(piece))
                 pieces.append(piece)
     except (pa.ArrowException, OSError) as exc:
         raise _invalid("zstd") from exc

@@ -31,6 +31,7 @@ LARGE = 4 * 1024
 # A parser keeps some fifteen times the largest body it has read. Below, that is less than what new memory costs.
 KEPT = 1024 * 1024
 _OPENING = ord("[")
+_MARK = b"\xef\xbb\xbf"
 
 
 def reader(signature: Signature) -> Callable[[bytes], Taken | None]:
@@ -85,7 +86,8 @@ class _Tensor:
             else:
                 form, quotes = "inputs", 2
             array = _array(lists, self._shape, body, quotes, self._limit)
-        except (ValueError, TypeError, RuntimeError):
+        except (ValueError, TypeError, RuntimeError, LookupError):
+            # A key with a NUL in it is there, and not found.
             return None
         return None if array is None else (array, form)
 
@@ -97,9 +99,12 @@ def _parsed(body: bytes) -> Any:
     """Return what is in the body. Nothing of it may be left when this thread reads the next one.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or begins with a byte order mark.
         RuntimeError: it is nested in a thousand levels.
     """
+    if body.startswith(_MARK):
+        # simdjson skips it, no other reader does.
+        raise ValueError
     if len(body) > KEPT:
         return simdjson.Parser().parse(body)
     try:

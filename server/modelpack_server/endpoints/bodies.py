@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from modelpack_server.problems import HttpProblem
 
 __all__ = ["Bodies", "Held", "NoRoom"]
@@ -26,6 +28,8 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        # Of bodies that are decompressed, threads count the bytes.
+        self.lock = threading.Lock()
 
     def fits(self, size: int) -> bool:
         """Say whether there is room; for a single one there always is, whatever its size."""
@@ -48,10 +52,11 @@ class Held:
             NoRoom: others hold too many.
         """
         bodies = self._bodies
-        if bodies.held > self._size and bodies.held + size > bodies.limit:
-            raise NoRoom(bodies.limit)
-        bodies.held += size
-        self._size += size
+        with bodies.lock:
+            if bodies.held > self._size and bodies.held + size > bodies.limit:
+                raise NoRoom(bodies.limit)
+            bodies.held += size
+            self._size += size
 
     def grow(self, size: int) -> None:
         """Hold so many bytes in all, if it was less.
@@ -64,5 +69,7 @@ class Held:
 
     def release(self) -> None:
         """Hold nothing any more."""
-        self._bodies.held -= self._size
-        self._size = 0
+        if self._size:
+            with self._bodies.lock:
+                self._bodies.held -= self._size
+                self._size = 0

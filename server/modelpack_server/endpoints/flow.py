@@ -68,7 +68,9 @@ class Flow:
             async for page, count in self._pages(wire, receive):
                 request = Request(wire.media, page, query, wire.media)
                 try:
-                    yield wire.reply(await self._score(request, count, timeout, patient=row > 0))
+                    # A batch may claim any number of rows: no more are believed than it has bits.
+                    likely = min(count, 8 * len(page))
+                    yield wire.reply(await self._score(request, likely, timeout, patient=row > 0))
                 except InputError as exc:
                     raise _later(exc, row) from exc
                 row += count
@@ -113,7 +115,7 @@ class Flow:
     async def pieces(self, known_as: str, request: Request, timeout: float, io: tuple[Receive, Send]) -> None:
         """Answer with the pieces that the model makes, as events or lines; who leaves ends the work."""
         receive, send = io
-        self.batcher.admit()
+        self.batcher.admit(timeout=timeout)
         answer = _Pieces(self.model, request)
         left = asyncio.ensure_future(receive())
 
@@ -134,6 +136,7 @@ class Flow:
             await _send(replies(), known_as, request.reply, _event if request.reply == EVENTS else failed_line, send)
         finally:
             left.cancel()
+            request.body = b""
             # Its turn comes after what may still be running; nobody waits for it.
             closing = asyncio.ensure_future(self.batcher.run(answer.close))
             self._closing.add(closing)

@@ -123,8 +123,8 @@ class Hot:
                 held.grow(len(body))
             if terms.encoding:
                 # In a thread: a small body can be a large one in disguise.
-                body = await asyncio.to_thread(compression.decompress, bytes(body), terms.encoding, self.max_body)
-                held.add(len(body))
+                packed = bytes(body)
+                body = await asyncio.to_thread(compression.decompress, packed, terms.encoding, self.max_body, held.add)
             request = Request(terms.media, body, query, terms.reply)
             if terms.parts == "pieces":
                 await self.flow.pieces(known_as, request, terms.timeout, (receive, send))
@@ -180,7 +180,11 @@ class Hot:
         """Hand the request over and wait for the reply."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         quick = self._put(request, timeout, future)
-        return await (future if quick else _attended(future, receive))
+        try:
+            return await (future if quick else _attended(future, receive))
+        finally:
+            # The request may still be in the line when nobody waits for it any more. Its body must not be.
+            request.body = b""
 
     def _put(self, request: Request, timeout: float, reply: Reply) -> bool:
         """Hand the request over; small ones are decoded here and now, so that they can be gathered.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 import pyarrow as pa
@@ -93,6 +94,9 @@ class Batches:
         self._splitter = Splitter(most)
         self._schema = b""
         self._dictionaries: dict[int, list[bytes]] = {}
+        # The bytes of both, and both as they stand before each batch: empty when they have changed.
+        self._size = 0
+        self._before = b""
         self._any = False
         self._answered = b""
 
@@ -119,17 +123,27 @@ class Batches:
             self._schema = message.data
         elif message.kind == DICTIONARY and self._schema:
             number, more = message.dictionary
-            known = self._dictionaries.get(number, []) if more else []
-            self._dictionaries[number] = [*known, message.data]
+            parts = self._dictionaries.setdefault(number, [])
+            if not more:
+                self._size -= sum(map(len, parts))
+                parts.clear()
+            parts.append(message.data)
         else:
             raise InputError("the body is not Arrow IPC that can be read", code="arrow-invalid")
+        self._before = b""
+        self._size += len(message.data)
+        self._check(self._size)
 
     def _body(self, batch: bytes) -> bytes:
-        before = [part for parts in self._dictionaries.values() for part in parts]
-        body = b"".join([self._schema, *before, batch, END])
-        if len(body) > self._most:
+        self._check(self._size + len(batch) + len(END))
+        if not self._before:
+            parts = chain.from_iterable(self._dictionaries.values())
+            self._before = b"".join([self._schema, *parts])
+        return b"".join([self._before, batch, END])
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
             raise self._too_large()
-        return body
 
     def _too_large(self) -> HttpProblem:
         message = f"a record batch, with its dictionaries, is larger than {self._most} bytes"

@@ -70,6 +70,8 @@ class Batcher(Generic[T]):
         self._busy = 0
         self._members = 0
         self._scheduled = False
+        # Whether some may wait whose time nobody watches, since they were about to be done.
+        self._unwatched = False
         # The seconds of work that the threads have been given, and when they will have done it.
         self._given = 0.0
         self._until = 0.0
@@ -154,7 +156,9 @@ class Batcher(Generic[T]):
             one.cost = one.costs.alone(one.amount)
         self._line.join(one)
         quick = self._quick(one.costs, one.amount)
-        if timeout < LONGEST and not quick:
+        if quick:
+            self._unwatched = True
+        elif timeout < LONGEST:
             one.timer = loop.call_at(one.deadline, one.expire)
         if not self._scheduled and self._may_begin():
             self._scheduled = True
@@ -165,6 +169,8 @@ class Batcher(Generic[T]):
     async def run(self, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns in a thread of the model's, when its turn comes: a piece of a longer answer."""
         loop = asyncio.get_running_loop()
+        if self._busy >= self._limits.threads:
+            self._ahead.append(1)
         self._busy += 1
         self._members += 1
         future = self._executor.submit(call)
@@ -229,9 +235,16 @@ class Batcher(Generic[T]):
                 self._scheduled, self._rested = True, now
                 loop.call_soon(self._dispatch, loop)
                 return
+        if self._busy and self._unwatched:
+            # What is still in the line waits for a thread, for nobody knows how long.
+            self._unwatched = False
+            self._line.watch(loop, LONGEST)
 
     def _give(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting[T]], costs: Costs, amount: int) -> None:
         """Let a thread do it."""
+        for one in batch:
+            if one.timer is None:
+                one.watch(loop, LONGEST)
         seconds = costs.alone(amount)
         if self._busy >= self._limits.threads:
             self._ahead.append(len(batch))

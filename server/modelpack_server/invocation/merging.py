@@ -6,12 +6,12 @@ order, tensors of the same sizes, the same params. Everything else is scored alo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 
 from modelpack.coerce import Split
 from modelpack.signature import Signature, Table, Tensors
@@ -67,7 +67,8 @@ def key(decoded: Decoded, params: Mapping[str, Any] | None) -> Hashable | None:
     if not params:
         return decoded.wire, decoded.at, shape
     try:
-        return decoded.wire, decoded.at, shape, orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+        # Not by orjson, to which an infinity is the same as null.
+        return decoded.wire, decoded.at, shape, json.dumps(params, sort_keys=True)
     except TypeError:
         return None
 

@@ -50,6 +50,11 @@ class Waiting(Generic[T]):
         self.reply = reply
         self.timer: asyncio.TimerHandle | None = None
 
+    def watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
+        """Let its time run out when it does, unless it is further away than the loop counts."""
+        if self.timer is None and self.deadline - loop.time() < longest:
+            self.timer = loop.call_at(self.deadline, self.expire)
+
     def disarm(self) -> None:
         """Let its time not run out any more."""
         if self.timer is not None:
@@ -91,6 +96,11 @@ class Line(Generic[T]):
         """Let one more wait."""
         self._all.append(one)
         self._joined(one)
+
+    def watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
+        """Watch the time of all."""
+        for one in self._all:
+            one.watch(loop, longest)
 
     def sweep(self, now: float) -> None:
         """Forget requests that nobody waits for any more; not each time, for to refuse must cost next to nothing."""

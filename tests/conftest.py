@@ -29,11 +29,13 @@ def trust_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def trust_store(trust_stores: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def trust_store(trust_stores: Iterator[Path]) -> Iterator[Path]:
     """Give every test a trust store of its own, inherited by the processes it starts."""
     store = next(trust_stores)
-    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(store))
-    return store
+    # Not by the fixture of that name: what a test patches must be whole again before its directories are removed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELPACK_TRUST_STORE", str(store))
+        yield store
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack.environments import locking, uv
+from modelpack import known
+from modelpack.environments import locking, pylock, uv, wanted
 
 TWICE = "def twice(x):\n    return x * 2\n"
 SCORER = "import tiny_twice\n\n\ndef score(data):\n    return tiny_twice.twice(data)\n"
@@ -81,6 +83,20 @@ def package(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> mo
     for name in ("scorer", "tiny_twice"):
         sys.modules.pop(name, None)
     return made
+
+
+@pytest.fixture
+def plain(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> modelpack.Package:
+    """Return a package that runs no code of its own, with a lock whose one distribution counts as known."""
+    monkeypatch.setattr("modelpack.environment.KNOWN", known.KNOWN | {"tiny-twice"})
+    x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    made = modelpack.save(LogisticRegression().fit(x, [0, 0, 1, 1]), tmp_path / "plain", example=x)
+    (path,) = wheels.iterdir()
+    file = pylock.Artifact(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    locked = pylock.Locked(pin=wanted.pin("tiny-twice", "1.2", "lock"), files=(file,))
+    with monkeypatch.context() as there:
+        there.setattr(locking, "_resolved", lambda *_, **__: (pylock.write([locked], python=None), ""))
+        return locking.lock(made.path)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import modelpack
+from modelpack import trust
 from modelpack.environments import cache, locking, uv, vendoring
 from modelpack.errors import EnvironmentMismatch, TrustError
 
@@ -43,6 +44,20 @@ def test_wheels_from_the_package_are_its_code(
     cache.prepared(locked)
     with pytest.raises(TrustError, match="tiny-twice"):
         cache.prepared(made)
+
+
+def test_what_has_wheels_inside_and_no_code_runs_for_who_made_or_allowed_it(
+    plain: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = vendoring.into(plain.path, tmp_path / "complete", indexes=indexes)
+    assert not made.runs_code()
+    assert cache.prepared(made).pins
+
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    with pytest.raises(TrustError, match="tiny-twice"):
+        cache.prepared(made)
+    trust.default_store().add(made.digest, name="plain", version="1")
+    assert cache.prepared(made).pins
 
 
 def test_wheels_beside_are_found_again(locked: modelpack.Package, indexes: uv.Indexes, tmp_path: Path) -> None:

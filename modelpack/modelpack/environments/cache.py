@@ -85,7 +85,7 @@ def create(
     """
     pins, lock = locking.pins(package)
     consent.require_for_building(package, pins, allow_code)
-    if not all(one.hashes for one in pins) and not unhashed and not consent.granted(package, allow_code):
+    if not all(one.hashes for one in pins) and not unhashed and not package.granted(allow_code):
         raise UsageError(
             "the lock is partial: it fixes versions, and no digest of what is installed",
             code="lock-partial",

@@ -135,6 +135,10 @@ def test_a_lock_is_read_back_as_pins() -> None:
         (one(name="x[extra]"), "requirement-refused"),
         (one(version="1 --hash=sha256:00"), "requirement-refused"),
         (one(more="marker = \"os_name == 'a' --hash=x\""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "a\n--extra-index-url=https://evil.example"'"""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "\x1b[2J"'"""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "both \x27 and \x22"'"""), "requirement-refused"),
+        (one(more=f"marker = \"{'(' * 9999}os_name == 'a'{')' * 9999}\""), "requirement-refused"),
         (one(file="../../x.whl"), "lock-invalid"),
         (one(sha="0"), "lock-invalid"),
         (one(more="vcs = { type = 'git', url = 'x', commit-id = 'y' }"), "lock-invalid"),
@@ -157,7 +161,20 @@ def test_options_in_a_partial_lock_are_refused(line: str) -> None:
     assert (info.value.code, info.value.path) == ("requirement-refused", "lock: line 2")
 
 
-@pytest.mark.parametrize("text", ["-r other.txt", "x @ https://evil.example/x.whl", "--pre", "x; nonsense", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-r other.txt",
+        "x @ https://evil.example/x.whl",
+        "--pre",
+        "x; nonsense",
+        "a b",
+        r"x; os_name != 'a\n--extra-index-url=https://evil.example'",
+        r"x; os_name != '\x1b[2J'",
+        r"x; os_name != 'both \x27 and \x22'",
+        "x; os_name != 'a\n'",
+    ],
+)
 def test_options_in_dependencies_are_refused(text: str) -> None:
     with pytest.raises(EnvironmentMismatch) as info:
         wanted.requirements(Environment(dependencies=("fine", text)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from packaging.markers import InvalidMarker, Marker
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
@@ -41,8 +41,9 @@ def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes
     try:
         plain = Requirement(f"{name}==0")
         known = Version(version)
-        condition = str(Marker(marker)) if marker is not None else None
-    except (InvalidRequirement, InvalidVersion, InvalidMarker):
+        condition = _anew(Marker, marker) if marker is not None else None
+    except (ValueError, RecursionError):
+        # Also InvalidRequirement, InvalidVersion and InvalidMarker.
         raise _refused(path) from None
     if plain.name != name or plain.extras or str(plain.specifier) != "==0":
         raise _refused(path)
@@ -59,13 +60,30 @@ def requirements(environment: Environment) -> list[str]:
     for i, text in enumerate(environment.dependencies):
         path = f"environment.dependencies[{i}]"
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
+            written = _anew(Requirement, text)
+        except (ValueError, RecursionError):
             raise _refused(path, text) from None
-        if requirement.url is not None:
+        if Requirement(written).url is not None:
             raise _refused(path, text)
-        found.append(str(requirement))
+        found.append(written)
     return found
+
+
+def _anew(read: type[Marker] | type[Requirement], text: str) -> str:
+    """Return a marker or a requirement, written anew from what it means.
+
+    A quoted value in a marker can hold escapes, which are decoded when it is read and not put back when it is
+    written: what it holds would end the line, or the quotes.
+
+    Raises:
+        ValueError: it cannot be read, or what would be written is not the same again.
+    """
+    if "\\" in text or not text.replace("\t", " ").isprintable():
+        raise ValueError("it holds escapes or what cannot be printed")
+    written = str(read(text))
+    if not written.isprintable() or str(read(written)) != written:
+        raise ValueError("it means something else when it is written anew")
+    return written
 
 
 def constraints(environment: Environment) -> list[Pin]:

@@ -14,8 +14,9 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import cache, layer, locking, quick, uv
+from modelpack.environments import cache, layer, locking, quick, uv, wanted
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
+from modelpack.manifest import Environment, Python
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -81,6 +82,20 @@ def test_a_python_that_is_not_here_is_said(locked: modelpack.Package, indexes: u
     with pytest.raises(EnvironmentMismatch, match=r"3\.99") as info:
         cache.create(locked, indexes=indexes)
     assert info.value.code == "python-unavailable"
+
+
+@pytest.mark.parametrize("text", ["/tmp/evil", "../evil", "3", "3.x", "3.11 --evil", "٣.١١"])
+def test_a_python_that_is_no_version_is_given_to_nobody(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uv, "_call", lambda *_: pytest.fail("uv was called"))
+    environment = Environment(python=Python(captured=text))
+    for use in (
+        wanted.series,
+        cache._interpreter,
+        lambda one: locking._resolved(one, uv.Indexes(), universal=False, builds=False),
+    ):
+        with pytest.raises(EnvironmentMismatch) as info:
+            use(environment)
+        assert (info.value.code, info.value.path) == ("requirement-refused", "environment.python.captured")
 
 
 @pytest.mark.parametrize("options", ["size=200k", "size=1m,nr_inodes=4"], ids=["uv", "before uv"])

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import environment
-from modelpack.environments import consent, locking, uv, vendoring
+from modelpack.environments import consent, locking, uv, vendoring, wanted
 from modelpack.environments.quick import MARKER, RUNTIME, folder
 from modelpack.environments.wanted import Pin
-from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
+from modelpack.errors import SaveError, UsageError
 from modelpack.manifest import Environment, Lock
 from modelpack.package import Package
 
 __all__ = ["Built", "create", "listed", "prepared", "prune"]
 
+_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _PTH = f"import os, sys; p = os.environ.get({RUNTIME!r}); p and sys.path.append(p)\n"
 
 
@@ -158,20 +159,14 @@ def _site_packages(place: Path) -> Path:
 
 
 def _series(needed: Environment) -> str:
-    return ".".join((needed.python.captured or "").split(".")[:2]) or f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return wanted.series(needed) or _HERE
 
 
 def _interpreter(needed: Environment) -> str:
     """Return the Python to build with: this one if it is of the series that the model was saved on."""
     series = _series(needed)
-    if not all(part.isdecimal() for part in series.split(".")):
-        raise EnvironmentMismatch(
-            "the Python that the model was saved on is no version", code="requirement-refused",
-            path="environment.python.captured",
-        )  # fmt: skip
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     base: str = getattr(sys, "_base_executable", sys.executable)
-    return base if series == here else series
+    return base if series == _HERE else series
 
 
 def _vendored(package: Package) -> bool:

@@ -128,8 +128,8 @@ def _served(entry: pylock.Locked, machine: str, series: str) -> bool:
 
 
 def _series(package: Package) -> str:
-    series = ".".join((package.environment.python.captured or "").split(".")[:2])
-    if not re.fullmatch(r"[0-9]+\.[0-9]+", series):
+    series = wanted.series(package.environment)
+    if series is None:
         raise EnvironmentMismatch(
             "the package does not say on which Python it was saved", code="python-unavailable",
             path="environment.python.captured",

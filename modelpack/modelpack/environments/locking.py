@@ -133,7 +133,7 @@ def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds:
         (directory / "captured.txt").write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
         # Where it is still what is installed here, what comes along keeps its version too, if uv finds that it can.
         (directory / "pylock.toml").write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
-        series = ".".join((env.python.captured or "").split(".")[:2])
+        series = wanted.series(env)
         said = uv.run(
             ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
              "--output-file", "pylock.toml", "--no-header", "--no-annotate", *indexes.arguments(),

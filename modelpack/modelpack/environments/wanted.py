@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from packaging.version import Version
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
-__all__ = ["Pin", "constraints", "pin", "requirements"]
+__all__ = ["Pin", "constraints", "pin", "requirements", "series"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,27 @@ def requirements(environment: Environment) -> list[str]:
         if Requirement(written).url is not None:
             raise _refused(path, text)
         found.append(written)
+    return found
+
+
+def series(environment: Environment) -> str | None:
+    """Return the minor version of the Python that the model was saved on, ``3.12``; None if the package names none.
+
+    uv takes a path in its place too, and runs what is there.
+
+    Raises:
+        EnvironmentMismatch: it is no version (``requirement-refused``).
+    """
+    captured = environment.python.captured
+    if not captured:
+        return None
+    found = ".".join(captured.split(".")[:2])
+    if not re.fullmatch(r"[0-9]+\.[0-9]+", found):
+        raise EnvironmentMismatch(
+            "the Python that the model was saved on is no version",
+            code="requirement-refused",
+            path="environment.python.captured",
+        )
     return found
 
 

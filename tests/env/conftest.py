@@ -23,22 +23,31 @@ TWICE = "def twice(x):\n    return x * 2\n"
 SCORER = "import tiny_twice\n\n\ndef score(data):\n    return tiny_twice.twice(data)\n"
 
 
-def wheel(folder: Path, name: str = "tiny_twice", version: str = "1.2", source: str = TWICE, needs: str = "") -> Path:
-    """Write a wheel with one module, and return its path."""
+def wheel(
+    folder: Path,
+    name: str = "tiny_twice",
+    version: str = "1.2",
+    source: str = TWICE,
+    needs: str = "",
+    tag: str = "py3-none-any",
+    **more: str,
+) -> Path:
+    """Write a wheel with one module, and return its path; ``more`` are texts of further files by their endings."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
     files = {
         f"{name}.py": source,
+        **{f"{name}.{ending}": text for ending, text in more.items()},
         f"{info}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     lines = []
     for path, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
         lines.append(f"{path},sha256={digest},{len(text)}\n")
     files[f"{info}/RECORD"] = "".join(lines) + f"{info}/RECORD,,\n"
-    place = folder / f"{name}-{version}-py3-none-any.whl"
+    place = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(place, "w") as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path), text)

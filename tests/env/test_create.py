@@ -160,6 +160,26 @@ def test_what_a_stranger_chose_is_not_run_before_it_is_allowed(
     assert cache.prepared(locked, allow_code=locked.digest).pins
 
 
+def test_building_runs_nothing_of_what_is_installed(
+    package: modelpack.Package,
+    indexes: uv.Indexes,
+    wheels: Path,
+    make_wheel: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_wheel(wheels, pth=f"import os; open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    locked = locking.lock(package.path, indexes=indexes)
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+
+    built = cache.create(locked, indexes=indexes)
+
+    assert not (tmp_path / "ran").exists()
+    assert len(list(built.path.glob("lib/python*/site-packages/__pycache__/tiny_twice.*.pyc"))) == 1
+    subprocess.run([built.python, "-c", ""], check=True)
+    assert (tmp_path / "ran").exists()
+
+
 def test_a_package_without_a_lock_says_how_to_get_one(package: modelpack.Package, command: Command) -> None:
     done = command("serve", package.path, "--env", "isolated")
     assert done.returncode == 1

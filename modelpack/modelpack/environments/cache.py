@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -138,10 +139,10 @@ def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Inde
     wheels = [] if sources else ["--only-binary", ":all:"]
     uv.run(
         ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
-         "--compile-bytecode", *wheels,
-         *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
+         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
         place,
     )  # fmt: skip
+    _compile(place)
     (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
     manifest = package.manifest
     facts = {
@@ -152,6 +153,14 @@ def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Inde
         "hashed": hashed,
     }
     (place / MARKER).write_text(json.dumps(facts, indent=1))
+
+
+def _compile(place: Path) -> None:
+    """Compile what was installed. uv's own way starts the environment's Python as it starts always, and that runs the
+    lines of ``.pth`` files, which are code of the wheels. A source that cannot be compiled stays as it is.
+    """
+    call = [place / "bin" / "python", "-I", "-S", "-m", "compileall", "-q", "-j", "0", _site_packages(place)]
+    subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - our arguments
 
 
 def _site_packages(place: Path) -> Path:

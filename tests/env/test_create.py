@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_without_uv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "uv", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="uv") as info:
-        uv.run(["--version"], tmp_path)
+        uv.run(["--version"])
     assert (info.value.code, info.value.hint) == ("extra-missing", "pip install 'modelpack[env]'")
 
 
@@ -158,6 +159,18 @@ def test_what_a_stranger_chose_is_not_run_before_it_is_allowed(
         cache.prepared(locked)
     assert info.value.code == "code-not-allowed"
     assert cache.prepared(locked, allow_code=locked.digest).pins
+
+
+def test_settings_of_uv_that_lie_about_are_not_read(
+    package: modelpack.Package, indexes: uv.Indexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uv.toml").write_text("of somebody else")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+
+    locked = locking.lock(package.path, indexes=indexes)
+    assert cache.create(locked, tmp_path / "venv", indexes=indexes).fresh
 
 
 def test_building_runs_nothing_of_what_is_installed(

@@ -116,7 +116,7 @@ def lock(
     """Add to PACKAGE a lock of all that it needs, with hashes (PEP 751), or renew the one it has.
 
     The result is another package with another digest; its provenance names this one's. Indexes are those of uv's own
-    settings (UV_INDEX, UV_DEFAULT_INDEX, uv.toml).
+    settings (UV_INDEX, UV_DEFAULT_INDEX, the user's own uv.toml).
 
     \b
     Example:

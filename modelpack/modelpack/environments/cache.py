@@ -130,17 +130,13 @@ def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Inde
     place.mkdir(parents=True)
     listed = place / "modelpack-requirements.txt"
     listed.write_text("".join(f"{one.line()}\n" for one in pins))
-    uv.run(
-        ["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)],
-        place,
-    )
+    uv.run(["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)])
     hashed = all(one.hashes for one in pins)
     sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
     wheels = [] if sources else ["--only-binary", ":all:"]
     uv.run(
         ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
-         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
-        place,
+         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)]
     )  # fmt: skip
     _compile(place)
     (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)

@@ -128,21 +128,21 @@ def _check_withdrawn(said: str, *, taken: bool) -> None:
 def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds: bool) -> tuple[bytes, str]:
     """Return what uv finds for the requirements, with everything held to the captured versions, and what uv told."""
     with tempfile.TemporaryDirectory(prefix="modelpack-lock-") as name:
-        directory = Path(name)
-        (directory / "wanted.in").write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
-        (directory / "captured.txt").write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
+        directory = Path(name).absolute()
+        asked, held, made = (directory / file for file in ("wanted.in", "captured.txt", "pylock.toml"))
+        asked.write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
+        held.write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
         # Where it is still what is installed here, what comes along keeps its version too, if uv finds that it can.
-        (directory / "pylock.toml").write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
+        made.write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
         series = wanted.series(env)
         said = uv.run(
-            ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
-             "--output-file", "pylock.toml", "--no-header", "--no-annotate", *indexes.arguments(),
+            ["pip", "compile", str(asked), "--constraints", str(held), "--format", "pylock.toml",
+             "--output-file", str(made), "--no-header", "--no-annotate", *indexes.arguments(),
              *(["--python-version", series] if series else []),
              *(["--universal"] if universal else []),
-             *([] if builds else ["--only-binary", ":all:"])],
-            directory,
+             *([] if builds else ["--only-binary", ":all:"])]
         )  # fmt: skip
-        python, packages = pylock.artifacts((directory / "pylock.toml").read_bytes(), PLACE)
+        python, packages = pylock.artifacts(made.read_bytes(), PLACE)
     return pylock.write(packages, python=python), said
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,29 @@ def wheel(
 @pytest.fixture
 def make_wheel() -> Callable[..., Path]:
     return wheel
+
+
+def sdist(folder: Path, ran: Path) -> Path:
+    """Write a source distribution of ``tiny_twice`` whose backend leaves a file when it runs, and return its path."""
+    backend = f"open({str(ran)!r}, 'w').close()\n"
+    top = "tiny_twice-1.2"
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-twice\nVersion: 1.2\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": backend,
+    }
+    place = folder / f"{top}.tar.gz"
+    with tarfile.open(place, "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"{top}/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return place
+
+
+@pytest.fixture
+def make_sdist() -> Callable[..., Path]:
+    return sdist
 
 
 @pytest.fixture(autouse=True)

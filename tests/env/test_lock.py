@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import modelpack
 from modelpack import trust
 from modelpack.cli import main
 from modelpack.environments import locking, pylock, uv, wanted
-from modelpack.errors import EnvironmentMismatch
+from modelpack.errors import EnvironmentMismatch, TrustError
 from modelpack.manifest import Environment
 
 
@@ -89,6 +90,28 @@ def test_a_version_that_was_withdrawn_is_locked_only_at_the_users_word(
 
     (pin,) = locking.pins(locking.lock(package.path, yanked=True))[0]
     assert (pin.name, pin.version) == ("tiny-twice", "1.2")
+
+
+def test_what_is_built_to_be_locked_is_allowed_first(
+    package: modelpack.Package,
+    wheels: Path,
+    make_sdist: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for path in wheels.iterdir():
+        path.unlink()
+    make_sdist(wheels, tmp_path / "ran")
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+
+    with pytest.raises(TrustError, match="builds it") as info:
+        locking.lock(package.path, indexes=from_directory(wheels), builds=True)
+    assert info.value.code == "code-not-allowed"
+    assert not (tmp_path / "ran").exists()
+
+    with pytest.raises(EnvironmentMismatch):
+        locking.lock(package.path, indexes=from_directory(wheels), builds=True, allow_code=package.digest)
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who has allowed it: building runs code of source distributions, running runs all that was installed."""
+"""Who has allowed it: building and locking run code of source distributions, running runs all that was installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from modelpack.errors import TrustError
 from modelpack.manifest import Lock
 from modelpack.package import Package
 
-__all__ = ["require_for_building", "require_for_running"]
+__all__ = ["require_for_building", "require_for_locking", "require_for_running"]
+
+
+def require_for_locking(package: Package, allow_code: str | None) -> None:
+    """Raise TrustError (``code-not-allowed``) if nobody has allowed to build what the package names."""
+    if not package.granted(allow_code):
+        raise _refused(package, "locking what has no wheel builds it, which runs its code")
 
 
 def require_for_building(package: Package, pins: Iterable[Pin], allow_code: str | None) -> None:

@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelpack import atomic, saving
-from modelpack.environments import pylock, uv, wanted
+from modelpack.environments import consent, pylock, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError
 from modelpack.manifest import FORMAT, Environment, Lock, Manifest
@@ -37,16 +37,18 @@ def lock(
     partial: bool = False,
     builds: bool = False,
     yanked: bool = False,
+    allow_code: str | None = None,
 ) -> Package:
     """Write the package with a lock of its environment at ``output``; in its own place if that is None.
 
     The versions are those that were captured, with all they need. ``universal`` locks for every platform; ``partial``
-    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too; ``yanked``
-    takes versions that their index has withdrawn. A lock that is there already is replaced. If this user's store holds
-    a grant for the old package, the new one gets one.
+    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too, which
+    are built to see what they need, so the package's code must be allowed; ``yanked`` takes versions that their index
+    has withdrawn. A lock that is there already is replaced.
 
     Raises:
         EnvironmentMismatch: it cannot be locked (``version-missing``, ``index-unreachable``, ``origin-local``, …).
+        TrustError: ``code-not-allowed``, ``grant-mismatch``.
         UsageError: uv is not installed (``extra-missing``).
         SaveError, PackageError: as for saving and opening.
     """
@@ -59,6 +61,8 @@ def lock(
             path="modelpack",
             hint="Use a modelpack release that knows it.",
         )
+    if builds:
+        consent.require_for_locking(opened, allow_code)
     path, raw = (PARTIAL, _partial(manifest.environment)) if partial else (PLACE, b"")
     if not partial:
         raw, said = _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)

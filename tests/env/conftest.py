@@ -18,7 +18,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack import known
 from modelpack.environments import locking, pylock, uv, wanted
 
 TWICE = "def twice(x):\n    return x * 2\n"
@@ -120,17 +119,25 @@ def package(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> mo
 
 
 @pytest.fixture
-def plain(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> modelpack.Package:
-    """Return a package that runs no code of its own, with a lock whose one distribution counts as known."""
-    monkeypatch.setattr("modelpack.environment.KNOWN", known.KNOWN | {"tiny-twice"})
+def plain(tmp_path: Path) -> modelpack.Package:
+    """Return a package that runs no code of its own and asks for nothing but what is known."""
     x = np.array([[0.0], [1.0], [2.0], [3.0]])
-    made = modelpack.save(LogisticRegression().fit(x, [0, 0, 1, 1]), tmp_path / "plain", example=x)
-    (path,) = wheels.iterdir()
-    file = pylock.Artifact(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    locked = pylock.Locked(pin=wanted.pin("tiny-twice", "1.2", "lock"), files=(file,))
-    with monkeypatch.context() as there:
-        there.setattr(locking, "_resolved", lambda *_, **__: (pylock.write([locked], python=None), ""))
-        return locking.lock(made.path)
+    return modelpack.save(LogisticRegression().fit(x, [0, 0, 1, 1]), tmp_path / "plain", example=x)
+
+
+@pytest.fixture
+def lock_as(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., modelpack.Package]:
+    """Lock a package as if uv had found these versions of distributions; each with the file in the directory."""
+
+    def lock(package: modelpack.Package, *pins: wanted.Pin) -> modelpack.Package:
+        path = next(wheels.iterdir())
+        file = pylock.Artifact(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        raw = pylock.write([pylock.Locked(pin=one, files=(file,)) for one in pins], python=None)
+        with monkeypatch.context() as there:
+            there.setattr(locking, "_resolved", lambda *_, **__: (raw, ""))
+            return locking.lock(package.path)
+
+    return lock
 
 
 @pytest.fixture

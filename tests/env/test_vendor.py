@@ -13,6 +13,7 @@ import pytest
 import modelpack
 from modelpack import trust
 from modelpack.environments import cache, locking, uv, vendoring
+from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError
 
 
@@ -47,9 +48,14 @@ def test_wheels_from_the_package_are_its_code(
 
 
 def test_what_has_wheels_inside_and_no_code_runs_for_who_made_or_allowed_it(
-    plain: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    plain: modelpack.Package,
+    lock_as: Callable[..., modelpack.Package],
+    indexes: uv.Indexes,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    made = vendoring.into(plain.path, tmp_path / "complete", indexes=indexes)
+    locked = lock_as(plain, Pin(name="tiny-twice", version="1.2"))
+    made = vendoring.into(locked.path, tmp_path / "complete", indexes=indexes)
     assert not made.runs_code()
     assert cache.prepared(made).pins
 

@@ -60,7 +60,7 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
         EnvironmentMismatch: ``lock-missing``, ``lock-invalid``, ``requirement-refused``.
         TrustError: it would run code that nobody has allowed (``code-not-allowed``).
     """
-    pins, lock = locking.pins(package)
+    pins, lock = _pins(package)
     consent.require_for_running(package, pins, lock, allow_code, vendored=_vendored(package))
     return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, series=_series(package.environment),
                  vendored=_vendored(package))  # fmt: skip
@@ -85,7 +85,7 @@ def create(
         UsageError: ``lock-partial``, ``extra-missing``.
         SaveError: ``target-exists``.
     """
-    pins, lock = locking.pins(package)
+    pins, lock = _pins(package)
     consent.require_for_building(package, pins, allow_code)
     if not all(one.hashes for one in pins) and not unhashed and not package.granted(allow_code):
         raise UsageError(
@@ -103,6 +103,18 @@ def create(
             with _given(package, indexes or uv.Indexes()) as chosen:
                 _build(place, package, pins, chosen)
     return Built(path=place, pins=tuple(pins), lock=lock, series=_series(package.environment), fresh=fresh)
+
+
+def _pins(package: Package) -> tuple[list[Pin], Lock]:
+    """Return what the lock pins for this machine, and the lock.
+
+    What its markers leave out here is not even named to uv, so that nothing is installed which nobody has looked at.
+    Of another Python, uv decides.
+    """
+    pins, lock = locking.pins(package)
+    if _series(package.environment) != _HERE:
+        return pins, lock
+    return [one for one in pins if wanted.holds(one)], lock
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from packaging.markers import Marker
-
 from modelpack import foreign, saving
 from modelpack.environments import locking, pylock, wanted
 from modelpack.environments.wanted import Pin
@@ -117,7 +115,7 @@ def _served(entry: pylock.Locked, machine: str, series: str) -> bool:
         "python_version": series, "python_full_version": f"{series}.0", "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }  # fmt: skip
-    if entry.pin.marker and not Marker(entry.pin.marker).evaluate(there):
+    if not wanted.holds(entry.pin, **there):
         return True
     names = [file.name.removesuffix(".whl").rpartition("-")[2] for file in entry.files if file.wheel]
     tags = [tag for name in names for tag in name.split(".")]

@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -26,6 +27,9 @@ __all__ = ["lock", "pins", "rewrite"]
 
 PLACE = "environment/pylock.toml"
 PARTIAL = "environment/requirements.txt"
+_READERS: Mapping[str, Callable[[bytes, str], list[Pin]]] = MappingProxyType(
+    {"pylock": pylock.read, "requirements": pylock.read_requirements}
+)
 
 
 def lock(
@@ -44,7 +48,8 @@ def lock(
     The versions are those that were captured, with all they need. ``universal`` locks for every platform; ``partial``
     asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too, which
     are built to see what they need, so the package's code must be allowed; ``yanked`` takes versions that their index
-    has withdrawn. A lock that is there already is replaced.
+    has withdrawn. A lock that is there already is replaced. If the old package needs no grant, or this user's store
+    holds one, the new one gets one: what a lock adds is what the user's own index has.
 
     Raises:
         EnvironmentMismatch: it cannot be locked (``version-missing``, ``index-unreachable``, ``origin-local``, …).
@@ -74,9 +79,8 @@ def lock(
         (directory / Path(path).name).write_bytes(raw)
 
     env = _with_lock(manifest.environment, path, universal)
-    return rewrite(
-        opened, output, fill, env, change="partial-lock" if partial else "lock", grant=saving.granted(opened)
-    )
+    allowed = saving.granted(opened) or not saving.needs_grant(opened)
+    return rewrite(opened, output, fill, env, change="partial-lock" if partial else "lock", grant=allowed)
 
 
 def rewrite(
@@ -110,7 +114,7 @@ def rewrite(
 
 
 def _with_lock(env: Environment, path: str, universal: bool) -> Environment:
-    kept = [one for one in env.locks if not one.path.startswith("environment/")]
+    kept = [one for one in env.locks if one.kind not in _READERS and not one.path.startswith("environment/")]
     system = env.platform
     here = () if universal else tuple(filter(None, [f"{system.os}-{system.arch}" if system.os and system.arch else ""]))
     kind: Any = "pylock" if path == PLACE else "requirements"
@@ -200,8 +204,7 @@ def pins(package: Package) -> tuple[list[Pin], Lock]:
     Raises:
         EnvironmentMismatch: it has none that we read (``lock-missing``), or ``lock-invalid``, ``requirement-refused``.
     """
-    readers = {"pylock": pylock.read, "requirements": pylock.read_requirements}
-    locks = sorted((one for one in package.environment.locks if one.kind in readers), key=lambda one: one.kind)
+    locks = sorted((one for one in package.environment.locks if one.kind in _READERS), key=lambda one: one.kind)
     if not locks:
         raise EnvironmentMismatch(
             "the package has no lock of its environment",
@@ -210,4 +213,4 @@ def pins(package: Package) -> tuple[list[Pin], Lock]:
             hint="Add one, which makes another package: modelpack env lock.",
         )
     chosen = locks[0]
-    return readers[chosen.kind](package.files().read(chosen.path), chosen.path), chosen
+    return _READERS[chosen.kind](package.files().read(chosen.path), chosen.path), chosen

@@ -14,7 +14,7 @@ from packaging.version import Version
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
-__all__ = ["Pin", "constraints", "pin", "requirements", "series"]
+__all__ = ["Pin", "constraints", "holds", "pin", "requirements", "series"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,20 @@ class Pin:
         """Return it as one line of a requirements file."""
         marker = f" ; {self.marker}" if self.marker else ""
         return " ".join([f"{self.name}=={self.version}{marker}", *(f"--hash=sha256:{one}" for one in self.hashes)])
+
+
+def holds(one: Pin, **other: str) -> bool:
+    """Say whether a pin is needed on this machine, where ``other`` variables of markers are not as here.
+
+    It is needed if nobody can say.
+    """
+    if one.marker is None:
+        return True
+    try:
+        return Marker(one.marker).evaluate(dict(other))
+    except (KeyError, ValueError):
+        # It compares what cannot be compared, or asks for extras of a lock, which nobody gives.
+        return True
 
 
 def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes: Iterable[str] = ()) -> Pin:

@@ -66,7 +66,7 @@ def capture(
     the package's code and its pickles import; ``python`` is the range of Python versions it loads on.
 
     Raises:
-        SaveError: a dependency that is not a requirement (``dependency-invalid``).
+        SaveError: a dependency that is not a requirement, or names an address (``dependency-invalid``).
     """
     captured = {name: version for name in critical if (version := installed(name)) is not None}
     wanted = {canonicalize_name(name): f"{name}=={_public(version)}" for name, version in captured.items()}
@@ -189,12 +189,19 @@ def _argument(difference: Difference) -> str | None:
 
 
 def _requirement(text: str, position: int) -> Requirement:
+    path = f"dependencies[{position}]"
+    if "://" in text or "@" in text:
+        # It may hold a password, so it is not repeated; and no environment is made from it (wanted.requirements).
+        raise SaveError(
+            "a dependency is a name with versions; addresses and paths are not put into packages",
+            code="dependency-invalid",
+            path=path,
+            hint="Give its name and version, and its index or its wheel when the package is locked.",
+        )
     try:
         return Requirement(text)
     except InvalidRequirement as exc:
-        raise SaveError(
-            "not a PEP 508 requirement", code="dependency-invalid", path=f"dependencies[{position}]", hint=str(exc)
-        ) from None
+        raise SaveError("not a PEP 508 requirement", code="dependency-invalid", path=path, hint=str(exc)) from None
 
 
 def _public(version: str) -> str:

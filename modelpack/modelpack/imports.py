@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from modelpack import addresses
+
 __all__ = ["distributions", "of_directory", "of_file", "of_pickle", "of_source", "origin"]
 
 # A pickle is looked at this far, which takes a tenth of a second; large arrays are one step each.
@@ -174,8 +176,8 @@ def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str
 def origin(name: str) -> str | None:
     """Return where an installed distribution came from, if that was no index; no path or password is in it.
 
-    ``editable`` and ``local`` are a directory or a file of this machine; else it is the address of an archive or of a
-    repository with the commit, ``git+https://example.org/x@0123abc``.
+    ``editable`` and ``local`` are a directory or a file of this machine, or a host of its own network; else it is the
+    address of an archive or of a repository with the commit, ``git+https://example.org/x@0123abc``.
     """
     try:
         direct = _direct(importlib.metadata.distribution(name))
@@ -186,7 +188,7 @@ def origin(name: str) -> str | None:
     if direct.get("dir_info", {}).get("editable"):
         return "editable"
     parts = urlsplit(str(direct.get("url", "")))
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not addresses.public(parts.hostname or ""):
         return "local"
     port = f":{parts.port}" if parts.port else ""
     address = f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

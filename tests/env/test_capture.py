@@ -12,6 +12,7 @@ import pytest
 
 import modelpack
 from modelpack import environment, imports
+from modelpack.errors import SaveError
 
 SOURCE = b"""
 import os, numpy.linalg
@@ -94,6 +95,22 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "x @ https://me:s3cret@example.org/x.whl",
+        "x @ file:///home/s3cret/x.whl",
+        "x@/home/s3cret/x.whl",
+        "git+https://s3cret@example.org/x.git",
+    ],
+)
+def test_an_address_is_no_dependency_and_is_not_repeated(text: str) -> None:
+    with pytest.raises(SaveError) as info:
+        environment.capture([], ["fine", text])
+    assert (info.value.code, info.value.path) == ("dependency-invalid", "dependencies[1]")
+    assert "s3cret" not in f"{info.value.message} {info.value.hint}"
+
+
+@pytest.mark.parametrize(
     ("direct", "expected"),
     [
         ({"url": "file:///home/me/secret", "dir_info": {"editable": True}}, "editable"),
@@ -104,6 +121,9 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
             "git+https://example.org/x.git@0a1b",
         ),
         ({"url": "https://example.org/x.whl?key=secret", "archive_info": {}}, "https://example.org/x.whl"),
+        ({"url": "http://gitlab/x.git", "vcs_info": {"vcs": "git", "commit_id": "ab"}}, "local"),
+        ({"url": "https://10.0.0.7/x.whl", "archive_info": {}}, "local"),
+        ({"url": "https://wheels.corp.internal/x.whl", "archive_info": {}}, "local"),
     ],
 )
 def test_an_origin_is_told_without_paths_and_passwords(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import modelpack
 from modelpack.cli import place
 from modelpack.environments import cache, layer, locking, quick, uv, wanted
+from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 from modelpack.manifest import Environment, Python
 
@@ -237,6 +239,18 @@ def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Packa
         text=True,
     )
     assert said.stdout.splitlines() == [str(runtime), "None"]
+
+
+def test_each_environment_is_compared_with_what_the_runtime_needs(
+    locked: modelpack.Package, indexes: uv.Indexes
+) -> None:
+    built = cache.create(locked, indexes=indexes)
+    assert layer._layer(built).is_dir()
+
+    other = dataclasses.replace(built, pins=(*built.pins, Pin(name="pydantic", version="1.10")))
+    with pytest.raises(EnvironmentMismatch, match=r"pins pydantic 1\.10, and the runtime's modelpack needs") as info:
+        layer._layer(other)
+    assert (info.value.code, info.value.path) == ("runtime-conflict", "environment.locks")
 
 
 @pytest.mark.parametrize(

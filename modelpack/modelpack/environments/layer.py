@@ -66,11 +66,11 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
 
 def _layer(built: Built) -> Path:
     """Return the directory of links for what runs here now; made if it is not there."""
+    needed = dict(_runtime())
+    _check(needed, built.pins)
     place = quick.folder() / f".layer-{quick.fingerprint()}"
     if place.is_dir():
         return place
-    needed = dict(_runtime())
-    _check(needed, built.pins)
     staging = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
     staging.mkdir(parents=True)
     for source in _sources(needed):

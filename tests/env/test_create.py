@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import deltalake
+import pyarrow as pa
 import pytest
 
 import modelpack
@@ -239,6 +242,39 @@ def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Packa
         text=True,
     )
     assert said.stdout.splitlines() == [str(runtime), "None"]
+
+
+def test_a_stream_of_tables_runs_in_it(
+    locked: modelpack.Package, indexes: uv.Indexes, command: Command, tmp_path: Path
+) -> None:
+    deltalake.write_deltalake(tmp_path / "from", pa.table({"input": [[1.0], [21.0]]}))
+    cache.create(locked, indexes=indexes)
+
+    done = command("stream", locked.path, "--from", tmp_path / "from", "--to", tmp_path / "to", "--once",
+                   "--keep", "none", "--env", "isolated")  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    found = deltalake.DeltaTable(tmp_path / "to").to_pyarrow_table()
+    assert sorted(found["prediction_0"].to_pylist()) == [2.0, 42.0]
+
+
+def test_extras_of_the_runtime_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        if name not in needs:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return needs[name]
+
+    needs = {
+        "modelpack": ["Click>=8", 'deltalake; extra == "delta"', 's3fs; extra == "s3"', 'torch; extra == "torch"'],
+        "click": ['colorama; sys_platform == "win32"'],
+        "deltalake": ["arro3-core[x]"],
+        "arro3-core": ['typing-extensions; extra == "x"'],
+        "typing-extensions": [],
+    }
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+
+    assert set(layer._runtime()) == {"modelpack", "click"}
+    assert set(layer._runtime(layer._LENT)) == {"modelpack", "click", "deltalake", "arro3-core", "typing-extensions"}
 
 
 def test_each_environment_is_compared_with_what_the_runtime_needs(

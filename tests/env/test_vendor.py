@@ -74,6 +74,30 @@ def test_wheels_beside_are_found_again(locked: modelpack.Package, indexes: uv.In
     assert cache.create(locked, indexes=again).fresh
 
 
+def test_wheels_are_those_of_the_models_python(
+    plain: modelpack.Package,
+    lock_as: Callable[..., modelpack.Package],
+    wheels: Path,
+    make_wheel: Callable[..., Path],
+    indexes: uv.Indexes,
+    tmp_path: Path,
+) -> None:
+    for path in wheels.iterdir():
+        path.unlink()
+    made = make_wheel(wheels, tag="cp399-none-any")
+    locked = lock_as(
+        plain,
+        Pin(name="tiny-twice", version="1.2", marker="python_version == '3.99'"),
+        Pin(name="for-older", version="1", marker="python_version < '3.99'"),
+    )
+    python = locked.environment.python.model_copy(update={"captured": "3.99.1"})
+    env = locked.environment.model_copy(update={"python": python})
+    changed = locked.manifest.model_copy(update={"environment": env})
+    (locked.path / "modelpack.json").write_bytes(changed.to_bytes())
+
+    assert vendoring.beside(locked.path, tmp_path / "beside", indexes=indexes) == [made.name]
+
+
 def test_other_bytes_are_not_vendored(
     locked: modelpack.Package, indexes: uv.Indexes, wheels: Path, make_wheel: Callable[..., Path]
 ) -> None:

@@ -76,7 +76,8 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 def of_file(data: bytes) -> set[str]:
     """Return the top-level modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
+    # A pickle may hold the bytes of an archive, even at its end, where an archive has its table of contents.
+    if not (data.startswith(b"PK\x03\x04") and zipfile.is_zipfile(io.BytesIO(data))):
         return of_pickle(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]

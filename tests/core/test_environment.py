@@ -29,6 +29,25 @@ def test_the_callers_own_range_wins() -> None:
     assert environment.capture(["numpy"], ["NumPy>=1"]).dependencies == ("NumPy>=1",)
 
 
+@pytest.mark.parametrize(
+    ("requires", "dependencies", "expected"),
+    [
+        (["numpy>=1"], [], [f"numpy=={NUMPY}"]),
+        (["click>=8", "click>=7", "click>=8"], [], ["click>=8", "click>=7", f"numpy=={NUMPY}"]),
+        (["packaging>=20"], ["packaging<99"], [f"numpy=={NUMPY}", "packaging<99"]),
+        (
+            [],
+            ["numpy>=2; sys_platform == 'linux'", "NumPy>=1; sys_platform == 'win32'"],
+            ["numpy>=2; sys_platform == 'linux'", "NumPy>=1; sys_platform == 'win32'"],
+        ),
+        ([], ["numpy>=1; sys_platform == 'win32'"], [f"numpy=={NUMPY}", "numpy>=1; sys_platform == 'win32'"]),
+    ],
+)
+def test_no_requirement_of_several_is_lost(requires: list[str], dependencies: list[str], expected: list[str]) -> None:
+    env = environment.capture(["numpy"], dependencies, requires=requires)
+    assert list(env.dependencies) == expected
+
+
 def test_capture_is_the_same_each_time() -> None:
     assert environment.capture(["packaging", "numpy"]) == environment.capture(["numpy", "packaging"])
 

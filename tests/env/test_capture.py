@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import modelpack
 from modelpack import environment, imports
@@ -79,7 +83,6 @@ def test_a_pickled_functions_modules_are_in_the_package(tmp_path: Path) -> None:
 
 def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
     import torch
-    import yaml
 
     class Net(torch.nn.Linear):
         pass
@@ -92,6 +95,15 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
         del yaml.Net
 
     assert imports.of_file((tmp_path / "module.pt").read_bytes()) == {"torch", "yaml"}
+
+
+def test_a_pickle_that_holds_an_archive_is_still_read() -> None:
+    archive = io.BytesIO()
+    zipfile.ZipFile(archive, "w").close()
+    data = pickle.dumps((yaml.YAMLError, archive.getvalue()))
+    assert zipfile.is_zipfile(io.BytesIO(data))
+
+    assert "yaml" in {name.partition(".")[0] for name in imports.of_file(data)}
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ Always class ``code``: loading it runs what the package holds.
 
 from __future__ import annotations
 
+import dis
 import inspect
+import io
 import sys
 import sysconfig
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +91,8 @@ class PythonFlavor:
                 entrypoint=entrypoint,
             )
         own = _own_modules(context.code)
-        (context.directory / ENTRY).write_bytes(_dump(live, own))
+        raw, imported = _dump(live, own)
+        (context.directory / ENTRY).write_bytes(raw)
         series = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return Saved(
             format="cloudpickle",
@@ -96,6 +100,7 @@ class PythonFlavor:
             predictor=predictor,
             config={"form": form},
             packages=("cloudpickle",),
+            imports=imported,
             declares={"type": f"{type(live).__module__}.{type(live).__qualname__}"},
             params=params,
             # A cloudpickle carries byte code, which only the same minor version of Python understands.
@@ -203,19 +208,42 @@ def _own_modules(code: Sequence[Path]) -> frozenset[str]:
     return frozenset(path.resolve().name.removesuffix(".py") for path in code)
 
 
-def _dump(model: object, own: frozenset[str]) -> bytes:
+def _dump(model: object, own: frozenset[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the model as a cloudpickle, and what the functions in it import when they run."""
     import cloudpickle
 
+    imported: set[str] = set()
+
+    def note(code: types.CodeType) -> Any:
+        imported.update(_imported(code))
+        return cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+
+    class Noting(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        dispatch_table = ChainMap({types.CodeType: note}, cloudpickle.Pickler.dispatch_table)
+
+    buffer = io.BytesIO()
     try:
         with _local_modules_by_value(cloudpickle, own):
-            raw: bytes = cloudpickle.dumps(model)
-            return raw
+            Noting(buffer).dump(model)
+            return buffer.getvalue(), tuple(sorted(imported))
     except Exception as exc:
         raise SaveError(
             f"the model cannot be pickled: {type(exc).__name__}: {exc}",
             code="model-unpicklable",
             hint="Give its source files with code= and pass the function or class itself.",
         ) from exc
+
+
+def _imported(code: types.CodeType) -> Iterator[str]:
+    """Yield the modules that a function's code imports, with the names it takes from them, which may be modules too.
+
+    What it imports relative to its own package is no other distribution's.
+    """
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME" and not level.argval:
+            yield step.argval
+            yield from (f"{step.argval}.{name}" for name in names.argval or ())
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def of_source(source: bytes) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return set()
-    return _foreign(name for node in _run(tree) for name in _imported(node))
+    return foreign(name for node in _run(tree) for name in _imported(node))
 
 
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
@@ -86,7 +86,7 @@ def of_file(data: bytes) -> set[str]:
 
 def of_pickle(data: bytes) -> set[str]:
     """Return the top-level modules that a pickle names: those of its classes and functions, and modules by name."""
-    return _foreign(_named(data))
+    return foreign(_named(data))
 
 
 def _named(data: bytes) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _named(data: bytes) -> Iterator[str]:
             texts = [*texts[-1:], last]
 
 
-def _foreign(names: Iterable[str]) -> set[str]:
+def foreign(names: Iterable[str]) -> set[str]:
     """Return the top-level names of modules that are neither the standard library's nor the program's own."""
     tops = {name.partition(".")[0] for name in names} - _ALWAYS
     return {name for name in tops if name.isidentifier() and name not in sys.stdlib_module_names}

@@ -81,6 +81,29 @@ def test_a_pickled_functions_modules_are_in_the_package(tmp_path: Path) -> None:
     assert {"cloudpickle", "numpy", "pandas"} <= set(package.environment.captured)
 
 
+def test_what_a_pickled_function_imports_when_it_runs_is_in_the_package(tmp_path: Path) -> None:
+    def parsed(text: str) -> Any:
+        from dateutil.parser import parse
+
+        return parse(text)
+
+    class Scorer:
+        def predict(self, data: Any) -> Any:
+            def inner() -> Any:
+                import os.path
+
+                import click
+                import yaml as parser
+
+                return os, parser, click, parsed
+
+            return data if inner() else None
+
+    package = modelpack.save(Scorer(), tmp_path / "package", example=np.ones((2, 2)))
+
+    assert {"PyYAML", "click", "cloudpickle", "python-dateutil"} <= set(package.environment.captured)
+
+
 def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
     import torch
 

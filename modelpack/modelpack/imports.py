@@ -12,12 +12,13 @@ import re
 import sys
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from modelpack import addresses
 
-__all__ = ["distributions", "of_directory", "of_file", "of_pickle", "of_source", "origin"]
+__all__ = ["distributions", "foreign", "of_directory", "of_file", "of_pickle", "of_source", "origin", "without"]
 
 # A pickle is looked at this far, which takes a tenth of a second; large arrays are one step each.
 _MAX_STEPS = 100_000
@@ -26,18 +27,21 @@ _ALWAYS = frozenset({"__main__", "__builtin__", "copy_reg"})
 
 
 def of_directory(directory: Path) -> set[str]:
-    """Return the top-level modules that the Python files below a directory import, without those that are there."""
+    """Return what the Python files below a directory import, without the modules that are there."""
     if not directory.is_dir():
         return set()
     own = {path.name.removesuffix(".py") for path in directory.iterdir()}
     found: set[str] = set()
     for path in directory.rglob("*.py"):
         found |= of_source(path.read_bytes())
-    return found - own
+    return without(found, own)
 
 
 def of_source(source: bytes) -> set[str]:
-    """Return the top-level modules that Python source imports, wherever in it; none if it cannot be parsed."""
+    """Return what Python source imports, wherever in it, with the names it takes, which may be modules themselves.
+
+    Nothing if it cannot be parsed.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -67,6 +71,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
         yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "*")
     elif isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
         first = node.args[0]
@@ -75,7 +80,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 
 def of_file(data: bytes) -> set[str]:
-    """Return the top-level modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
+    """Return the modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
     # A pickle may hold the bytes of an archive, even at its end, where an archive has its table of contents.
     if not (data.startswith(b"PK\x03\x04") and zipfile.is_zipfile(io.BytesIO(data))):
         return of_pickle(data)
@@ -85,7 +90,7 @@ def of_file(data: bytes) -> set[str]:
 
 
 def of_pickle(data: bytes) -> set[str]:
-    """Return the top-level modules that a pickle names: those of its classes and functions, and modules by name."""
+    """Return the modules that a pickle names: those of its classes and functions, and modules by name."""
     return foreign(_named(data))
 
 
@@ -120,32 +125,83 @@ def _named(data: bytes) -> Iterator[str]:
 
 
 def foreign(names: Iterable[str]) -> set[str]:
-    """Return the top-level names of modules that are neither the standard library's nor the program's own."""
-    tops = {name.partition(".")[0] for name in names} - _ALWAYS
-    return {name for name in tops if name.isidentifier() and name not in sys.stdlib_module_names}
+    """Return the names of modules that are neither the standard library's nor the program's own."""
+    return without(filter(_is_name, names), _ALWAYS | sys.stdlib_module_names)
+
+
+def without(names: Iterable[str], tops: Collection[str]) -> set[str]:
+    """Return the names but for those that are in one of the top-level modules."""
+    return {name for name in names if name.partition(".")[0] not in tops}
+
+
+def _is_name(name: str) -> bool:
+    return all(word.isidentifier() for word in name.split("."))
 
 
 def distributions(modules: Collection[str]) -> dict[str, str]:
     """Return which installed distributions provide the modules, with the versions they have.
 
-    A module nobody provides is left out. Several distributions may provide parts of one (namespace packages).
+    A module nobody provides is left out. Where several distributions have parts of one package, those are meant that
+    have the longest part of a name: ``google.cloud.storage`` is not all that has something in ``google``.
     """
-    wanted = {name for name in modules if name.isidentifier()}
-    if not wanted:
+    names = {name for name in modules if _is_name(name)}
+    tops = {name.partition(".")[0] for name in names}
+    if not tops:
         return {}
-    choice = "|".join(sorted(wanted))
-    listed = re.compile(rf"^(?:{choice})(?:/|\.py,|\.[^/,]*(?:so|pyd),)", re.MULTILINE)
-    places = {path for name in wanted if (path := _place(name)) is not None}
+    listed = [_Listed(one) for one in importlib.metadata.distributions()]
+    providers = [one for one in listed if one.declares(tops)]
+    # Who does not say what it provides, or forgets some of it, still lists its files.
+    missing = tops - {top for one in providers for top in one.tops}
+    providers += [one for one in listed if one not in providers and one.lists(missing if one.tops else tops)]
+    places = {path for top in tops if (path := _place(top)) is not None}
+    chosen = {one for name in names for one in _deepest(name, providers)}
     found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        tops = (distribution.read_text("top_level.txt") or "").split()
-        if (
-            wanted.intersection(tops)
-            or listed.search(distribution.read_text("RECORD") or "")
-            or _editable_of(distribution, places)
-        ):
-            found.setdefault(distribution.metadata["Name"], distribution.version)
+    for one in listed:
+        if one in chosen or _editable_of(one.distribution, places):
+            found.setdefault(one.distribution.metadata["Name"], one.distribution.version)
     return found
+
+
+class _Listed:
+    """An installed distribution and the files that it lists, read when they are asked for."""
+
+    def __init__(self, distribution: importlib.metadata.Distribution) -> None:
+        self.distribution = distribution
+        self.tops = frozenset((distribution.read_text("top_level.txt") or "").split())
+
+    @cached_property
+    def _record(self) -> str:
+        return "\n" + (self.distribution.read_text("RECORD") or "")
+
+    def declares(self, tops: Collection[str]) -> bool:
+        return not self.tops.isdisjoint(tops)
+
+    def lists(self, modules: Iterable[str]) -> bool:
+        return any(map(self._has, modules))
+
+    def _has(self, module: str) -> bool:
+        """Say whether it has files of a module: a directory, a source, or a compiled one."""
+        start = "\n" + module.replace(".", "/")
+        if start not in self._record:
+            return False
+        file = rf"{start}(?:\.py|\.[^/,\n]*(?:so|pyd)),"
+        return f"{start}/" in self._record or re.search(file, self._record) is not None
+
+    def depth(self, name: str) -> int:
+        """Return how many words of a dotted name it has."""
+        words = name.split(".")
+        deepest = next((n for n in range(len(words), 0, -1) if self._has(".".join(words[:n]))), 0)
+        return deepest or int(words[0] in self.tops)
+
+
+def _deepest(name: str, providers: Iterable[_Listed]) -> list[_Listed]:
+    """Return who has the longest part of a module's name."""
+    top = name.partition(".")[0]
+    having = [one for one in providers if one.declares({top}) or one.lists({top})]
+    if len(having) < 2:
+        return having
+    depths = [one.depth(name) for one in having]
+    return [one for one, depth in zip(having, depths, strict=True) if depth == max(depths)]
 
 
 def _place(module: str) -> Path | None:
@@ -181,10 +237,12 @@ def origin(name: str) -> str | None:
     address of an archive or of a repository with the commit, ``git+https://example.org/x@0123abc``.
     """
     try:
-        direct = _direct(importlib.metadata.distribution(name))
+        distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-    if not direct:
+    direct = _direct(distribution)
+    # What conda made of a distribution it installed from a directory of its own, which it has removed.
+    if not direct or (distribution.read_text("INSTALLER") or "").strip() == "conda":
         return None
     if direct.get("dir_info", {}).get("editable"):
         return "editable"

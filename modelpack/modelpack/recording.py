@@ -103,9 +103,8 @@ def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
         modules |= imports.foreign(part.saved.imports)
         if part.saved.format in _PICKLES and part.saved.entry:
             modules |= imports.of_file((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
-    if (staging / "code").is_dir():
-        modules -= {path.name.removesuffix(".py") for path in (staging / "code").iterdir()}
-    return imports.distributions(modules - _OURS)
+    own = {path.name.removesuffix(".py") for path in (staging / "code").glob("*")}
+    return imports.distributions(imports.without(modules, own | _OURS))
 
 
 def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[str, Any]) -> bytes:

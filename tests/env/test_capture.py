@@ -29,7 +29,8 @@ def lazily():
 
 
 def test_imports_are_found_wherever_they_stand_in_source() -> None:
-    assert imports.of_source(SOURCE) == {"numpy", "yaml", "sklearn", "pandas", "orjson"}
+    found = {"numpy.linalg", "yaml", "yaml.safe_load", "sklearn.pipeline", "pandas", "orjson.fragment"}
+    assert imports.of_source(SOURCE) == found
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,43 @@ def test_modules_have_distributions_of_other_names() -> None:
 
     assert sorted(found) == ["PyYAML", "numpy", "scikit-learn"]
     assert found["numpy"] == importlib.metadata.version("numpy")
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install distributions that share namespaces, one of which does not list its files."""
+    listed = {
+        "tiny-cloud-core": ["tinycloud/cloud/_helpers/__init__.py", "tinycloud/cloud/version.py"],
+        "tiny-cloud-storage": ["tinycloud/cloud/storage/__init__.py", "tinycloud/cloud/storage/blob.py"],
+        "tiny-cloud-fast": ["tinycloud/cloud/fast.cpython-311-x86_64-linux-gnu.so"],
+        "tiny-ads": ["tinycloud/ads/__init__.py"],
+        "tiny-old": [],
+    }
+    for name, paths in listed.items():
+        info = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        if paths:
+            (info / "RECORD").write_text("".join(f"{path},sha256=x,1\n" for path in paths))
+        else:
+            (info / "top_level.txt").write_text("tinycloud\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from tinycloud.cloud import storage", {"tiny-cloud-storage"}),
+        ("import tinycloud.cloud.storage.blob as b", {"tiny-cloud-storage"}),
+        ("from tinycloud.cloud.storage import Client", {"tiny-cloud-storage"}),
+        ("from tinycloud.cloud import fast", {"tiny-cloud-fast"}),
+        ("from tinycloud import ads\nimport tinycloud.cloud.version", {"tiny-ads", "tiny-cloud-core"}),
+    ],
+)
+def test_of_several_that_share_a_namespace_the_right_one_is_captured(
+    cloud: None, source: str, expected: set[str]
+) -> None:
+    assert set(imports.distributions(imports.of_source(source.encode()))) == expected
 
 
 def test_the_codes_imports_are_in_the_package_but_not_its_own_modules(tmp_path: Path) -> None:
@@ -117,7 +155,8 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
     finally:
         del yaml.Net
 
-    assert imports.of_file((tmp_path / "module.pt").read_bytes()) == {"torch", "yaml"}
+    found = imports.of_file((tmp_path / "module.pt").read_bytes())
+    assert {name.partition(".")[0] for name in found} == {"torch", "yaml"}
 
 
 def test_a_pickle_that_holds_an_archive_is_still_read() -> None:
@@ -126,7 +165,7 @@ def test_a_pickle_that_holds_an_archive_is_still_read() -> None:
     data = pickle.dumps((yaml.YAMLError, archive.getvalue()))
     assert zipfile.is_zipfile(io.BytesIO(data))
 
-    assert "yaml" in {name.partition(".")[0] for name in imports.of_file(data)}
+    assert imports.of_file(data) == {"yaml.error"}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +200,17 @@ def test_an_address_is_no_dependency_and_is_not_repeated(text: str) -> None:
         ({"url": "https://wheels.corp.internal/x.whl", "archive_info": {}}, "local"),
     ],
 )
+def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "tiny_thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+    (info / "direct_url.json").write_text('{"url": "file:///croot/tiny_1/work", "dir_info": {}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert imports.origin("tiny-thing") == "local"
+    (info / "INSTALLER").write_text("conda\n")
+    assert imports.origin("tiny-thing") is None
+
+
 def test_an_origin_is_told_without_paths_and_passwords(
     direct: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

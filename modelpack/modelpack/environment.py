@@ -205,7 +205,8 @@ def _argument(difference: Difference) -> str | None:
     if name == "python" or not _NAME.fullmatch(name):
         return None
     try:
-        return f"'{name}=={Version(wanted)}'"
+        # Without a local tag such as `+cpu`: the index that pip asks by default has none.
+        return f"'{name}=={Version(wanted).public}'"
     except InvalidVersion:
         return None
 

@@ -61,9 +61,9 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
         TrustError: it would run code that nobody has allowed (``code-not-allowed``).
     """
     pins, lock = _pins(package)
-    consent.require_for_running(package, pins, lock, allow_code, vendored=_vendored(package))
+    consent.require_for_running(package, pins, lock, allow_code, vendored=vendoring.inside(package))
     return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, series=_series(package.environment),
-                 vendored=_vendored(package))  # fmt: skip
+                 vendored=vendoring.inside(package))  # fmt: skip
 
 
 def create(
@@ -120,7 +120,7 @@ def _pins(package: Package) -> tuple[list[Pin], Lock]:
 @contextlib.contextmanager
 def _given(package: Package, indexes: uv.Indexes) -> Iterator[uv.Indexes]:
     """Yield where to look: the wheels in the package, verified, and nowhere else; or else what the user said."""
-    if not _vendored(package):
+    if not vendoring.inside(package):
         yield indexes
         return
     with tempfile.TemporaryDirectory(prefix="modelpack-wheels-") as name:
@@ -186,17 +186,13 @@ def _interpreter(needed: Environment) -> str:
     return base if series == _HERE else series
 
 
-def _vendored(package: Package) -> bool:
-    return any(file.path.startswith(vendoring.INSIDE) for file in package.manifest.files)
-
-
 def _key(package: Package, pins: Sequence[Pin]) -> str:
     """Return the name of an environment: what is in it, for which Python and which system.
 
     What a package brought itself is never taken for what the user's index has under the same name.
     """
     lines = sorted(one.line() for one in pins)
-    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), _vendored(package)])
+    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), vendoring.inside(package)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

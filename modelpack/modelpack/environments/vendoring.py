@@ -20,9 +20,14 @@ from modelpack.errors import EnvironmentMismatch, UsageError
 from modelpack.manifest import Environment
 from modelpack.package import Package
 
-__all__ = ["INSIDE", "beside", "into"]
+__all__ = ["INSIDE", "beside", "inside", "into"]
 
 INSIDE = f"environment/{pylock.WHEELS}/"
+
+
+def inside(package: Package) -> bool:
+    """Say whether the package holds wheels."""
+    return any(file.path.startswith(INSIDE) for file in package.manifest.files)
 
 
 def into(

@@ -152,6 +152,7 @@ def test_a_partial_lock_is_installed_only_at_the_users_word(
     with pytest.raises(UsageError) as info:
         cache.create(made, indexes=indexes)
     assert info.value.code == "lock-partial"
+    assert "env create --unhashed" in (info.value.hint or "")
     assert cache.create(made, indexes=indexes, unhashed=True).fresh
 
 

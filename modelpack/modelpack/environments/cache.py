@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import environment
-from modelpack.environments import consent, locking, uv, vendoring, wanted
+from modelpack.environments import consent, locking, quick, uv, vendoring, wanted
 from modelpack.environments.quick import MARKER, RUNTIME, folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import SaveError, UsageError
@@ -92,13 +92,13 @@ def create(
             "the lock is partial: it fixes versions, and no digest of what is installed",
             code="lock-partial",
             path=lock.path,
-            hint="Complete it with `modelpack env lock`, or take what the index has: --unhashed.",
+            hint="Complete it with `modelpack env lock`, or build it first: `modelpack env create --unhashed`.",
         )
     if path is not None and path.exists():
         raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
     place = path.absolute() if path is not None else folder() / _key(package, pins)
     with uv.room(), _locked(place, fcntl.LOCK_EX):
-        fresh = not (place / MARKER).is_file()
+        fresh = not quick.whole(place)
         if fresh:
             with _given(package, indexes or uv.Indexes()) as chosen:
                 _build(place, package, pins, chosen)

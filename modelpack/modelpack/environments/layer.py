@@ -64,7 +64,7 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     layer = _layer(built)
     if built.known:
         quick.note(digest, built.path, layer)
-    quick.become(built.path, layer, arguments)
+    quick.become(built.path, layer, digest, arguments)
 
 
 def _layer(built: Built) -> Path:

@@ -92,6 +92,24 @@ def test_of_several_that_share_a_namespace_the_right_one_is_captured(
     assert set(imports.distributions(imports.of_source(source.encode()))) == expected
 
 
+def test_files_of_distributions_that_say_what_they_provide_are_not_read(
+    cloud: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny_ads-1.0.dist-info" / "top_level.txt").write_text("other\n")
+    read: list[str] = []
+    original = importlib.metadata.PathDistribution.read_text
+
+    def read_text(self: Any, name: str) -> str | None:
+        text = original(self, name)
+        if name == "RECORD" and text:
+            read.append(self.metadata["Name"])
+        return text
+
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "read_text", read_text)
+    assert set(imports.distributions({"tinycloud.cloud.storage"})) == {"tiny-cloud-storage"}
+    assert "tiny-cloud-core" in read and "tiny-ads" not in read
+
+
 def test_the_codes_imports_are_in_the_package_but_not_its_own_modules(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("import yaml\n")
     (tmp_path / "scorer.py").write_text("import helper\nclass Scorer:\n    def predict(self, x):\n        return x\n")

@@ -5,7 +5,6 @@ Always class ``code``: loading it runs what the package holds.
 
 from __future__ import annotations
 
-import dis
 import inspect
 import io
 import sys
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from modelpack import imports
 from modelpack.dtypes import ScalarName
 from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved, only_options
@@ -215,7 +215,7 @@ def _dump(model: object, own: frozenset[str]) -> tuple[bytes, tuple[str, ...]]:
     imported: set[str] = set()
 
     def note(code: types.CodeType) -> Any:
-        imported.update(_imported(code))
+        imported.update(imports.of_code(code))
         return cloudpickle.Pickler.dispatch_table[types.CodeType](code)
 
     class Noting(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -232,18 +232,6 @@ def _dump(model: object, own: frozenset[str]) -> tuple[bytes, tuple[str, ...]]:
             code="model-unpicklable",
             hint="Give its source files with code= and pass the function or class itself.",
         ) from exc
-
-
-def _imported(code: types.CodeType) -> Iterator[str]:
-    """Yield the modules that a function's code imports, with the names it takes from them, which may be modules too.
-
-    What it imports relative to its own package is no other distribution's.
-    """
-    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
-    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
-        if step.opname == "IMPORT_NAME" and not level.argval:
-            yield step.argval
-            yield from (f"{step.argval}.{name}" for name in names.argval or ())
 
 
 @contextmanager

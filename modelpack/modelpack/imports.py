@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import importlib.metadata
 import importlib.util
 import io
@@ -10,6 +11,7 @@ import json
 import pickletools
 import re
 import sys
+import types
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
@@ -18,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelpack import addresses
 
-__all__ = ["distributions", "foreign", "of_directory", "of_file", "of_pickle", "of_source", "origin", "without"]
+__all__ = ["distributions", "of_code", "of_directory", "of_file", "of_pickle", "of_source", "origin", "without"]
 
 # A pickle is looked at this far, which takes a tenth of a second; large arrays are one step each.
 _MAX_STEPS = 100_000
@@ -46,7 +48,7 @@ def of_source(source: bytes) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return set()
-    return foreign(name for node in _run(tree) for name in _imported(node))
+    return _foreign(name for node in _run(tree) for name in _imported(node))
 
 
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
@@ -70,13 +72,29 @@ def _imported(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-        yield node.module
-        yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "*")
+        yield from (_taken(node.module, alias.name) for alias in node.names)
     elif isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
         first = node.args[0]
         if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
             yield str(first.value)
+
+
+def of_code(code: types.CodeType) -> set[str]:
+    """Return what the byte code of a function imports, but for what it takes from its own package."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    found = zip(steps, steps[1:], steps[2:], strict=False)
+    return _foreign(
+        _taken(step.argval, name)
+        for level, names, step in found
+        if step.opname == "IMPORT_NAME" and not level.argval
+        for name in names.argval or ("*",)
+    )
+
+
+def _taken(module: str, name: str) -> str:
+    """Return what ``from module import name`` takes, which may be a module itself."""
+    return module if name == "*" else f"{module}.{name}"
 
 
 def of_file(data: bytes) -> set[str]:
@@ -91,7 +109,7 @@ def of_file(data: bytes) -> set[str]:
 
 def of_pickle(data: bytes) -> set[str]:
     """Return the modules that a pickle names: those of its classes and functions, and modules by name."""
-    return foreign(_named(data))
+    return _foreign(_named(data))
 
 
 def _named(data: bytes) -> Iterator[str]:
@@ -124,7 +142,7 @@ def _named(data: bytes) -> Iterator[str]:
             texts = [*texts[-1:], last]
 
 
-def foreign(names: Iterable[str]) -> set[str]:
+def _foreign(names: Iterable[str]) -> set[str]:
     """Return the names of modules that are neither the standard library's nor the program's own."""
     return without(filter(_is_name, names), _ALWAYS | sys.stdlib_module_names)
 
@@ -153,11 +171,11 @@ def distributions(modules: Collection[str]) -> dict[str, str]:
     # Who does not say what it provides, or forgets some of it, still lists its files.
     missing = tops - {top for one in providers for top in one.tops}
     providers += [one for one in listed if one not in providers and one.lists(missing if one.tops else tops)]
-    places = {path for top in tops if (path := _place(top)) is not None}
+    places = {path for top in tops if (path := _place(top)) is not None and "site-packages" not in path.parts}
     chosen = {one for name in names for one in _deepest(name, providers)}
     found: dict[str, str] = {}
     for one in listed:
-        if one in chosen or _editable_of(one.distribution, places):
+        if one in chosen or (places and _editable_of(one.distribution, places)):
             found.setdefault(one.distribution.metadata["Name"], one.distribution.version)
     return found
 
@@ -219,7 +237,7 @@ def _editable_of(distribution: importlib.metadata.Distribution, places: Collecti
     if not url.get("dir_info", {}).get("editable"):
         return False
     root = Path(unquote(urlsplit(str(url.get("url", ""))).path))
-    return any(place.is_relative_to(root) and "site-packages" not in place.parts for place in places)
+    return any(place.is_relative_to(root) for place in places)
 
 
 def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str, object]]:

@@ -100,7 +100,7 @@ def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
     """Return the distributions, with versions, that the package's own code and its pickles import."""
     modules = imports.of_directory(staging / "code")
     for part in parts:
-        modules |= imports.foreign(part.saved.imports)
+        modules |= set(part.saved.imports)
         if part.saved.format in _PICKLES and part.saved.entry:
             modules |= imports.of_file((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
     own = {path.name.removesuffix(".py") for path in (staging / "code").glob("*")}

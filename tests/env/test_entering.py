@@ -115,6 +115,14 @@ def test_an_environment_whose_python_is_gone_is_built_anew(locked: modelpack.Pac
     assert quick.hold(built.path)
 
 
+def test_one_that_somebody_runs_in_is_not_waited_for(
+    locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = cache.create(locked, indexes=indexes)
+    monkeypatch.setattr(cache, "_locked", lambda *_: pytest.fail("it waits"))
+    assert (cache.create(locked, indexes=indexes).path, cache.create(locked).fresh) == (built.path, False)
+
+
 def test_what_is_gone_before_it_is_entered_is_said(locked: modelpack.Package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "create", lambda *_, **__: None)
     monkeypatch.setattr(layer, "enter", lambda *_: None)

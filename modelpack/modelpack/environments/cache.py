@@ -97,11 +97,15 @@ def create(
     if path is not None and path.exists():
         raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
     place = path.absolute() if path is not None else folder() / _key(package, pins)
-    with uv.room(), _locked(place, fcntl.LOCK_EX):
-        fresh = not quick.whole(place)
-        if fresh:
-            with _given(package, indexes or uv.Indexes()) as chosen:
-                _build(place, package, pins, chosen)
+    fresh = False
+    # Whoever runs in it holds its lock, so the lock of one that is there is not waited for.
+    if not quick.whole(place):
+        with uv.room(), _locked(place, fcntl.LOCK_EX):
+            # Somebody else may have built it meanwhile.
+            fresh = not quick.whole(place)
+            if fresh:
+                with _given(package, indexes or uv.Indexes()) as chosen:
+                    _build(place, package, pins, chosen)
     return Built(path=place, pins=tuple(pins), lock=lock, series=_series(package.environment), fresh=fresh)
 
 

@@ -66,7 +66,8 @@ def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes
 
 def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
     """Let pip fetch the wheels for this platform; uv cannot. Each must have a digest of the lock."""
-    if any(one.builds or not one.hashes for one in pins):
+    python, needed = _for_python(env, pins)
+    if any(one.builds or not one.hashes for one in needed):
         raise EnvironmentMismatch(
             "only a lock that fixes a wheel of each distribution can be vendored",
             code="vendor-failed",
@@ -80,7 +81,6 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="modelpack-vendor-") as name:
         listed = Path(name) / "requirements.txt"
-        python, needed = _for_python(env, pins)
         listed.write_text("".join(f"{one.line()}\n" for one in needed))
         call = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", *python]
         call += ["--dest", str(directory)]
@@ -94,13 +94,13 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
 
 
 def _for_python(env: Environment, pins: Sequence[Pin]) -> tuple[list[str], Sequence[Pin]]:
-    """Return what tells pip of a Python that is not the one it runs on, and the pins that are needed there.
+    """Return what tells pip of a Python that is not the one it runs on, and the pins that are needed on this platform.
 
     pip looks for wheels of the Python it is told of, and evaluates markers for its own.
     """
     series = wanted.series(env)
     if series is None or series == f"{sys.version_info[0]}.{sys.version_info[1]}":
-        return [], pins
+        return [], [one for one in pins if wanted.holds(one)]
     there = {"python_version": series, "python_full_version": env.python.captured or series}
     needed = [replace(one, marker=None) for one in pins if wanted.holds(one, **there)]
     return ["--python-version", series], needed

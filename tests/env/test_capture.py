@@ -218,17 +218,6 @@ def test_an_address_is_no_dependency_and_is_not_repeated(text: str) -> None:
         ({"url": "https://wheels.corp.internal/x.whl", "archive_info": {}}, "local"),
     ],
 )
-def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "tiny_thing-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
-    (info / "direct_url.json").write_text('{"url": "file:///croot/tiny_1/work", "dir_info": {}}')
-    monkeypatch.syspath_prepend(tmp_path)
-    assert imports.origin("tiny-thing") == "local"
-    (info / "INSTALLER").write_text("conda\n")
-    assert imports.origin("tiny-thing") is None
-
-
 def test_an_origin_is_told_without_paths_and_passwords(
     direct: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,3 +231,14 @@ def test_an_origin_is_told_without_paths_and_passwords(
 
     assert found.captured == {"tiny-thing": "1.0+here"}
     assert found.origins == {"tiny-thing": expected}
+
+
+def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "tiny_thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+    (info / "direct_url.json").write_text('{"url": "file:///croot/tiny_1/work", "dir_info": {}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert imports.origin("tiny-thing") == "local"
+    (info / "INSTALLER").write_text("conda\n")
+    assert imports.origin("tiny-thing") is None

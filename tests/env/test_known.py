@@ -71,6 +71,7 @@ def test_a_lock_of_somebody_elses_is_not_kept_beside_ours(
     other.parent.mkdir()
     other.write_bytes(pylock.write([], python=None))
     env = plain.environment.model_copy(update={"locks": (Lock(kind="pylock", path="theirs/pylock.toml"),)})
+    (plain.path / "modelpack.json").unlink()
     (plain.path / "modelpack.json").write_bytes(recording.equip(plain.manifest, plain.path, env, {}))
 
     locked = lock_as(modelpack.open(plain.path), Pin(name="numpy", version="2"))

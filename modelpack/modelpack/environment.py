@@ -18,7 +18,7 @@ from typing import Literal, cast, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from modelpack import imports
@@ -83,9 +83,10 @@ def capture(
         kept = [] if any(map(_holds, asked.values())) else wanted.get(name, [])
         wanted[name] = [*kept, *asked]
     for asked in (*ranges.values(), *given.values()):
-        name = next(iter(asked.values())).name
-        if canonicalize_name(name) not in map(canonicalize_name, captured) and (here := installed(name)) is not None:
-            captured[name] = here
+        called = next(iter(asked.values())).name
+        known = map(canonicalize_name, captured)
+        if canonicalize_name(called) not in known and (here := installed(called)) is not None:
+            captured[called] = here
     libc = "-".join(part for part in platform.libc_ver() if part)
     return Environment(
         python=Python(
@@ -101,9 +102,9 @@ def capture(
     )
 
 
-def _by_name(found: Iterable[tuple[str, Requirement]]) -> dict[str, dict[str, Requirement]]:
+def _by_name(found: Iterable[tuple[str, Requirement]]) -> dict[NormalizedName, dict[str, Requirement]]:
     """Return requirements by the names of their distributions, each text once."""
-    named: dict[str, dict[str, Requirement]] = {}
+    named: dict[NormalizedName, dict[str, Requirement]] = {}
     for text, requirement in found:
         named.setdefault(canonicalize_name(requirement.name), {})[text] = requirement
     return named

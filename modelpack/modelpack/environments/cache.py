@@ -171,7 +171,8 @@ def _compile(place: Path) -> None:
     """Compile what was installed. uv's own way starts the environment's Python as it starts always, and that runs the
     lines of ``.pth`` files, which are code of the wheels. A source that cannot be compiled stays as it is.
     """
-    call = [place / "bin" / "python", "-I", "-S", "-m", "compileall", "-q", "-j", "0", _site_packages(place)]
+    python, installed = str(place / "bin" / "python"), str(_site_packages(place))
+    call = [python, "-I", "-S", "-m", "compileall", "-q", "-j", "0", installed]
     subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - our arguments
 
 

@@ -167,10 +167,10 @@ def distributions(modules: Collection[str]) -> dict[str, str]:
     if not tops:
         return {}
     listed = [_Listed(one) for one in importlib.metadata.distributions()]
-    providers = [one for one in listed if one.declares(tops)]
-    # Who does not say what it provides, or forgets some of it, still lists its files.
-    missing = tops - {top for one in providers for top in one.tops}
-    providers += [one for one in listed if one not in providers and one.lists(missing if one.tops else tops)]
+    # Files are many, so they are read of those that do not say what they provide, and for what is said by nobody.
+    providers = [one for one in listed if (one.declares(tops) if one.tops else one.lists(tops))]
+    missing = {top for top in tops if not any(one.has(top) for one in providers)}
+    providers += [one for one in listed if one not in providers and one.lists(missing)]
     places = {path for top in tops if (path := _place(top)) is not None and "site-packages" not in path.parts}
     chosen = {one for name in names for one in _deepest(name, providers)}
     found: dict[str, str] = {}
@@ -197,6 +197,9 @@ class _Listed:
     def lists(self, modules: Iterable[str]) -> bool:
         return any(map(self._has, modules))
 
+    def has(self, top: str) -> bool:
+        return top in self.tops or self._has(top)
+
     def _has(self, module: str) -> bool:
         """Say whether it has files of a module: a directory, a source, or a compiled one."""
         start = "\n" + module.replace(".", "/")
@@ -215,7 +218,7 @@ class _Listed:
 def _deepest(name: str, providers: Iterable[_Listed]) -> list[_Listed]:
     """Return who has the longest part of a module's name."""
     top = name.partition(".")[0]
-    having = [one for one in providers if one.declares({top}) or one.lists({top})]
+    having = [one for one in providers if one.has(top)]
     if len(having) < 2:
         return having
     depths = [one.depth(name) for one in having]

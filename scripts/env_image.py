@@ -172,7 +172,7 @@ def build(stage: Stage, root: Path, context: Path, roots: Mapping[str, Path], wh
                 subprocess.run(["chroot", root, "/bin/sh", "-c", step.rest], env=inside, check=True)
         elif step.word == "COPY":
             copy(step, root, context, roots)
-        elif step.word not in ("USER", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"):
+        elif step.word not in ("ARG", "USER", "ENV", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"):
             raise SystemExit(f"nothing here knows the instruction {step.word}")
 
 

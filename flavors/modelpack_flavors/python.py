@@ -6,14 +6,17 @@ Always class ``code``: loading it runs what the package holds.
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 import sysconfig
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from modelpack import imports
 from modelpack.dtypes import ScalarName
 from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved, only_options
@@ -88,7 +91,8 @@ class PythonFlavor:
                 entrypoint=entrypoint,
             )
         own = _own_modules(context.code)
-        (context.directory / ENTRY).write_bytes(_dump(live, own))
+        raw, imported = _dump(live, own)
+        (context.directory / ENTRY).write_bytes(raw)
         series = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return Saved(
             format="cloudpickle",
@@ -96,6 +100,7 @@ class PythonFlavor:
             predictor=predictor,
             config={"form": form},
             packages=("cloudpickle",),
+            imports=imported,
             declares={"type": f"{type(live).__module__}.{type(live).__qualname__}"},
             params=params,
             # A cloudpickle carries byte code, which only the same minor version of Python understands.
@@ -203,13 +208,24 @@ def _own_modules(code: Sequence[Path]) -> frozenset[str]:
     return frozenset(path.resolve().name.removesuffix(".py") for path in code)
 
 
-def _dump(model: object, own: frozenset[str]) -> bytes:
+def _dump(model: object, own: frozenset[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the model as a cloudpickle, and what the functions in it import when they run."""
     import cloudpickle
 
+    imported: set[str] = set()
+
+    def note(code: types.CodeType) -> Any:
+        imported.update(imports.of_code(code))
+        return cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+
+    class Noting(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        dispatch_table = ChainMap({types.CodeType: note}, cloudpickle.Pickler.dispatch_table)
+
+    buffer = io.BytesIO()
     try:
         with _local_modules_by_value(cloudpickle, own):
-            raw: bytes = cloudpickle.dumps(model)
-            return raw
+            Noting(buffer).dump(model)
+            return buffer.getvalue(), tuple(sorted(imported))
     except Exception as exc:
         raise SaveError(
             f"the model cannot be pickled: {type(exc).__name__}: {exc}",

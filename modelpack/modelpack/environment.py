@@ -18,7 +18,7 @@ from typing import Literal, cast, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from modelpack import imports
@@ -56,30 +56,37 @@ def capture(
     critical: Sequence[str],
     dependencies: Iterable[str] = (),
     *,
+    requires: Iterable[str] = (),
     imported: Mapping[str, str] = MappingProxyType({}),
     python: str = ">=3.11",
 ) -> Environment:
     """Return the environment for a manifest.
 
     ``critical`` are the distributions whose version decides what the payload means; ``dependencies`` are the
-    caller's own requirements (PEP 508), kept as given; ``imported`` are the distributions, with their versions, that
-    the package's code and its pickles import; ``python`` is the range of Python versions it loads on.
+    caller's own requirements (PEP 508), kept as given: what is said of a distribution here takes the place of all that
+    is found. ``requires`` are the flavors' requirements, for what has no exact version by then. ``imported`` are the
+    distributions, with their versions, that the package's code and its pickles import; ``python`` is the range of
+    Python versions it loads on.
 
     Raises:
-        SaveError: a dependency that is not a requirement (``dependency-invalid``).
+        SaveError: a dependency that is not a requirement, or names an address (``dependency-invalid``).
     """
     captured = {name: version for name in critical if (version := installed(name)) is not None}
-    wanted = {canonicalize_name(name): f"{name}=={_public(version)}" for name, version in captured.items()}
-    for name, version in imported.items():
-        if canonicalize_name(name) not in wanted:
-            captured[name] = version
-            wanted[canonicalize_name(name)] = f"{name}=={_public(version)}"
-    for i, text in enumerate(dependencies):
-        requirement = _requirement(text, i)
-        wanted[canonicalize_name(requirement.name)] = text
-        here = installed(requirement.name)
-        if here is not None and canonicalize_name(requirement.name) not in map(canonicalize_name, captured):
-            captured[requirement.name] = here
+    names = set(map(canonicalize_name, captured))
+    captured |= {name: version for name, version in imported.items() if canonicalize_name(name) not in names}
+    wanted = {canonicalize_name(name): [f"{name}=={_public(version)}"] for name, version in captured.items()}
+    ranges = _by_name((text, Requirement(text)) for text in requires)
+    given = _by_name((text, _requirement(text, i)) for i, text in enumerate(dependencies))
+    wanted |= {name: list(asked) for name, asked in ranges.items() if name not in wanted}
+    for name, asked in given.items():
+        # What is asked for on other machines only leaves what is found here.
+        kept = [] if any(map(_holds, asked.values())) else wanted.get(name, [])
+        wanted[name] = [*kept, *asked]
+    for asked in (*ranges.values(), *given.values()):
+        called = next(iter(asked.values())).name
+        known = map(canonicalize_name, captured)
+        if canonicalize_name(called) not in known and (here := installed(called)) is not None:
+            captured[called] = here
     libc = "-".join(part for part in platform.libc_ver() if part)
     return Environment(
         python=Python(
@@ -87,12 +94,28 @@ def capture(
             captured=platform.python_version(),
             implementation=sys.implementation.name,
         ),
-        dependencies=tuple(wanted[name] for name in sorted(wanted)),
+        dependencies=tuple(text for name in sorted(wanted) for text in wanted[name]),
         critical=tuple(sorted(name for name in critical if name in captured)),
         captured={name: captured[name] for name in sorted(captured, key=str.casefold)},
         origins={name: place for name in sorted(captured, key=str.casefold) if (place := imports.origin(name))},
         platform=Platform(os=sys.platform, arch=platform.machine() or None, libc=libc or None),
     )
+
+
+def _by_name(found: Iterable[tuple[str, Requirement]]) -> dict[NormalizedName, dict[str, Requirement]]:
+    """Return requirements by the names of their distributions, each text once."""
+    named: dict[NormalizedName, dict[str, Requirement]] = {}
+    for text, requirement in found:
+        named.setdefault(canonicalize_name(requirement.name), {})[text] = requirement
+    return named
+
+
+def _holds(requirement: Requirement) -> bool:
+    """Say whether a requirement is one on this machine; yes if its marker compares what cannot be compared."""
+    try:
+        return requirement.marker is None or requirement.marker.evaluate()
+    except (KeyError, ValueError):
+        return True
 
 
 def installed(name: str) -> str | None:
@@ -183,18 +206,26 @@ def _argument(difference: Difference) -> str | None:
     if name == "python" or not _NAME.fullmatch(name):
         return None
     try:
-        return f"'{name}=={Version(wanted)}'"
+        # Without a local tag such as `+cpu`: the index that pip asks by default has none.
+        return f"'{name}=={Version(wanted).public}'"
     except InvalidVersion:
         return None
 
 
 def _requirement(text: str, position: int) -> Requirement:
+    path = f"dependencies[{position}]"
+    if "://" in text or "@" in text:
+        # It may hold a password, so it is not repeated; and no environment is made from it (wanted.requirements).
+        raise SaveError(
+            "a dependency is a name with versions; addresses and paths are not put into packages",
+            code="dependency-invalid",
+            path=path,
+            hint="Give its name and version, and its index or its wheel when the package is locked.",
+        )
     try:
         return Requirement(text)
     except InvalidRequirement as exc:
-        raise SaveError(
-            "not a PEP 508 requirement", code="dependency-invalid", path=f"dependencies[{position}]", hint=str(exc)
-        ) from None
+        raise SaveError("not a PEP 508 requirement", code="dependency-invalid", path=path, hint=str(exc)) from None
 
 
 def _public(version: str) -> str:

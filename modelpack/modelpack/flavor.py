@@ -107,6 +107,7 @@ class Saved:
     payload at all, as for a Python function that is only source code). ``config``: the flavor's own options as JSON,
     handed back at load. ``packages``: names of the distributions whose version decides what the payload means.
     ``requires``: requirements (PEP 508) of what loads the payload whatever its version, from the one named on.
+    ``imports``: modules that code in the payload imports when it runs, which no reader of pickles sees.
     ``declares``: facts about the payload for people (types, opsets); never read for trust. ``predictor``: the live
     model behind the same call as a loaded one, so that expected outputs need no reload. ``signature``: what the
     flavor knows of the model's signature by itself (column names of a fitted pipeline); used for the parts that no
@@ -127,6 +128,7 @@ class Saved:
     config: Mapping[str, Any] = field(default_factory=dict)
     packages: Sequence[str] = ()
     requires: Sequence[str] = ()
+    imports: Sequence[str] = ()
     declares: Mapping[str, Any] = field(default_factory=dict)
     signature: Signature | None = None
     params: Sequence[Any] = ()

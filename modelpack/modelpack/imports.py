@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import importlib.metadata
 import importlib.util
 import io
@@ -10,12 +11,16 @@ import json
 import pickletools
 import re
 import sys
+import types
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["distributions", "of_directory", "of_file", "of_pickle", "of_source", "origin"]
+from modelpack import addresses
+
+__all__ = ["distributions", "of_code", "of_directory", "of_file", "of_pickle", "of_source", "origin", "without"]
 
 # A pickle is looked at this far, which takes a tenth of a second; large arrays are one step each.
 _MAX_STEPS = 100_000
@@ -24,18 +29,21 @@ _ALWAYS = frozenset({"__main__", "__builtin__", "copy_reg"})
 
 
 def of_directory(directory: Path) -> set[str]:
-    """Return the top-level modules that the Python files below a directory import, without those that are there."""
+    """Return what the Python files below a directory import, without the modules that are there."""
     if not directory.is_dir():
         return set()
     own = {path.name.removesuffix(".py") for path in directory.iterdir()}
     found: set[str] = set()
     for path in directory.rglob("*.py"):
         found |= of_source(path.read_bytes())
-    return found - own
+    return without(found, own)
 
 
 def of_source(source: bytes) -> set[str]:
-    """Return the top-level modules that Python source imports, wherever in it; none if it cannot be parsed."""
+    """Return what Python source imports, wherever in it, with the names it takes, which may be modules themselves.
+
+    Nothing if it cannot be parsed.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -64,7 +72,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-        yield node.module
+        yield from (_taken(node.module, alias.name) for alias in node.names)
     elif isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
         first = node.args[0]
@@ -72,9 +80,27 @@ def _imported(node: ast.AST) -> Iterator[str]:
             yield str(first.value)
 
 
+def of_code(code: types.CodeType) -> set[str]:
+    """Return what the byte code of a function imports, but for what it takes from its own package."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    found = zip(steps, steps[1:], steps[2:], strict=False)
+    return _foreign(
+        _taken(step.argval, name)
+        for level, names, step in found
+        if step.opname == "IMPORT_NAME" and not level.argval
+        for name in names.argval or ("*",)
+    )
+
+
+def _taken(module: str, name: str) -> str:
+    """Return what ``from module import name`` takes, which may be a module itself."""
+    return module if name == "*" else f"{module}.{name}"
+
+
 def of_file(data: bytes) -> set[str]:
-    """Return the top-level modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
+    """Return the modules that a file names which is a pickle, or an archive of pickles as torch writes it."""
+    # A pickle may hold the bytes of an archive, even at its end, where an archive has its table of contents.
+    if not (data.startswith(b"PK\x03\x04") and zipfile.is_zipfile(io.BytesIO(data))):
         return of_pickle(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
@@ -82,7 +108,7 @@ def of_file(data: bytes) -> set[str]:
 
 
 def of_pickle(data: bytes) -> set[str]:
-    """Return the top-level modules that a pickle names: those of its classes and functions, and modules by name."""
+    """Return the modules that a pickle names: those of its classes and functions, and modules by name."""
     return _foreign(_named(data))
 
 
@@ -117,32 +143,86 @@ def _named(data: bytes) -> Iterator[str]:
 
 
 def _foreign(names: Iterable[str]) -> set[str]:
-    """Return the top-level names of modules that are neither the standard library's nor the program's own."""
-    tops = {name.partition(".")[0] for name in names} - _ALWAYS
-    return {name for name in tops if name.isidentifier() and name not in sys.stdlib_module_names}
+    """Return the names of modules that are neither the standard library's nor the program's own."""
+    return without(filter(_is_name, names), _ALWAYS | sys.stdlib_module_names)
+
+
+def without(names: Iterable[str], tops: Collection[str]) -> set[str]:
+    """Return the names but for those that are in one of the top-level modules."""
+    return {name for name in names if name.partition(".")[0] not in tops}
+
+
+def _is_name(name: str) -> bool:
+    return all(word.isidentifier() for word in name.split("."))
 
 
 def distributions(modules: Collection[str]) -> dict[str, str]:
     """Return which installed distributions provide the modules, with the versions they have.
 
-    A module nobody provides is left out. Several distributions may provide parts of one (namespace packages).
+    A module nobody provides is left out. Where several distributions have parts of one package, those are meant that
+    have the longest part of a name: ``google.cloud.storage`` is not all that has something in ``google``.
     """
-    wanted = {name for name in modules if name.isidentifier()}
-    if not wanted:
+    names = {name for name in modules if _is_name(name)}
+    tops = {name.partition(".")[0] for name in names}
+    if not tops:
         return {}
-    choice = "|".join(sorted(wanted))
-    listed = re.compile(rf"^(?:{choice})(?:/|\.py,|\.[^/,]*(?:so|pyd),)", re.MULTILINE)
-    places = {path for name in wanted if (path := _place(name)) is not None}
+    listed = [_Listed(one) for one in importlib.metadata.distributions()]
+    # Files are many, so they are read of those that do not say what they provide, and for what is said by nobody.
+    providers = [one for one in listed if (one.declares(tops) if one.tops else one.lists(tops))]
+    missing = {top for top in tops if not any(one.has(top) for one in providers)}
+    providers += [one for one in listed if one not in providers and one.lists(missing)]
+    places = {path for top in tops if (path := _place(top)) is not None and "site-packages" not in path.parts}
+    chosen = {one for name in names for one in _deepest(name, providers)}
     found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        tops = (distribution.read_text("top_level.txt") or "").split()
-        if (
-            wanted.intersection(tops)
-            or listed.search(distribution.read_text("RECORD") or "")
-            or _editable_of(distribution, places)
-        ):
-            found.setdefault(distribution.metadata["Name"], distribution.version)
+    for one in listed:
+        if one in chosen or (places and _editable_of(one.distribution, places)):
+            found.setdefault(one.distribution.metadata["Name"], one.distribution.version)
     return found
+
+
+class _Listed:
+    """An installed distribution and the files that it lists, read when they are asked for."""
+
+    def __init__(self, distribution: importlib.metadata.Distribution) -> None:
+        self.distribution = distribution
+        self.tops = frozenset((distribution.read_text("top_level.txt") or "").split())
+
+    @cached_property
+    def _record(self) -> str:
+        return "\n" + (self.distribution.read_text("RECORD") or "")
+
+    def declares(self, tops: Collection[str]) -> bool:
+        return not self.tops.isdisjoint(tops)
+
+    def lists(self, modules: Iterable[str]) -> bool:
+        return any(map(self._has, modules))
+
+    def has(self, top: str) -> bool:
+        return top in self.tops or self._has(top)
+
+    def _has(self, module: str) -> bool:
+        """Say whether it has files of a module: a directory, a source, or a compiled one."""
+        start = "\n" + module.replace(".", "/")
+        if start not in self._record:
+            return False
+        file = rf"{start}(?:\.py|\.[^/,\n]*(?:so|pyd)),"
+        return f"{start}/" in self._record or re.search(file, self._record) is not None
+
+    def depth(self, name: str) -> int:
+        """Return how many words of a dotted name it has."""
+        words = name.split(".")
+        deepest = next((n for n in range(len(words), 0, -1) if self._has(".".join(words[:n]))), 0)
+        return deepest or int(words[0] in self.tops)
+
+
+def _deepest(name: str, providers: Iterable[_Listed]) -> list[_Listed]:
+    """Return who has the longest part of a module's name."""
+    top = name.partition(".")[0]
+    having = [one for one in providers if one.has(top)]
+    if len(having) < 2:
+        return having
+    depths = [one.depth(name) for one in having]
+    return [one for one, depth in zip(having, depths, strict=True) if depth == max(depths)]
 
 
 def _place(module: str) -> Path | None:
@@ -160,7 +240,7 @@ def _editable_of(distribution: importlib.metadata.Distribution, places: Collecti
     if not url.get("dir_info", {}).get("editable"):
         return False
     root = Path(unquote(urlsplit(str(url.get("url", ""))).path))
-    return any(place.is_relative_to(root) and "site-packages" not in place.parts for place in places)
+    return any(place.is_relative_to(root) for place in places)
 
 
 def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str, object]]:
@@ -174,19 +254,21 @@ def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str
 def origin(name: str) -> str | None:
     """Return where an installed distribution came from, if that was no index; no path or password is in it.
 
-    ``editable`` and ``local`` are a directory or a file of this machine; else it is the address of an archive or of a
-    repository with the commit, ``git+https://example.org/x@0123abc``.
+    ``editable`` and ``local`` are a directory or a file of this machine, or a host of its own network; else it is the
+    address of an archive or of a repository with the commit, ``git+https://example.org/x@0123abc``.
     """
     try:
-        direct = _direct(importlib.metadata.distribution(name))
+        distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-    if not direct:
+    direct = _direct(distribution)
+    # What conda made of a distribution it installed from a directory of its own, which it has removed.
+    if not direct or (distribution.read_text("INSTALLER") or "").strip() == "conda":
         return None
     if direct.get("dir_info", {}).get("editable"):
         return "editable"
     parts = urlsplit(str(direct.get("url", "")))
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not addresses.public(parts.hostname or ""):
         return "local"
     port = f":{parts.port}" if parts.port else ""
     address = f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

@@ -159,7 +159,7 @@ class Package:
         found = self._candidates()
         # A package that runs no code needs no grant, so nobody is asked for one: an unsafe store does not matter.
         asked = allow_code is not None or any(candidate.trust == "code" for candidate in found)
-        granted = asked and self._granted(allow_code, store)
+        granted = asked and self.granted(allow_code, store)
         candidates = tuple(_with_problem(candidate, granted=granted) for candidate in found)
         differences = tuple(environment.compare(self.environment))
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
@@ -179,7 +179,13 @@ class Package:
         sources = {path: code.read(path) for path in code.paths()}
         return Namespace(self.digest, sources, code.directory)
 
-    def _granted(self, allow_code: str | None, store: trust.Store | None) -> bool:
+    def granted(self, allow_code: str | None = None, store: trust.Store | None = None) -> bool:
+        """Say whether code of this package is allowed: by this grant, or by the trust store (else the user's own).
+
+        Raises:
+            TrustError: the grant is for another package (``grant-mismatch``), or the store is not the user's alone.
+            UsageError: the grant is no digest (``digest-invalid``).
+        """
         if allow_code is not None:
             if trust.parse_digest(allow_code) != self.digest:
                 raise TrustError(

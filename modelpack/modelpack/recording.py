@@ -88,7 +88,11 @@ def needed(staging: Path, parts: Sequence[Part], dependencies: Sequence[str]) ->
     packages = tuple(dict.fromkeys(name for part in parts for name in part.saved.packages))
     required = [text for part in parts for text in part.saved.requires]
     return environment.capture(
-        packages, [*required, *dependencies], imported=_imported(staging, parts), python=parts[0].saved.python
+        packages,
+        dependencies,
+        requires=required,
+        imported=_imported(staging, parts),
+        python=parts[0].saved.python,
     )
 
 
@@ -96,11 +100,11 @@ def _imported(staging: Path, parts: Sequence[Part]) -> Mapping[str, str]:
     """Return the distributions, with versions, that the package's own code and its pickles import."""
     modules = imports.of_directory(staging / "code")
     for part in parts:
+        modules |= set(part.saved.imports)
         if part.saved.format in _PICKLES and part.saved.entry:
             modules |= imports.of_file((staging / "payloads" / part.payload / part.saved.entry).read_bytes())
-    if (staging / "code").is_dir():
-        modules -= {path.name.removesuffix(".py") for path in (staging / "code").iterdir()}
-    return imports.distributions(modules - _OURS)
+    own = {path.name.removesuffix(".py") for path in (staging / "code").glob("*")}
+    return imports.distributions(imports.without(modules, own | _OURS))
 
 
 def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[str, Any]) -> bytes:
@@ -110,7 +114,7 @@ def extend(manifest: Manifest, staging: Path, part: Part, provenance: Mapping[st
     """
     listed = {entry.path: entry for entry in manifest.files}
     entries = list(_entries(staging, known=listed))
-    env = _joined(manifest.environment, environment.capture(part.saved.packages, part.saved.requires))
+    env = _joined(manifest.environment, environment.capture(part.saved.packages, requires=part.saved.requires))
     payload = _payload(part, entries, env)
     changes: dict[str, Any] = {
         "payloads": {**manifest.payloads, **({part.payload: payload} if payload else {})},

@@ -107,11 +107,10 @@ def save(
         Manifest.parse(raw)
         (staging / MANIFEST).write_bytes(raw)
         written = Package(staging, raw)
-        # What runs in an environment that a package chose is its code too.
-        needs_grant = written.runs_code() or bool(environment.strange(_names(written)))
+        asked = needs_grant(written)
     # 8. One's own packages just load.
     package = Package(target, raw)
-    if needs_grant:
+    if asked:
         grant(package)
     return package
 
@@ -136,10 +135,16 @@ def find_flavor(model: object, name: str | None) -> Flavor:
     return best
 
 
+def needs_grant(package: Package) -> bool:
+    """Say whether the package runs code of its own choice: in loading it, or in the environment that it asks for."""
+    return package.runs_code() or bool(environment.strange(_names(package)))
+
+
 def _names(package: Package) -> Iterator[str]:
-    """Yield the names of the distributions that the package asks for."""
+    """Yield the names of the distributions that the package asks for; one with an extra is another than it is alone."""
     yield from package.environment.captured
-    yield from (Requirement(text).name for text in package.environment.dependencies)
+    for one in map(Requirement, package.environment.dependencies):
+        yield f"{one.name}[{','.join(sorted(one.extras))}]" if one.extras else one.name
 
 
 def _name_from(target: Path) -> str:

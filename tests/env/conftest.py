@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import modelpack
-from modelpack.environments import locking, uv
+from modelpack.environments import locking, pylock, uv, wanted
 
 TWICE = "def twice(x):\n    return x * 2\n"
 SCORER = "import tiny_twice\n\n\ndef score(data):\n    return tiny_twice.twice(data)\n"
 
 
-def wheel(folder: Path, name: str = "tiny_twice", version: str = "1.2", source: str = TWICE, needs: str = "") -> Path:
-    """Write a wheel with one module, and return its path."""
+def wheel(
+    folder: Path,
+    name: str = "tiny_twice",
+    version: str = "1.2",
+    source: str = TWICE,
+    needs: str = "",
+    tag: str = "py3-none-any",
+    **more: str,
+) -> Path:
+    """Write a wheel with one module, and return its path; ``more`` are texts of further files by their endings."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
     files = {
         f"{name}.py": source,
+        **{f"{name}.{ending}": text for ending, text in more.items()},
         f"{info}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     lines = []
     for path, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
         lines.append(f"{path},sha256={digest},{len(text)}\n")
     files[f"{info}/RECORD"] = "".join(lines) + f"{info}/RECORD,,\n"
-    place = folder / f"{name}-{version}-py3-none-any.whl"
+    place = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(place, "w") as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path), text)
@@ -46,6 +58,29 @@ def wheel(folder: Path, name: str = "tiny_twice", version: str = "1.2", source: 
 @pytest.fixture
 def make_wheel() -> Callable[..., Path]:
     return wheel
+
+
+def sdist(folder: Path, ran: Path) -> Path:
+    """Write a source distribution of ``tiny_twice`` whose backend leaves a file when it runs, and return its path."""
+    backend = f"open({str(ran)!r}, 'w').close()\n"
+    top = "tiny_twice-1.2"
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-twice\nVersion: 1.2\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": backend,
+    }
+    place = folder / f"{top}.tar.gz"
+    with tarfile.open(place, "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"{top}/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return place
+
+
+@pytest.fixture
+def make_sdist() -> Callable[..., Path]:
+    return sdist
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +116,28 @@ def package(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> mo
     for name in ("scorer", "tiny_twice"):
         sys.modules.pop(name, None)
     return made
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> modelpack.Package:
+    """Return a package that runs no code of its own and asks for nothing but what is known."""
+    x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    return modelpack.save(LogisticRegression().fit(x, [0, 0, 1, 1]), tmp_path / "plain", example=x)
+
+
+@pytest.fixture
+def lock_as(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., modelpack.Package]:
+    """Lock a package as if uv had found these versions of distributions; each with the file in the directory."""
+
+    def lock(package: modelpack.Package, *pins: wanted.Pin) -> modelpack.Package:
+        path = next(wheels.iterdir())
+        file = pylock.Artifact(name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        raw = pylock.write([pylock.Locked(pin=one, files=(file,)) for one in pins], python=None)
+        with monkeypatch.context() as there:
+            there.setattr(locking, "_resolved", lambda *_, **__: (raw, ""))
+            return locking.lock(package.path)
+
+    return lock
 
 
 @pytest.fixture

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import modelpack
 from modelpack import environment, imports
+from modelpack.errors import SaveError
 
 SOURCE = b"""
 import os, numpy.linalg
@@ -24,7 +29,8 @@ def lazily():
 
 
 def test_imports_are_found_wherever_they_stand_in_source() -> None:
-    assert imports.of_source(SOURCE) == {"numpy", "yaml", "sklearn", "pandas", "orjson"}
+    found = {"numpy.linalg", "yaml.safe_load", "sklearn.pipeline", "pandas", "orjson.fragment"}
+    assert imports.of_source(SOURCE) == found
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,61 @@ def test_modules_have_distributions_of_other_names() -> None:
 
     assert sorted(found) == ["PyYAML", "numpy", "scikit-learn"]
     assert found["numpy"] == importlib.metadata.version("numpy")
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install distributions that share namespaces, one of which does not list its files."""
+    listed = {
+        "tiny-cloud-core": ["tinycloud/cloud/_helpers/__init__.py", "tinycloud/cloud/version.py"],
+        "tiny-cloud-storage": ["tinycloud/cloud/storage/__init__.py", "tinycloud/cloud/storage/blob.py"],
+        "tiny-cloud-fast": ["tinycloud/cloud/fast.cpython-311-x86_64-linux-gnu.so"],
+        "tiny-ads": ["tinycloud/ads/__init__.py"],
+        "tiny-old": [],
+    }
+    for name, paths in listed.items():
+        info = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        if paths:
+            (info / "RECORD").write_text("".join(f"{path},sha256=x,1\n" for path in paths))
+        else:
+            (info / "top_level.txt").write_text("tinycloud\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from tinycloud.cloud import storage", {"tiny-cloud-storage"}),
+        ("import tinycloud.cloud.storage.blob as b", {"tiny-cloud-storage"}),
+        ("from tinycloud.cloud.storage import Client", {"tiny-cloud-storage"}),
+        ("from tinycloud.cloud import fast", {"tiny-cloud-fast"}),
+        ("from tinycloud.ads import *\nimport tinycloud.cloud.version", {"tiny-ads", "tiny-cloud-core"}),
+    ],
+)
+def test_of_several_that_share_a_namespace_the_right_one_is_captured(
+    cloud: None, source: str, expected: set[str]
+) -> None:
+    assert set(imports.distributions(imports.of_source(source.encode()))) == expected
+
+
+def test_files_of_distributions_that_say_what_they_provide_are_not_read(
+    cloud: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny_ads-1.0.dist-info" / "top_level.txt").write_text("other\n")
+    read: list[str] = []
+    original = importlib.metadata.PathDistribution.read_text
+
+    def read_text(self: Any, name: str) -> str | None:
+        text = original(self, name)
+        if name == "RECORD" and text:
+            read.append(self.metadata["Name"])
+        return text
+
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "read_text", read_text)
+    assert set(imports.distributions({"tinycloud.cloud.storage"})) == {"tiny-cloud-storage"}
+    assert "tiny-cloud-core" in read and "tiny-ads" not in read
 
 
 def test_the_codes_imports_are_in_the_package_but_not_its_own_modules(tmp_path: Path) -> None:
@@ -76,9 +137,31 @@ def test_a_pickled_functions_modules_are_in_the_package(tmp_path: Path) -> None:
     assert {"cloudpickle", "numpy", "pandas"} <= set(package.environment.captured)
 
 
+def test_what_a_pickled_function_imports_when_it_runs_is_in_the_package(tmp_path: Path) -> None:
+    def parsed(text: str) -> Any:
+        from dateutil.parser import parse
+
+        return parse(text)
+
+    class Scorer:
+        def predict(self, data: Any) -> Any:
+            def inner() -> Any:
+                import os.path
+
+                import click
+                import yaml as parser
+
+                return os, parser, click, parsed
+
+            return data if inner() else None
+
+    package = modelpack.save(Scorer(), tmp_path / "package", example=np.ones((2, 2)))
+
+    assert {"PyYAML", "click", "cloudpickle", "python-dateutil"} <= set(package.environment.captured)
+
+
 def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
     import torch
-    import yaml
 
     class Net(torch.nn.Linear):
         pass
@@ -90,7 +173,33 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
     finally:
         del yaml.Net
 
-    assert imports.of_file((tmp_path / "module.pt").read_bytes()) == {"torch", "yaml"}
+    found = imports.of_file((tmp_path / "module.pt").read_bytes())
+    assert {name.partition(".")[0] for name in found} == {"torch", "yaml"}
+
+
+def test_a_pickle_that_holds_an_archive_is_still_read() -> None:
+    archive = io.BytesIO()
+    zipfile.ZipFile(archive, "w").close()
+    data = pickle.dumps((yaml.YAMLError, archive.getvalue()))
+    assert zipfile.is_zipfile(io.BytesIO(data))
+
+    assert imports.of_file(data) == {"yaml.error"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x @ https://me:s3cret@example.org/x.whl",
+        "x @ file:///home/s3cret/x.whl",
+        "x@/home/s3cret/x.whl",
+        "git+https://s3cret@example.org/x.git",
+    ],
+)
+def test_an_address_is_no_dependency_and_is_not_repeated(text: str) -> None:
+    with pytest.raises(SaveError) as info:
+        environment.capture([], ["fine", text])
+    assert (info.value.code, info.value.path) == ("dependency-invalid", "dependencies[1]")
+    assert "s3cret" not in f"{info.value.message} {info.value.hint}"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +213,9 @@ def test_a_pickled_torch_modules_classes_are_captured(tmp_path: Path) -> None:
             "git+https://example.org/x.git@0a1b",
         ),
         ({"url": "https://example.org/x.whl?key=secret", "archive_info": {}}, "https://example.org/x.whl"),
+        ({"url": "http://gitlab/x.git", "vcs_info": {"vcs": "git", "commit_id": "ab"}}, "local"),
+        ({"url": "https://10.0.0.7/x.whl", "archive_info": {}}, "local"),
+        ({"url": "https://wheels.corp.internal/x.whl", "archive_info": {}}, "local"),
     ],
 )
 def test_an_origin_is_told_without_paths_and_passwords(
@@ -119,3 +231,14 @@ def test_an_origin_is_told_without_paths_and_passwords(
 
     assert found.captured == {"tiny-thing": "1.0+here"}
     assert found.origins == {"tiny-thing": expected}
+
+
+def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "tiny_thing-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+    (info / "direct_url.json").write_text('{"url": "file:///croot/tiny_1/work", "dir_info": {}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert imports.origin("tiny-thing") == "local"
+    (info / "INSTALLER").write_text("conda\n")
+    assert imports.origin("tiny-thing") is None

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import deltalake
+import pyarrow as pa
 import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import cache, layer, locking, quick, uv
+from modelpack.environments import cache, layer, locking, quick, uv, wanted
+from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
+from modelpack.manifest import Environment, Python
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -83,6 +90,20 @@ def test_a_python_that_is_not_here_is_said(locked: modelpack.Package, indexes: u
     assert info.value.code == "python-unavailable"
 
 
+@pytest.mark.parametrize("text", ["/tmp/evil", "../evil", "3", "3.x", "3.11 --evil", "٣.١١"])
+def test_a_python_that_is_no_version_is_given_to_nobody(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uv, "_call", lambda *_: pytest.fail("uv was called"))
+    environment = Environment(python=Python(captured=text))
+    for use in (
+        wanted.series,
+        cache._interpreter,
+        lambda one: locking._resolved(one, uv.Indexes(), universal=False, builds=False),
+    ):
+        with pytest.raises(EnvironmentMismatch) as info:
+            use(environment)
+        assert (info.value.code, info.value.path) == ("requirement-refused", "environment.python.captured")
+
+
 @pytest.mark.parametrize("options", ["size=200k", "size=1m,nr_inodes=4"], ids=["uv", "before uv"])
 def test_a_full_disk_is_said_as_such_and_nothing_half_is_left(
     package: modelpack.Package, indexes: uv.Indexes, wheels: Path, make_wheel: Callable[..., Path], options: str
@@ -119,7 +140,7 @@ def test_without_uv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "uv", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="uv") as info:
-        uv.run(["--version"], tmp_path)
+        uv.run(["--version"])
     assert (info.value.code, info.value.hint) == ("extra-missing", "pip install 'modelpack[env]'")
 
 
@@ -131,6 +152,7 @@ def test_a_partial_lock_is_installed_only_at_the_users_word(
     with pytest.raises(UsageError) as info:
         cache.create(made, indexes=indexes)
     assert info.value.code == "lock-partial"
+    assert "env create --unhashed" in (info.value.hint or "")
     assert cache.create(made, indexes=indexes, unhashed=True).fresh
 
 
@@ -143,6 +165,38 @@ def test_what_a_stranger_chose_is_not_run_before_it_is_allowed(
         cache.prepared(locked)
     assert info.value.code == "code-not-allowed"
     assert cache.prepared(locked, allow_code=locked.digest).pins
+
+
+def test_settings_of_uv_that_lie_about_are_not_read(
+    package: modelpack.Package, indexes: uv.Indexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uv.toml").write_text("of somebody else")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+
+    locked = locking.lock(package.path, indexes=indexes)
+    assert cache.create(locked, tmp_path / "venv", indexes=indexes).fresh
+
+
+def test_building_runs_nothing_of_what_is_installed(
+    package: modelpack.Package,
+    indexes: uv.Indexes,
+    wheels: Path,
+    make_wheel: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_wheel(wheels, pth=f"import os; open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    locked = locking.lock(package.path, indexes=indexes)
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+
+    built = cache.create(locked, indexes=indexes)
+
+    assert not (tmp_path / "ran").exists()
+    assert len(list(built.path.glob("lib/python*/site-packages/__pycache__/tiny_twice.*.pyc"))) == 1
+    subprocess.run([built.python, "-c", ""], check=True)
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_package_without_a_lock_says_how_to_get_one(package: modelpack.Package, command: Command) -> None:
@@ -189,6 +243,51 @@ def test_the_runtime_lies_behind_what_the_lock_installed(locked: modelpack.Packa
         text=True,
     )
     assert said.stdout.splitlines() == [str(runtime), "None"]
+
+
+def test_a_stream_of_tables_runs_in_it(
+    locked: modelpack.Package, indexes: uv.Indexes, command: Command, tmp_path: Path
+) -> None:
+    deltalake.write_deltalake(tmp_path / "from", pa.table({"input": [[1.0], [21.0]]}))
+    cache.create(locked, indexes=indexes)
+
+    done = command("stream", locked.path, "--from", tmp_path / "from", "--to", tmp_path / "to", "--once",
+                   "--keep", "none", "--env", "isolated")  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    found = deltalake.DeltaTable(tmp_path / "to").to_pyarrow_table()
+    assert sorted(found["prediction_0"].to_pylist()) == [2.0, 42.0]
+
+
+def test_extras_of_the_runtime_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        if name not in needs:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return needs[name]
+
+    needs = {
+        "modelpack": ["Click>=8", 'deltalake; extra == "delta"', 's3fs; extra == "s3"', 'torch; extra == "torch"'],
+        "click": ['colorama; sys_platform == "win32"'],
+        "deltalake": ["arro3-core[x]"],
+        "arro3-core": ['typing-extensions; extra == "x"'],
+        "typing-extensions": [],
+    }
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+
+    assert set(layer._runtime()) == {"modelpack", "click"}
+    assert set(layer._runtime(layer._LENT)) == {"modelpack", "click", "deltalake", "arro3-core", "typing-extensions"}
+
+
+def test_each_environment_is_compared_with_what_the_runtime_needs(
+    locked: modelpack.Package, indexes: uv.Indexes
+) -> None:
+    built = cache.create(locked, indexes=indexes)
+    assert layer._layer(built).is_dir()
+
+    other = dataclasses.replace(built, pins=(*built.pins, Pin(name="pydantic", version="1.10")))
+    with pytest.raises(EnvironmentMismatch, match=r"pins pydantic 1\.10, and the runtime's modelpack needs") as info:
+        layer._layer(other)
+    assert (info.value.code, info.value.path) == ("runtime-conflict", "environment.locks")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import modelpack
-from modelpack.environments import export, locking, pylock, wanted
+from modelpack.environments import export, locking, pylock, uv, vendoring, wanted
 from modelpack.errors import EnvironmentMismatch, UsageError
 
 
@@ -50,6 +50,17 @@ def test_conda_gets_the_python_and_the_pins(locked: modelpack.Package) -> None:
     assert found["dependencies"] == [f"python={python}", "pip", {"pip": ["tiny-twice==1.2"]}]
 
 
+def test_without_a_lock_conda_gets_all_that_the_package_asks_for(
+    plain: modelpack.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = plain.environment.model_copy(
+        update={"captured": {"scipy": "1.17.1"}, "dependencies": ("scipy==1.17.1", "pandas>=2")}
+    )
+    plain.manifest = plain.manifest.model_copy(update={"environment": env})
+    found = yaml.safe_load(export.export(plain, "conda"))
+    assert found["dependencies"][-1] == {"pip": ["scipy==1.17.1", "pandas>=2"]}
+
+
 @pytest.fixture
 def dockerfile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[dict[str, str], list[Any]]]:
     """Return the parser by which scripts/env-image runs a Dockerfile."""
@@ -79,6 +90,33 @@ def test_the_dockerfile_takes_hashed_wheels_and_runs_without_rights(locked: mode
     assert next(step.rest for step in last.steps if step.word == "COPY") == "--from=build /opt/model /opt/model"
     assert json.loads(last.last("HEALTHCHECK").partition("CMD ")[2])[:2] == ["python", "-c"]
     assert json.loads(last.last("ENTRYPOINT"))[:3] == ["modelpack", "serve", "/model"]
+
+
+def test_the_dockerfile_of_a_package_with_wheels_inside_asks_no_index_for_them(
+    locked: modelpack.Package, indexes: uv.Indexes, dockerfile: Any
+) -> None:
+    made = vendoring.into(locked.path, indexes=indexes)
+    _, (first, _) = dockerfile(export.export(made, "dockerfile"))
+
+    assert "package/environment/wheels /tmp/wheels" in [step.rest for step in first.steps if step.word == "COPY"]
+    model, runtime = [step.rest for step in first.steps if "install" in step.rest]
+    assert "--no-index --find-links /tmp/wheels" in model and "--require-hashes" in model
+    assert "--no-index" not in runtime
+
+
+def test_another_index_can_be_named_while_the_image_is_built(locked: modelpack.Package, dockerfile: Any) -> None:
+    _, (first, last) = dockerfile(export.export(locked, "dockerfile"))
+    assert [step.rest for step in first.steps if step.word == "ARG"] == ["PIP_EXTRA_INDEX_URL"]
+    assert [step.rest for step in last.steps if step.word == "ARG"] == []
+
+
+def test_the_dockerfile_of_a_partial_lock_claims_no_wheels(package: modelpack.Package, dockerfile: Any) -> None:
+    text = export.export(locking.lock(package.path, partial=True), "dockerfile")
+    _, (first, _) = dockerfile(text)
+
+    assert "has wheels for" not in text and "partial lock" in text
+    install = next(step.rest for step in first.steps if "-r /tmp/requirements.txt" in step.rest)
+    assert "--no-deps" in install and "--require-hashes" not in install
 
 
 def test_a_lock_for_every_platform_gives_an_image_for_both_processors(locked: modelpack.Package) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import modelpack
-from modelpack import environment
-from modelpack.environments import consent
+from modelpack import environment, recording, saving
+from modelpack.environments import cache, consent, locking, pylock, uv
 from modelpack.environments.wanted import Pin
 from modelpack.errors import TrustError
+from modelpack.manifest import Lock
 
 FLAVORS = ("sklearn", "python", "onnx", "twins", "xgboost", "lightgbm", "torch", "transformers", "spark")
 # What torch 2.14 for CUDA 13 and torch 2.10 for CUDA 12 ask for on Linux, with what that asks for.
@@ -53,6 +54,56 @@ def test_what_a_flavor_needs_as_it_is_installed_here_is_known(flavor: str) -> No
 
     assert found
     assert environment.strange(found) == []
+
+
+def test_ones_own_package_runs_with_whatever_a_lock_adds(
+    plain: modelpack.Package, lock_as: Callable[..., modelpack.Package]
+) -> None:
+    assert not saving.granted(plain)
+    locked = lock_as(plain, Pin(name="tiny-twice", version="1.2"))
+    assert cache.prepared(locked).pins
+
+
+def test_a_lock_of_somebody_elses_is_not_kept_beside_ours(
+    plain: modelpack.Package, lock_as: Callable[..., modelpack.Package]
+) -> None:
+    other = plain.path / "theirs" / "pylock.toml"
+    other.parent.mkdir()
+    other.write_bytes(pylock.write([], python=None))
+    env = plain.environment.model_copy(update={"locks": (Lock(kind="pylock", path="theirs/pylock.toml"),)})
+    (plain.path / "modelpack.json").unlink()
+    (plain.path / "modelpack.json").write_bytes(recording.equip(plain.manifest, plain.path, env, {}))
+
+    locked = lock_as(modelpack.open(plain.path), Pin(name="numpy", version="2"))
+
+    assert [one.path for one in locked.environment.locks] == ["environment/pylock.toml"]
+    assert [one.name for one in locking.pins(locked)[0]] == ["numpy"]
+
+
+def test_what_is_not_installed_here_needs_no_grant(
+    plain: modelpack.Package,
+    lock_as: Callable[..., modelpack.Package],
+    indexes: uv.Indexes,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("modelpack.environment.KNOWN", environment.KNOWN | {"tiny-twice"})
+    elsewhere = [
+        Pin(name="stranger", version="1", marker="sys_platform == 'win32'"),
+        Pin(name="uvicorn", version="0.1", marker="python_version < '3'"),
+    ]
+    locked = lock_as(plain, Pin(name="tiny-twice", version="1.2"), *elsewhere)
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+
+    built = cache.create(locked, indexes=indexes)
+
+    assert [one.name for one in built.pins] == ["tiny-twice"]
+    assert cache.prepared(locked).path == built.path
+    # What nobody can decide counts.
+    unclear = lock_as(plain, Pin(name="stranger", version="1", marker="'x' in extras"))
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "another"))
+    with pytest.raises(TrustError, match="stranger"):
+        cache.prepared(unclear)
 
 
 @pytest.mark.parametrize("names", [CUDA_12, CUDA_13], ids=["cuda 12", "cuda 13"])

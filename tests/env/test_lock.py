@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import modelpack
 from modelpack import trust
 from modelpack.cli import main
 from modelpack.environments import locking, pylock, uv, wanted
-from modelpack.errors import EnvironmentMismatch
+from modelpack.errors import EnvironmentMismatch, TrustError
 from modelpack.manifest import Environment
 
 
@@ -91,6 +92,28 @@ def test_a_version_that_was_withdrawn_is_locked_only_at_the_users_word(
     assert (pin.name, pin.version) == ("tiny-twice", "1.2")
 
 
+def test_what_is_built_to_be_locked_is_allowed_first(
+    package: modelpack.Package,
+    wheels: Path,
+    make_sdist: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for path in wheels.iterdir():
+        path.unlink()
+    make_sdist(wheels, tmp_path / "ran")
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+
+    with pytest.raises(TrustError, match="builds it") as info:
+        locking.lock(package.path, indexes=from_directory(wheels), builds=True)
+    assert info.value.code == "code-not-allowed"
+    assert not (tmp_path / "ran").exists()
+
+    with pytest.raises(EnvironmentMismatch):
+        locking.lock(package.path, indexes=from_directory(wheels), builds=True, allow_code=package.digest)
+    assert (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -135,6 +158,10 @@ def test_a_lock_is_read_back_as_pins() -> None:
         (one(name="x[extra]"), "requirement-refused"),
         (one(version="1 --hash=sha256:00"), "requirement-refused"),
         (one(more="marker = \"os_name == 'a' --hash=x\""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "a\n--extra-index-url=https://evil.example"'"""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "\x1b[2J"'"""), "requirement-refused"),
+        (one(more=r"""marker = 'os_name != "both \x27 and \x22"'"""), "requirement-refused"),
+        (one(more=f"marker = \"{'(' * 9999}os_name == 'a'{')' * 9999}\""), "requirement-refused"),
         (one(file="../../x.whl"), "lock-invalid"),
         (one(sha="0"), "lock-invalid"),
         (one(more="vcs = { type = 'git', url = 'x', commit-id = 'y' }"), "lock-invalid"),
@@ -157,7 +184,20 @@ def test_options_in_a_partial_lock_are_refused(line: str) -> None:
     assert (info.value.code, info.value.path) == ("requirement-refused", "lock: line 2")
 
 
-@pytest.mark.parametrize("text", ["-r other.txt", "x @ https://evil.example/x.whl", "--pre", "x; nonsense", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-r other.txt",
+        "x @ https://evil.example/x.whl",
+        "--pre",
+        "x; nonsense",
+        "a b",
+        r"x; os_name != 'a\n--extra-index-url=https://evil.example'",
+        r"x; os_name != '\x1b[2J'",
+        r"x; os_name != 'both \x27 and \x22'",
+        "x; os_name != 'a\n'",
+    ],
+)
 def test_options_in_dependencies_are_refused(text: str) -> None:
     with pytest.raises(EnvironmentMismatch) as info:
         wanted.requirements(Environment(dependencies=("fine", text)))

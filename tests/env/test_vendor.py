@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import modelpack
+from modelpack import trust
 from modelpack.environments import cache, locking, uv, vendoring
+from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError
 
 
@@ -45,12 +47,55 @@ def test_wheels_from_the_package_are_its_code(
         cache.prepared(made)
 
 
+def test_what_has_wheels_inside_and_no_code_runs_for_who_made_or_allowed_it(
+    plain: modelpack.Package,
+    lock_as: Callable[..., modelpack.Package],
+    indexes: uv.Indexes,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    locked = lock_as(plain, Pin(name="tiny-twice", version="1.2"))
+    made = vendoring.into(locked.path, tmp_path / "complete", indexes=indexes)
+    assert not made.runs_code()
+    assert cache.prepared(made).pins
+
+    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
+    with pytest.raises(TrustError, match="tiny-twice"):
+        cache.prepared(made)
+    trust.default_store().add(made.digest, name="plain", version="1")
+    assert cache.prepared(made).pins
+
+
 def test_wheels_beside_are_found_again(locked: modelpack.Package, indexes: uv.Indexes, tmp_path: Path) -> None:
     names = vendoring.beside(locked.path, tmp_path / "beside", indexes=indexes)
 
     assert names == ["tiny_twice-1.2-py3-none-any.whl"]
     again = uv.Indexes(find_links=(str(tmp_path / "beside"),), no_index=True)
     assert cache.create(locked, indexes=again).fresh
+
+
+def test_wheels_are_those_of_the_models_python(
+    plain: modelpack.Package,
+    lock_as: Callable[..., modelpack.Package],
+    wheels: Path,
+    make_wheel: Callable[..., Path],
+    indexes: uv.Indexes,
+    tmp_path: Path,
+) -> None:
+    for path in wheels.iterdir():
+        path.unlink()
+    made = make_wheel(wheels, tag="cp399-none-any")
+    locked = lock_as(
+        plain,
+        Pin(name="tiny-twice", version="1.2", marker="python_version == '3.99'"),
+        Pin(name="for-older", version="1", marker="python_version < '3.99'"),
+    )
+    python = locked.environment.python.model_copy(update={"captured": "3.99.1"})
+    env = locked.environment.model_copy(update={"python": python})
+    changed = locked.manifest.model_copy(update={"environment": env})
+    (locked.path / "modelpack.json").write_bytes(changed.to_bytes())
+
+    assert vendoring.beside(locked.path, tmp_path / "beside", indexes=indexes) == [made.name]
 
 
 def test_other_bytes_are_not_vendored(

@@ -100,14 +100,16 @@ def _indexes(find_links: tuple[str, ...], no_index: bool) -> Any:
 @click.option("--in-place", is_flag=True, help="Replace PACKAGE by it, in one step.")
 @click.option("--universal", is_flag=True, help="Lock for every platform, not for this one alone.")
 @click.option("--partial", is_flag=True, help="Ask no index: the versions installed here, without hashes.")
-@click.option("--builds", is_flag=True, help="Take distributions that have no wheel too; installing them runs code.")
+@click.option("--builds", is_flag=True, help="Take what has no wheel too: locking and installing it run its code.")
 @click.option("--yanked", is_flag=True, help="Take versions that their index has withdrawn.")
+@click.option("--allow-code", metavar="DIGEST", help="Allow the package with exactly this digest to build from source.")
 @_with_indexes
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def lock(
     package: str,
     output: str | None,
     in_place: bool,
+    allow_code: str | None,
     find_links: tuple[str, ...],
     no_index: bool,
     as_json: bool,
@@ -116,7 +118,7 @@ def lock(
     """Add to PACKAGE a lock of all that it needs, with hashes (PEP 751), or renew the one it has.
 
     The result is another package with another digest; its provenance names this one's. Indexes are those of uv's own
-    settings (UV_INDEX, UV_DEFAULT_INDEX, uv.toml).
+    settings (UV_INDEX, UV_DEFAULT_INDEX, the user's own uv.toml).
 
     \b
     Example:
@@ -129,7 +131,8 @@ def lock(
 
         if (output is None) != in_place:
             raise UsageError("give either --output or --in-place", code="output-missing", path="output")
-        made = locking.lock(package, output, indexes=_indexes(find_links, no_index), **options)
+        indexes = _indexes(find_links, no_index)
+        made = locking.lock(package, output, indexes=indexes, allow_code=allow_code, **options)
         pins, where = locking.pins(made)
         if as_json:
             facts = {"path": where.path, "kind": where.kind, "partial": options["partial"], "packages": len(pins)}

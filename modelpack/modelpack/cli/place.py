@@ -46,22 +46,34 @@ def enter_environment(env: str, package: str, allow_code: str | None) -> None:
     """Become the same command in the environment of the package's lock, if that is asked for and not so already.
 
     Raises:
-        EnvironmentMismatch, TrustError, UsageError: there is no lock, it may not be used, or it cannot be built.
+        EnvironmentMismatch, TrustError, UsageError: there is no lock, it may not be used, it cannot be built, or
+            somebody removes it at this moment (``environment-gone``).
     """
     if env != "isolated":
         return
     from modelpack.environments import quick
 
-    if quick.inside():
+    if quick.inside(quick.digest(package) or ""):
         return
     quick.start(package, sys.argv[1:])
     from modelpack.environments import cache, layer
+    from modelpack.errors import EnvironmentMismatch
     from modelpack.package import Package
 
     opened = Package.peek(package)
+    if quick.inside(opened.digest):
+        return
     built = cache.prepared(opened, allow_code=allow_code)
+    if quick.running_in(built.path):
+        return
     layer.check(built)
     layer.enter(built, opened.digest, sys.argv[1:])
     click.echo(f"modelpack: building the environment, {len(built.pins)} distributions", err=True)
     cache.create(opened, allow_code=allow_code)
     layer.enter(built, opened.digest, sys.argv[1:])
+    raise EnvironmentMismatch(
+        "the environment was built, and is not there any more",
+        code="environment-gone",
+        path="environment.locks",
+        hint="Do it again, and let nobody prune meanwhile.",
+    )

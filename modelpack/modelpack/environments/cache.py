@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -18,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import environment
-from modelpack.environments import consent, locking, uv, vendoring
+from modelpack.environments import consent, locking, quick, uv, vendoring, wanted
 from modelpack.environments.quick import MARKER, RUNTIME, folder
 from modelpack.environments.wanted import Pin
-from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
+from modelpack.errors import SaveError, UsageError
 from modelpack.manifest import Environment, Lock
 from modelpack.package import Package
 
 __all__ = ["Built", "create", "listed", "prepared", "prune"]
 
+_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _PTH = f"import os, sys; p = os.environ.get({RUNTIME!r}); p and sys.path.append(p)\n"
 
 
@@ -58,10 +60,10 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
         EnvironmentMismatch: ``lock-missing``, ``lock-invalid``, ``requirement-refused``.
         TrustError: it would run code that nobody has allowed (``code-not-allowed``).
     """
-    pins, lock = locking.pins(package)
-    consent.require_for_running(package, pins, lock, allow_code, vendored=_vendored(package))
+    pins, lock = _pins(package)
+    consent.require_for_running(package, pins, lock, allow_code, vendored=vendoring.inside(package))
     return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, series=_series(package.environment),
-                 vendored=_vendored(package))  # fmt: skip
+                 vendored=vendoring.inside(package))  # fmt: skip
 
 
 def create(
@@ -83,30 +85,46 @@ def create(
         UsageError: ``lock-partial``, ``extra-missing``.
         SaveError: ``target-exists``.
     """
-    pins, lock = locking.pins(package)
+    pins, lock = _pins(package)
     consent.require_for_building(package, pins, allow_code)
-    if not all(one.hashes for one in pins) and not unhashed and not consent.granted(package, allow_code):
+    if not all(one.hashes for one in pins) and not unhashed and not package.granted(allow_code):
         raise UsageError(
             "the lock is partial: it fixes versions, and no digest of what is installed",
             code="lock-partial",
             path=lock.path,
-            hint="Complete it with `modelpack env lock`, or take what the index has: --unhashed.",
+            hint="Complete it with `modelpack env lock`, or build it first: `modelpack env create --unhashed`.",
         )
     if path is not None and path.exists():
         raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
     place = path.absolute() if path is not None else folder() / _key(package, pins)
-    with uv.room(), _locked(place, fcntl.LOCK_EX):
-        fresh = not (place / MARKER).is_file()
-        if fresh:
-            with _given(package, indexes or uv.Indexes()) as chosen:
-                _build(place, package, pins, chosen)
+    fresh = False
+    # Whoever runs in it holds its lock, so the lock of one that is there is not waited for.
+    if not quick.whole(place):
+        with uv.room(), _locked(place, fcntl.LOCK_EX):
+            # Somebody else may have built it meanwhile.
+            fresh = not quick.whole(place)
+            if fresh:
+                with _given(package, indexes or uv.Indexes()) as chosen:
+                    _build(place, package, pins, chosen)
     return Built(path=place, pins=tuple(pins), lock=lock, series=_series(package.environment), fresh=fresh)
+
+
+def _pins(package: Package) -> tuple[list[Pin], Lock]:
+    """Return what the lock pins for this machine, and the lock.
+
+    What its markers leave out here is not even named to uv, so that nothing is installed which nobody has looked at.
+    Of another Python, uv decides.
+    """
+    pins, lock = locking.pins(package)
+    if _series(package.environment) != _HERE:
+        return pins, lock
+    return [one for one in pins if wanted.holds(one)], lock
 
 
 @contextlib.contextmanager
 def _given(package: Package, indexes: uv.Indexes) -> Iterator[uv.Indexes]:
     """Yield where to look: the wheels in the package, verified, and nowhere else; or else what the user said."""
-    if not _vendored(package):
+    if not vendoring.inside(package):
         yield indexes
         return
     with tempfile.TemporaryDirectory(prefix="modelpack-wheels-") as name:
@@ -128,19 +146,15 @@ def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Inde
     place.mkdir(parents=True)
     listed = place / "modelpack-requirements.txt"
     listed.write_text("".join(f"{one.line()}\n" for one in pins))
-    uv.run(
-        ["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)],
-        place,
-    )
+    uv.run(["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)])
     hashed = all(one.hashes for one in pins)
     sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
     wheels = [] if sources else ["--only-binary", ":all:"]
     uv.run(
         ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
-         "--compile-bytecode", *wheels,
-         *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
-        place,
+         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)]
     )  # fmt: skip
+    _compile(place)
     (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
     manifest = package.manifest
     facts = {
@@ -153,29 +167,28 @@ def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Inde
     (place / MARKER).write_text(json.dumps(facts, indent=1))
 
 
+def _compile(place: Path) -> None:
+    """Compile what was installed. uv's own way starts the environment's Python as it starts always, and that runs the
+    lines of ``.pth`` files, which are code of the wheels. A source that cannot be compiled stays as it is.
+    """
+    python, installed = str(place / "bin" / "python"), str(_site_packages(place))
+    call = [python, "-I", "-S", "-m", "compileall", "-q", "-j", "0", installed]
+    subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - our arguments
+
+
 def _site_packages(place: Path) -> Path:
     return next((place / "lib").glob("python*/site-packages"))
 
 
 def _series(needed: Environment) -> str:
-    return ".".join((needed.python.captured or "").split(".")[:2]) or f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return wanted.series(needed) or _HERE
 
 
 def _interpreter(needed: Environment) -> str:
     """Return the Python to build with: this one if it is of the series that the model was saved on."""
     series = _series(needed)
-    if not all(part.isdecimal() for part in series.split(".")):
-        raise EnvironmentMismatch(
-            "the Python that the model was saved on is no version", code="requirement-refused",
-            path="environment.python.captured",
-        )  # fmt: skip
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     base: str = getattr(sys, "_base_executable", sys.executable)
-    return base if series == here else series
-
-
-def _vendored(package: Package) -> bool:
-    return any(file.path.startswith(vendoring.INSIDE) for file in package.manifest.files)
+    return base if series == _HERE else series
 
 
 def _key(package: Package, pins: Sequence[Pin]) -> str:
@@ -184,7 +197,7 @@ def _key(package: Package, pins: Sequence[Pin]) -> str:
     What a package brought itself is never taken for what the user's index has under the same name.
     """
     lines = sorted(one.line() for one in pins)
-    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), _vendored(package)])
+    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), vendoring.inside(package)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

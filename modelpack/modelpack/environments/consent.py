@@ -1,4 +1,4 @@
-"""Who has allowed it: building runs code of source distributions, running runs all that was installed."""
+"""Who has allowed it: building and locking run code of source distributions, running runs all that was installed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from modelpack.errors import TrustError
 from modelpack.manifest import Lock
 from modelpack.package import Package
 
-__all__ = ["granted", "require_for_building", "require_for_running"]
+__all__ = ["require_for_building", "require_for_locking", "require_for_running"]
 
 
-def granted(package: Package, allow_code: str | None) -> bool:
-    """Say whether code of this package is allowed, by its digest.
-
-    Raises:
-        TrustError: ``grant-mismatch``.
-    """
-    return package.plan(allow_code=allow_code).granted
+def require_for_locking(package: Package, allow_code: str | None) -> None:
+    """Raise TrustError (``code-not-allowed``) if nobody has allowed to build what the package names."""
+    if not package.granted(allow_code):
+        raise _refused(package, "locking what has no wheel builds it, which runs its code")
 
 
 def require_for_building(package: Package, pins: Iterable[Pin], allow_code: str | None) -> None:
     """Raise TrustError (``code-not-allowed``) if source distributions would be built and nobody has allowed that."""
     building = sorted(one.name for one in pins if one.builds)
-    if building and not granted(package, allow_code):
+    if building and not package.granted(allow_code):
         raise _refused(package, f"installing it builds {', '.join(building)}, which runs their code")
 
 
@@ -39,7 +36,7 @@ def require_for_running(
     """
     names = [one.name for one in pins]
     strange = sorted(names) if vendored else environment.strange(names)
-    if strange and not granted(package, allow_code):
+    if strange and not package.granted(allow_code):
         raise _refused(
             package, f"its environment runs code of {', '.join(strange)}, which its lock ({lock.path}) names"
         )

@@ -8,10 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from packaging.markers import Marker
-
 from modelpack import foreign, saving
-from modelpack.environments import locking, pylock, wanted
+from modelpack.environments import locking, pylock, vendoring, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, UsageError
 from modelpack.package import Package
@@ -63,6 +61,8 @@ def _conda(package: Package, _: str | None) -> str:
     lines = [f"name: {package.manifest.name}", "channels:", "  - conda-forge", "dependencies:"]
     lines += [f"  - python={_series(package)}", "  - pip", "  - pip:"]
     texts = [f"{one.name}=={one.version}" + (f" ; {one.marker}" if one.marker else "") for one in _pins(package)]
+    if not package.environment.locks:
+        texts += [text for text in wanted.requirements(package.environment) if text not in texts]
     # A JSON string is a YAML string.
     return "\n".join([*lines, *(f"    - {json.dumps(text)}" for text in texts)]) + "\n"
 
@@ -76,15 +76,19 @@ def _dockerfile(package: Package, base: str | None) -> str:
         )  # fmt: skip
     locked = bool(package.environment.locks)
     pins = _pins(package) if locked else []
+    hashed = locked and all(one.hashes for one in pins)
+    inside = vendoring.inside(package)
     sources = sorted(one.name for one in pins if one.builds)
     options = " --no-deps" if locked else " --constraint /tmp/captured.txt"
     options += "".join(f" --no-binary {name}" for name in sources)
-    options += " --require-hashes" if pins and all(one.hashes for one in pins) else ""
+    options += " --require-hashes" if pins and hashed else ""
+    options += " --no-index --find-links /tmp/wheels" if inside else ""
     captured = [] if locked else wanted.constraints(package.environment)
     return _DOCKERFILE.format(
         image=image,
-        head=_HEAD if locked else _LOOSE,
-        guard=_guard(platforms(package)) if locked else "",
+        head=(_HEAD if hashed else _PARTIAL) if locked else _LOOSE,
+        guard=_guard(platforms(package)) if hashed else "",
+        wheels=_WHEELS if inside else "",
         options=options,
         pins=_requirements(package, None),
         captured=_CAPTURED.format(pins="".join(f"{one.line()}\n" for one in captured)) if captured else "",
@@ -117,7 +121,7 @@ def _served(entry: pylock.Locked, machine: str, series: str) -> bool:
         "python_version": series, "python_full_version": f"{series}.0", "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }  # fmt: skip
-    if entry.pin.marker and not Marker(entry.pin.marker).evaluate(there):
+    if not wanted.holds(entry.pin, **there):
         return True
     names = [file.name.removesuffix(".whl").rpartition("-")[2] for file in entry.files if file.wheel]
     tags = [tag for name in names for tag in name.split(".")]
@@ -128,8 +132,8 @@ def _served(entry: pylock.Locked, machine: str, series: str) -> bool:
 
 
 def _series(package: Package) -> str:
-    series = ".".join((package.environment.python.captured or "").split(".")[:2])
-    if not re.fullmatch(r"[0-9]+\.[0-9]+", series):
+    series = wanted.series(package.environment)
+    if series is None:
         raise EnvironmentMismatch(
             "the package does not say on which Python it was saved", code="python-unavailable",
             path="environment.python.captured",
@@ -152,12 +156,17 @@ def _guard(machines: Sequence[str]) -> str:
 # The names that uname has for the processors of images, and those of Docker.
 _ARCHITECTURES: Mapping[str, str] = MappingProxyType({"x86_64": "linux/amd64", "aarch64": "linux/arm64"})
 _HEAD = "# Exactly what the package's lock fixes."
+_PARTIAL = "# The versions that the package's partial lock fixes. It has no hashes: `modelpack env lock` adds them."
 _LOOSE = (
     "# The package has no lock: pip chooses what its requirements bring along. `modelpack env lock` fixes all of it."
 )
 _GUARD = """\
 # The lock has wheels for {names}.
 RUN case "$(uname -m)" in {cases}) ;; *) echo "the lock has no wheels for $(uname -m)" >&2; exit 1 ;; esac
+"""
+_WHEELS = """\
+# The model's own wheels are in the package, and no index is asked for them.
+COPY package/environment/wheels /tmp/wheels
 """
 _CAPTURED = """\
 COPY <<'CAPTURED' /tmp/captured.txt
@@ -171,10 +180,13 @@ _DOCKERFILE = """\
 {head}
 ARG BASE={image}
 FROM ${{BASE}} AS build
+# Where pip looks too, as for builds of torch: docker build --build-arg PIP_EXTRA_INDEX_URL=https://...
+ARG PIP_EXTRA_INDEX_URL
 {guard}RUN python -m venv /opt/pip && python -m venv --without-pip /opt/model
 COPY <<'REQUIREMENTS' /tmp/requirements.txt
 {pins}REQUIREMENTS
-{captured}RUN /opt/pip/bin/pip --python /opt/model/bin/python install --no-cache-dir --only-binary :all:{options} \\
+{captured}{wheels}\
+RUN /opt/pip/bin/pip --python /opt/model/bin/python install --no-cache-dir --only-binary :all:{options} \\
     -r /tmp/requirements.txt
 # The runtime comes behind: what the model pins stays as it is.
 RUN {constraints} > /tmp/constraints.txt && \\

@@ -6,12 +6,13 @@ never shadowed, and nothing else that is installed here can be imported there.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -26,6 +27,8 @@ from modelpack.errors import EnvironmentMismatch
 __all__ = ["check", "enter"]
 
 _OURS = ("modelpack", flavor.BUILTIN, "modelpack_server")
+# What commands may need whatever the model is: tables, stores, fast JSON, and MLflow's documents.
+_LENT = ("delta", "s3", "simd", "mlflow")
 
 
 def check(built: Built) -> None:
@@ -61,20 +64,21 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     layer = _layer(built)
     if built.known:
         quick.note(digest, built.path, layer)
-    quick.become(built.path, layer, arguments)
+    quick.become(built.path, layer, digest, arguments)
 
 
 def _layer(built: Built) -> Path:
     """Return the directory of links for what runs here now; made if it is not there."""
+    _check(_runtime(), built.pins)
     place = quick.folder() / f".layer-{quick.fingerprint()}"
     if place.is_dir():
         return place
-    needed = dict(_runtime())
-    _check(needed, built.pins)
     staging = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
     staging.mkdir(parents=True)
-    for source in _sources(needed):
-        (staging / source.name).symlink_to(source)
+    for source in _sources(_runtime(_LENT)):
+        # Several distributions may have parts of one package; the first that came is whole, as it is here.
+        if not (staging / source.name).is_symlink():
+            (staging / source.name).symlink_to(source)
     try:
         staging.rename(place)
     except OSError:
@@ -83,23 +87,32 @@ def _layer(built: Built) -> Path:
     return place
 
 
-def _runtime() -> Iterator[tuple[str, list[Requirement]]]:
-    """Yield the distributions that modelpack needs, with what each of them requires."""
-    waiting, seen = ["modelpack"], set()
+def _runtime(extras: Collection[str] = ()) -> dict[str, list[Requirement]]:
+    """Return the distributions that modelpack needs, with what each of them requires.
+
+    What is not installed is left out.
+    """
+    found: dict[str, list[Requirement]] = {}
+    waiting, seen = [("modelpack", frozenset(extras))], set()
     while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in seen:
+        name, chosen = one = waiting.pop()
+        if one in seen:
             continue
-        seen.add(name)
-        texts = importlib.metadata.requires(name) or []
-        needed = [
-            one for text in texts if (one := Requirement(text)).marker is None or one.marker.evaluate({"extra": ""})
-        ]
-        waiting += [one.name for one in needed]
-        yield name, needed
+        seen.add(one)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            texts = importlib.metadata.requires(name) or ()
+            needed = [part for text in texts if _asked(part := Requirement(text), chosen)]
+            found.setdefault(name, []).extend(needed)
+            waiting += [(canonicalize_name(part.name), frozenset(part.extras)) for part in needed]
+    return found
 
 
-def _check(needed: dict[str, list[Requirement]], pins: Sequence[Pin]) -> None:
+def _asked(requirement: Requirement, extras: Collection[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _check(needed: Mapping[str, list[Requirement]], pins: Sequence[Pin]) -> None:
     here = {one.name: one.version for one in pins}
     for name, requirements in needed.items():
         for one in requirements if name not in here else ():
@@ -113,7 +126,7 @@ def _check(needed: dict[str, list[Requirement]], pins: Sequence[Pin]) -> None:
                 )
 
 
-def _sources(needed: dict[str, list[Requirement]]) -> Iterator[Path]:
+def _sources(needed: Iterable[str]) -> Iterator[Path]:
     """Yield the files and directories to link: each distribution's own top-level ones, and its metadata."""
     for name in needed:
         distribution = importlib.metadata.distribution(name)

@@ -6,15 +6,16 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelpack import atomic, saving
-from modelpack.environments import pylock, uv, wanted
+from modelpack.environments import consent, pylock, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError
 from modelpack.manifest import FORMAT, Environment, Lock, Manifest
@@ -26,6 +27,9 @@ __all__ = ["lock", "pins", "rewrite"]
 
 PLACE = "environment/pylock.toml"
 PARTIAL = "environment/requirements.txt"
+_READERS: Mapping[str, Callable[[bytes, str], list[Pin]]] = MappingProxyType(
+    {"pylock": pylock.read, "requirements": pylock.read_requirements}
+)
 
 
 def lock(
@@ -37,16 +41,19 @@ def lock(
     partial: bool = False,
     builds: bool = False,
     yanked: bool = False,
+    allow_code: str | None = None,
 ) -> Package:
     """Write the package with a lock of its environment at ``output``; in its own place if that is None.
 
     The versions are those that were captured, with all they need. ``universal`` locks for every platform; ``partial``
-    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too; ``yanked``
-    takes versions that their index has withdrawn. A lock that is there already is replaced. If this user's store holds
-    a grant for the old package, the new one gets one.
+    asks nobody and writes what is installed here, without hashes; ``builds`` takes source distributions too, which
+    are built to see what they need, so the package's code must be allowed; ``yanked`` takes versions that their index
+    has withdrawn. A lock that is there already is replaced. If the old package needs no grant, or this user's store
+    holds one, the new one gets one: what a lock adds is what the user's own index has.
 
     Raises:
         EnvironmentMismatch: it cannot be locked (``version-missing``, ``index-unreachable``, ``origin-local``, …).
+        TrustError: ``code-not-allowed``, ``grant-mismatch``.
         UsageError: uv is not installed (``extra-missing``).
         SaveError, PackageError: as for saving and opening.
     """
@@ -59,6 +66,8 @@ def lock(
             path="modelpack",
             hint="Use a modelpack release that knows it.",
         )
+    if builds:
+        consent.require_for_locking(opened, allow_code)
     path, raw = (PARTIAL, _partial(manifest.environment)) if partial else (PLACE, b"")
     if not partial:
         raw, said = _resolved(manifest.environment, indexes or uv.Indexes(), universal=universal, builds=builds)
@@ -70,9 +79,8 @@ def lock(
         (directory / Path(path).name).write_bytes(raw)
 
     env = _with_lock(manifest.environment, path, universal)
-    return rewrite(
-        opened, output, fill, env, change="partial-lock" if partial else "lock", grant=saving.granted(opened)
-    )
+    allowed = saving.granted(opened) or not saving.needs_grant(opened)
+    return rewrite(opened, output, fill, env, change="partial-lock" if partial else "lock", grant=allowed)
 
 
 def rewrite(
@@ -106,7 +114,7 @@ def rewrite(
 
 
 def _with_lock(env: Environment, path: str, universal: bool) -> Environment:
-    kept = [one for one in env.locks if not one.path.startswith("environment/")]
+    kept = [one for one in env.locks if one.kind not in _READERS and not one.path.startswith("environment/")]
     system = env.platform
     here = () if universal else tuple(filter(None, [f"{system.os}-{system.arch}" if system.os and system.arch else ""]))
     kind: Any = "pylock" if path == PLACE else "requirements"
@@ -128,21 +136,21 @@ def _check_withdrawn(said: str, *, taken: bool) -> None:
 def _resolved(env: Environment, indexes: uv.Indexes, *, universal: bool, builds: bool) -> tuple[bytes, str]:
     """Return what uv finds for the requirements, with everything held to the captured versions, and what uv told."""
     with tempfile.TemporaryDirectory(prefix="modelpack-lock-") as name:
-        directory = Path(name)
-        (directory / "wanted.in").write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
-        (directory / "captured.txt").write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
+        directory = Path(name).absolute()
+        asked, held, made = (directory / file for file in ("wanted.in", "captured.txt", "pylock.toml"))
+        asked.write_text("".join(f"{line}\n" for line in wanted.requirements(env)))
+        held.write_text("".join(f"{one.line()}\n" for one in wanted.constraints(env)))
         # Where it is still what is installed here, what comes along keeps its version too, if uv finds that it can.
-        (directory / "pylock.toml").write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
-        series = ".".join((env.python.captured or "").split(".")[:2])
+        made.write_bytes(pylock.write(map(_preferred, _closure(env)), python=None))
+        series = wanted.series(env)
         said = uv.run(
-            ["pip", "compile", "wanted.in", "--constraints", "captured.txt", "--format", "pylock.toml",
-             "--output-file", "pylock.toml", "--no-header", "--no-annotate", *indexes.arguments(),
+            ["pip", "compile", str(asked), "--constraints", str(held), "--format", "pylock.toml",
+             "--output-file", str(made), "--no-header", "--no-annotate", *indexes.arguments(),
              *(["--python-version", series] if series else []),
              *(["--universal"] if universal else []),
-             *([] if builds else ["--only-binary", ":all:"])],
-            directory,
+             *([] if builds else ["--only-binary", ":all:"])]
         )  # fmt: skip
-        python, packages = pylock.artifacts((directory / "pylock.toml").read_bytes(), PLACE)
+        python, packages = pylock.artifacts(made.read_bytes(), PLACE)
     return pylock.write(packages, python=python), said
 
 
@@ -196,8 +204,7 @@ def pins(package: Package) -> tuple[list[Pin], Lock]:
     Raises:
         EnvironmentMismatch: it has none that we read (``lock-missing``), or ``lock-invalid``, ``requirement-refused``.
     """
-    readers = {"pylock": pylock.read, "requirements": pylock.read_requirements}
-    locks = sorted((one for one in package.environment.locks if one.kind in readers), key=lambda one: one.kind)
+    locks = sorted((one for one in package.environment.locks if one.kind in _READERS), key=lambda one: one.kind)
     if not locks:
         raise EnvironmentMismatch(
             "the package has no lock of its environment",
@@ -206,4 +213,4 @@ def pins(package: Package) -> tuple[list[Pin], Lock]:
             hint="Add one, which makes another package: modelpack env lock.",
         )
     chosen = locks[0]
-    return readers[chosen.kind](package.files().read(chosen.path), chosen.path), chosen
+    return _READERS[chosen.kind](package.files().read(chosen.path), chosen.path), chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import tomllib
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
+from modelpack import addresses
 from modelpack.environments.wanted import Pin, pin
 from modelpack.errors import EnvironmentMismatch
 
@@ -112,14 +112,10 @@ def public(url: object) -> str | None:
         return None
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if parts.scheme != "https" or "." not in host or host.endswith((".local", ".localdomain", ".internal", ".lan")):
+    if parts.scheme != "https" or not addresses.public(host):
         return None
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        port = f":{parts.port}" if parts.port else ""
-        return f"https://{host}{port}{parts.path}"
-    return None
+    port = f":{parts.port}" if parts.port else ""
+    return f"https://{host}{port}{parts.path}"
 
 
 def write(packages: Iterable[Locked], *, python: str | None) -> bytes:

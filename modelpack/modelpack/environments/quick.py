@@ -16,11 +16,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["MARKER", "RUNTIME", "become", "fingerprint", "folder", "hold", "inside", "note", "start"]
+__all__ = [
+    "MARKER",
+    "RUNTIME",
+    "become",
+    "digest",
+    "fingerprint",
+    "folder",
+    "hold",
+    "inside",
+    "note",
+    "running_in",
+    "start",
+    "whole",
+]
 
 MARKER = "modelpack-environment.json"
 # The variable that names the directory appended to sys.path behind all that is installed (see layer.py).
 RUNTIME = "MODELPACK_RUNTIME_LAYER"
+# The variable that names the package, by its digest, for which an environment was entered.
+_ENTERED = "MODELPACK_RUNTIME_PACKAGE"
 
 
 def folder() -> Path:
@@ -32,9 +47,22 @@ def folder() -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelpack" / "environments"
 
 
-def inside() -> bool:
-    """Say whether this Python runs in an environment that was made for a package."""
-    return Path(sys.prefix, MARKER).is_file()
+def inside(digest: str) -> bool:
+    """Say whether this Python runs in an environment, and was started in it for the package with this digest."""
+    return os.environ.get(_ENTERED) == digest and Path(sys.prefix, MARKER).is_file()
+
+
+def running_in(place: Path) -> bool:
+    """Say whether this Python is the environment's own."""
+    return place.is_dir() and Path(sys.prefix).samefile(place)
+
+
+def digest(package: str | os.PathLike[str]) -> str | None:
+    """Return the digest of a package by its manifest alone; None if it has none that can be read."""
+    try:
+        return f"sha256:{hashlib.sha256(Path(package, 'modelpack.json').read_bytes()).hexdigest()}"
+    except OSError:
+        return None
 
 
 def fingerprint() -> str:
@@ -46,46 +74,63 @@ def fingerprint() -> str:
 
 def start(package: str | os.PathLike[str], arguments: Sequence[str]) -> None:
     """Become the command in the package's environment if a note says which that is; else return."""
+    known = digest(package)
     try:
-        raw = Path(package, "modelpack.json").read_bytes()
-        found = json.loads(_note(hashlib.sha256(raw).hexdigest()).read_text())
+        found = json.loads(_note(known or "").read_text())
         place, layer = folder() / found["environment"], folder() / found["layer"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if layer.name == f".layer-{fingerprint()}" and layer.is_dir() and hold(place):
-        become(place, layer, arguments)
+    if known and layer.name == f".layer-{fingerprint()}" and layer.is_dir() and hold(place):
+        become(place, layer, known, arguments)
 
 
-def note(digest: str, place: Path, layer: Path) -> None:
+def note(package: str, place: Path, layer: Path) -> None:
     """Write down which environment and which runtime the package with this digest is run in."""
-    target = _note(digest.removeprefix("sha256:"))
+    target = _note(package)
     with contextlib.suppress(OSError):
         written = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
         written.write_text(json.dumps({"environment": place.name, "layer": layer.name}))
         written.replace(target)
 
 
-def _note(digest: str) -> Path:
-    return folder() / f".package-{digest}.json"
+def _note(package: str) -> Path:
+    return folder() / f".package-{package.removeprefix('sha256:')}.json"
+
+
+def whole(place: Path) -> bool:
+    """Say whether an environment is there: built to its end, and the Python it was built with is still installed."""
+    return (place / MARKER).is_file() and (place / "bin" / "python").exists()
 
 
 def hold(place: Path) -> bool:
-    """Keep an environment from being pruned for as long as this process and what becomes of it live, if it is there."""
-    if not (place / MARKER).is_file():
+    """Keep an environment from being pruned for as long as this process and what becomes of it live, if it is there.
+
+    One that this user cannot write to, nobody prunes as this user; it is run in all the same.
+    """
+    if not whole(place):
         return False
-    file = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(file, fcntl.LOCK_SH)
-    if not (place / MARKER).is_file():
-        os.close(file)
-        return False
-    os.set_inheritable(file, True)
-    os.utime(place / MARKER)
+    file = _opened(place.parent / f".{place.name}.lock")
+    if file is not None:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if not whole(place):
+            os.close(file)
+            return False
+        os.set_inheritable(file, True)
+    with contextlib.suppress(OSError):
+        os.utime(place / MARKER)
     return True
 
 
-def become(place: Path, layer: Path, arguments: Sequence[str]) -> None:
-    """Become the command ``modelpack`` with these arguments, run by the environment's Python."""
-    environment = {**os.environ, RUNTIME: str(layer), "PYTHONSAFEPATH": "1"}
+def _opened(lock: Path) -> int | None:
+    for how in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with contextlib.suppress(OSError):
+            return os.open(lock, how, 0o600)
+    return None
+
+
+def become(place: Path, layer: Path, package: str, arguments: Sequence[str]) -> None:
+    """Become the command ``modelpack`` with these arguments, run by the environment's Python for this digest."""
+    environment = {**os.environ, RUNTIME: str(layer), _ENTERED: package, "PYTHONSAFEPATH": "1"}
     environment.pop("PYTHONPATH", None)
     environment.pop("PYTHONHOME", None)
     python = str(place / "bin" / "python")

@@ -53,14 +53,14 @@ class Indexes:
         return links + (["--no-index"] if self.no_index else [])
 
 
-def run(arguments: Sequence[str], directory: Path) -> str:
-    """Run uv in a directory that holds no project, and return what it told about it.
+def run(arguments: Sequence[str]) -> str:
+    """Run uv, with absolute paths, and return what it told about it.
 
     Raises:
         UsageError: uv is not installed (``extra-missing``).
         EnvironmentMismatch: it failed; the code says how, the message ends with uv's own words.
     """
-    done = _call(arguments, directory)
+    done = _call(arguments)
     if done.returncode:
         raise _failure(done.stderr)
     return done.stderr
@@ -68,15 +68,16 @@ def run(arguments: Sequence[str], directory: Path) -> str:
 
 def interpreter(series: str) -> str | None:
     """Return the path of a Python of this series (``3.12``) that uv finds on this machine, or None."""
-    done = _call(["python", "find", "--no-project", "--system", series], Path("/"))
+    done = _call(["python", "find", "--no-project", "--system", series])
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _call(arguments: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+def _call(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    # uv reads the settings that lie where it runs or above: those of a project, or in /tmp those of anybody.
     return subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-        [_program(), *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        [_program(), *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
     )
 
 

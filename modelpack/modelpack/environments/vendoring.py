@@ -9,18 +9,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modelpack import environment, saving
-from modelpack.environments import locking, pylock
+from modelpack.environments import locking, pylock, wanted
 from modelpack.environments.uv import Indexes
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, UsageError
+from modelpack.manifest import Environment
 from modelpack.package import Package
 
-__all__ = ["INSIDE", "beside", "into"]
+__all__ = ["INSIDE", "beside", "inside", "into"]
 
 INSIDE = f"environment/{pylock.WHEELS}/"
+
+
+def inside(package: Package) -> bool:
+    """Say whether the package holds wheels."""
+    return any(file.path.startswith(INSIDE) for file in package.manifest.files)
 
 
 def into(
@@ -40,7 +47,7 @@ def into(
 
     def fill(directory: Path) -> None:
         shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)
-        _download(pins, directory / pylock.WHEELS, indexes or Indexes())
+        _download(opened.environment, pins, directory / pylock.WHEELS, indexes or Indexes())
 
     return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
 
@@ -52,13 +59,15 @@ def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes
         EnvironmentMismatch: there is no complete lock, or a wheel is not to be had (``vendor-failed``).
         UsageError: pip is not installed here (``extra-missing``).
     """
-    _download(locking.pins(Package.open(package))[0], directory, indexes or Indexes())
+    opened = Package.open(package)
+    _download(opened.environment, locking.pins(opened)[0], directory, indexes or Indexes())
     return sorted(path.name for path in directory.glob("*.whl"))
 
 
-def _download(pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
-    """Let pip fetch the wheels; uv cannot. Each must have a digest of the lock."""
-    if any(one.builds or not one.hashes for one in pins):
+def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
+    """Let pip fetch the wheels for this platform; uv cannot. Each must have a digest of the lock."""
+    python, needed = _for_python(env, pins)
+    if any(one.builds or not one.hashes for one in needed):
         raise EnvironmentMismatch(
             "only a lock that fixes a wheel of each distribution can be vendored",
             code="vendor-failed",
@@ -72,17 +81,9 @@ def _download(pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="modelpack-vendor-") as name:
         listed = Path(name) / "requirements.txt"
-        listed.write_text("".join(f"{one.line()}\n" for one in pins))
-        call = [
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            str(directory),
-        ]
+        listed.write_text("".join(f"{one.line()}\n" for one in needed))
+        call = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", *python]
+        call += ["--dest", str(directory)]
         done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
             [sys.executable, "-P", "-m", "pip", *call, *indexes.arguments(), "-r", str(listed)],
             cwd=name, capture_output=True, text=True, check=False,
@@ -90,3 +91,16 @@ def _download(pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
     if done.returncode:
         words = " ".join(done.stderr.split())[-600:]
         raise EnvironmentMismatch(f"pip failed: {words}", code="vendor-failed", path="environment.locks")
+
+
+def _for_python(env: Environment, pins: Sequence[Pin]) -> tuple[list[str], Sequence[Pin]]:
+    """Return what tells pip of a Python that is not the one it runs on, and the pins that are needed on this platform.
+
+    pip looks for wheels of the Python it is told of, and evaluates markers for its own.
+    """
+    series = wanted.series(env)
+    if series is None or series == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return [], [one for one in pins if wanted.holds(one)]
+    there = {"python_version": series, "python_full_version": env.python.captured or series}
+    needed = [replace(one, marker=None) for one in pins if wanted.holds(one, **there)]
+    return ["--python-version", series], needed

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from packaging.markers import InvalidMarker, Marker
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
-__all__ = ["Pin", "constraints", "pin", "requirements"]
+__all__ = ["Pin", "constraints", "holds", "pin", "requirements", "series"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,20 @@ class Pin:
         return " ".join([f"{self.name}=={self.version}{marker}", *(f"--hash=sha256:{one}" for one in self.hashes)])
 
 
+def holds(one: Pin, **other: str) -> bool:
+    """Say whether a pin is needed on this machine, where ``other`` variables of markers are not as here.
+
+    It is needed if nobody can say.
+    """
+    if one.marker is None:
+        return True
+    try:
+        return Marker(one.marker).evaluate(dict(other))
+    except (KeyError, ValueError):
+        # It compares what cannot be compared, or asks for extras of a lock, which nobody gives.
+        return True
+
+
 def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes: Iterable[str] = ()) -> Pin:
     """Return a pin of what a package says.
 
@@ -41,8 +56,9 @@ def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes
     try:
         plain = Requirement(f"{name}==0")
         known = Version(version)
-        condition = str(Marker(marker)) if marker is not None else None
-    except (InvalidRequirement, InvalidVersion, InvalidMarker):
+        condition = _anew(Marker, marker) if marker is not None else None
+    except (ValueError, RecursionError):
+        # Also InvalidRequirement, InvalidVersion and InvalidMarker.
         raise _refused(path) from None
     if plain.name != name or plain.extras or str(plain.specifier) != "==0":
         raise _refused(path)
@@ -59,13 +75,51 @@ def requirements(environment: Environment) -> list[str]:
     for i, text in enumerate(environment.dependencies):
         path = f"environment.dependencies[{i}]"
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
+            written = _anew(Requirement, text)
+        except (ValueError, RecursionError):
             raise _refused(path, text) from None
-        if requirement.url is not None:
+        if Requirement(written).url is not None:
             raise _refused(path, text)
-        found.append(str(requirement))
+        found.append(written)
     return found
+
+
+def series(environment: Environment) -> str | None:
+    """Return the minor version of the Python that the model was saved on, ``3.12``; None if the package names none.
+
+    uv takes a path in its place too, and runs what is there.
+
+    Raises:
+        EnvironmentMismatch: it is no version (``requirement-refused``).
+    """
+    captured = environment.python.captured
+    if not captured:
+        return None
+    found = ".".join(captured.split(".")[:2])
+    if not re.fullmatch(r"[0-9]+\.[0-9]+", found):
+        raise EnvironmentMismatch(
+            "the Python that the model was saved on is no version",
+            code="requirement-refused",
+            path="environment.python.captured",
+        )
+    return found
+
+
+def _anew(read: type[Marker] | type[Requirement], text: str) -> str:
+    """Return a marker or a requirement, written anew from what it means.
+
+    A quoted value in a marker can hold escapes, which are decoded when it is read and not put back when it is
+    written: what it holds would end the line, or the quotes.
+
+    Raises:
+        ValueError: it cannot be read, or what would be written is not the same again.
+    """
+    if "\\" in text or not text.replace("\t", " ").isprintable():
+        raise ValueError("it holds escapes or what cannot be printed")
+    written = str(read(text))
+    if not written.isprintable() or str(read(written)) != written:
+        raise ValueError("it means something else when it is written anew")
+    return written
 
 
 def constraints(environment: Environment) -> list[Pin]:

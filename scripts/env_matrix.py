@@ -208,19 +208,18 @@ def _save(subject: Any, place: Path) -> float:
 
 
 def table(cases: Mapping[str, tuple[str, Any]]) -> str:
-    """Return what is kept as Markdown, for the models that both tools are through with."""
+    """Return what is kept as Markdown."""
     lines = [
         "| model | by | captured | installed | missing | superfluous | other version | seconds | works |",
         "| --- | --- | --- | ---: | --- | --- | --- | ---: | --- |",
     ]
-    through = [name for name in cases if all((KEPT / f"{tool}-{name}.json").is_file() for tool in TOOLS)]
-    for name in through:
-        title, _ = cases[name]
-        for tool in TOOLS:
+    for name, (title, _) in cases.items():
+        known = [tool for tool in TOOLS if (KEPT / f"{tool}-{name}.json").is_file()]
+        for tool in known:
             one = json.loads((KEPT / f"{tool}-{name}.json").read_text())
             capture = f" ({one['capture']:.3f})" if one["capture"] is not None else ""
             lists = [", ".join(sorted(one[key])) or "-" for key in ("missing", "superfluous", "other")]
-            cells = [title if tool == TOOLS[0] else "", tool, ", ".join(sorted(one["captured"])),
+            cells = [title if tool == known[0] else "", tool, ", ".join(sorted(one["captured"])),
                      str(one["total"] or "-"), *lists, f"{one['seconds']:.2f}{capture}",
                      "yes" if one["green"] else "no"]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")

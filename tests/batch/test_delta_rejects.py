@@ -111,8 +111,8 @@ def test_more_than_are_allowed_leave_nothing(rows: Path, model: Model) -> None:
     assert not Path("bad.jsonl").exists()
 
 
-def test_a_file_without_its_rejects_is_made_again(rows: Path, make_model: Callable[..., Model]) -> None:
-    """As another run of the same job leaves it, which took its rejects away and failed."""
+def interrupted(rows: Path, make_model: Callable[..., Model]) -> tuple[Model, list[float]]:
+    """End a run behind its second file; return the model, and what it fails at as long as it is in the list."""
     broken = [2.0]
 
     def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
@@ -123,6 +123,12 @@ def test_a_file_without_its_rejects_is_made_again(rows: Path, make_model: Callab
     model = make_model(function=score)
     with pytest.raises(ModelError):
         predict_files(model, [rows], "out", OPTIONS)
+    return model, broken
+
+
+def test_a_file_without_its_rejects_is_made_again(rows: Path, make_model: Callable[..., Model]) -> None:
+    """As another run of the same job leaves it, which took its rejects away and failed."""
+    model, broken = interrupted(rows, make_model)
     for aside in Path("out").glob(".modelpack-*.rejects"):
         aside.unlink()
     broken.clear()
@@ -136,16 +142,7 @@ def test_a_file_without_its_rejects_is_made_again(rows: Path, make_model: Callab
 def test_a_run_that_fails_for_too_many_rejects_stands_in_nobodys_way(
     rows: Path, make_model: Callable[..., Model]
 ) -> None:
-    broken = [2.0]
-
-    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
-        if float(columns["x"][0]) in broken:
-            raise MemoryError
-        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
-
-    model = make_model(function=score)
-    with pytest.raises(ModelError):
-        predict_files(model, [rows], "out", OPTIONS)
+    model, broken = interrupted(rows, make_model)
     with pytest.raises(InputError, match="more than 0 rows refused"):
         predict_files(model, [rows], "out", replace(OPTIONS, max_rejects=0))
     assert not Path("out").exists() or list(Path("out").iterdir()) == []

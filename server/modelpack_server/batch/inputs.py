@@ -7,7 +7,7 @@ import gzip
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -160,7 +160,8 @@ class _Finder:
 
     def _remote(self, url: str) -> Iterator[Source]:
         if not glob.has_magic(url) and remote.is_table(url):
-            yield from self._remote_table(url.rstrip("/"))
+            self._take_no_format(url)
+            yield from self._table(url.rstrip("/"), PurePosixPath(url).name)
             return
         found, files = False, expand(url)
         if not self._override and (theirs := remote.in_table(file.url for file, _ in files)) is not None:
@@ -235,27 +236,18 @@ class _Finder:
                 hint=f"Data files end in {', '.join(formats.SUFFIXES)} (or .csv.gz, .jsonl.gz).",
             )
 
-    def _table(self, root: Path, stem: str) -> Iterator[Source]:
-        self.tables.add(root.resolve())
+    def _table(self, root: Root, stem: str) -> Iterator[Source]:
+        """Yield a source for each data file of a table; one for a table that has none."""
+        self.tables.add(root.resolve() if isinstance(root, Path) else root)
         found = snapshot_at(root, self._when)
-        kind = Kind(format="delta")
-        adds = self._some(found.adds, found.shape, root)
-        for number, add in enumerate(adds):
+        for number, add in enumerate(self._some(found.adds, found.shape, root) or [None]):
             part = TableFile(root=root, version=found.version, shape=found.shape, add=add)
-            yield Source(path=root / add.path, kind=kind, stem=f"{stem}-{number:05d}", table=part)
-        if not adds:
-            part = TableFile(root=root, version=found.version, shape=found.shape, add=None)
-            yield Source(path=root, kind=kind, stem=f"{stem}-{0:05d}", table=part)
-
-    def _remote_table(self, url: str) -> Iterator[Source]:
-        self._take_no_format(url)
-        self.tables.add(url)
-        found = snapshot_at(url, self._when)
-        stem = PurePosixPath(url).name
-        for number, add in enumerate(self._some(found.adds, found.shape, url) or [None]):
-            part = TableFile(root=url, version=found.version, shape=found.shape, add=add)
-            file = RemoteFile(url=url) if add is None else RemoteFile(url=f"{url}/{add.path}", size=add.size or 0)
-            yield Source(path=None, kind=Kind(format="delta"), stem=f"{stem}-{number:05d}", table=part, remote=file)
+            source = Source(path=None, kind=Kind(format="delta"), stem=f"{stem}-{number:05d}", table=part)
+            if isinstance(root, Path):
+                yield replace(source, path=root if add is None else root / add.path)
+            else:
+                whole = RemoteFile(url=root)
+                yield replace(source, remote=whole if add is None else whole.child(add.path, add.size or 0))
 
     def _take_no_format(self, root: Root) -> None:
         if self._override:
@@ -282,7 +274,7 @@ def _in_table(message: str) -> UsageError:
 
 
 def _fetched(root: str, path: str) -> IO[bytes]:
-    file = RemoteFile(url=f"{root}/{path}")
+    file = RemoteFile(url=root).child(path)
     try:
         return file.open()
     except InputError as exc:

@@ -49,9 +49,9 @@ class RemoteFile:
         """The last part of its path."""
         return PurePosixPath(self.url).name
 
-    def child(self, name: str) -> RemoteFile:
-        """Return the file of that name below this one."""
-        return RemoteFile(url=f"{self.url.rstrip('/')}/{name}")
+    def child(self, name: str, size: int = 0) -> RemoteFile:
+        """Return the file of that name below this one, of a size that is known elsewhere."""
+        return RemoteFile(url=f"{self.url.rstrip('/')}/{name}", size=size)
 
     def now(self) -> RemoteFile:
         """Return the file as it is now."""

@@ -88,16 +88,14 @@ class Target:
             UsageError: the table asks more of a writer than is done here (``table-unwritable``).
         """
         log = self.root / LOG
-        if _has_commits(log):
-            return self._checked(open_table(self.root))
-        foreign = self.root.exists() and not (self.root.is_dir() and all(map(self._is_ours, self.root.iterdir())))
-        if foreign:
+        if not _has_commits(log):
+            if not self.root.exists() or (self.root.is_dir() and all(map(self._is_ours, self.root.iterdir()))):
+                return None
             # What is there may be of somebody who makes the table at this moment.
-            if _has_commits(log):
-                return self._checked(open_table(self.root))
-            message = f"{self.root} holds something, and is no Delta table"
-            raise UsageError(message, code="output-foreign", hint="Choose another output.")
-        return None
+            if not _has_commits(log):
+                message = f"{self.root} holds something, and is no Delta table"
+                raise UsageError(message, code="output-foreign", hint="Choose another output.")
+        return self._checked(open_table(self.root))
 
     def _is_ours(self, path: Path) -> bool:
         ours = path.name.startswith(".modelpack-") or (self._own is not None and self._own in path.name)

@@ -262,12 +262,8 @@ class _Sink:
         self._remove([path.name for path in self.target.root.glob(pattern)])
 
     def _remove(self, names: Sequence[str]) -> None:
-        table = self.target.open() if names else None
-        # A commit may be there though it was said to have failed.
-        listed = set(pa.table(table.get_add_actions())["path"].to_pylist()) if table is not None else set()
-        for name in names:
-            if name not in listed:
-                (self.target.root / name).unlink(missing_ok=True)
+        if names:
+            self.target.discard(self.target.root / name for name in names)
 
 
 class _Writer(datasource.DataSourceArrowWriter):

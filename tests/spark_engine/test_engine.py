@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 import modelpack
-from modelpack.errors import InputError, UsageError
+from modelpack.errors import InputError, SaveError, UsageError
 from modelpack_server import batch, spark, stream
 
 pytestmark = [
@@ -126,6 +128,39 @@ def test_a_stream_scores_each_row_once_though_an_executor_is_killed(
     assert scored(output) == expected(360)
     assert sorted(DeltaTable(output).file_uris()) == sorted(map(str, output.glob("*.parquet")))
     assert stream.run(model, source, output, stream.Options(), once()).rows == 0
+
+
+def test_workers_go_on_though_their_directory_is_gone(engine: Any, spark: Any, quick: Path, tmp_path: Path):
+    """Spark may have been started in a directory that is removed later."""
+    gone = tmp_path / "gone"
+
+    def leave(number: int) -> int:
+        gone.mkdir(exist_ok=True)
+        os.chdir(gone)
+        return os.getpid()
+
+    def process(model: modelpack.Model, number: int) -> int:
+        return os.getpid()
+
+    model = modelpack.load(quick)
+    list(engine.each(model, process, range(4)))  # ships the package, which begins new workers
+    left = spark.sparkContext.parallelize(range(8), 8).map(leave).collect()
+    shutil.rmtree(gone)
+
+    done = [found for _, found in engine.each(model, process, range(4))]
+
+    assert set(done) <= set(left)
+
+
+def test_what_breaks_in_a_worker_is_named(engine: Any, quick: Path):
+    def work(model: modelpack.Model, number: int) -> None:
+        raise OSError(28, "no space\nleft", "part.parquet")
+
+    with pytest.raises(SaveError) as caught:
+        list(engine.each(modelpack.load(quick), work, [1]))
+
+    assert caught.value.code == "spark-failed"
+    assert str(caught.value) == "Spark could not do it: OSError: [Errno 28] no space left: 'part.parquet'"
 
 
 def test_the_command_starts_spark_and_scores(quick: Path, tmp_path: Path, command: list[str]):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,11 +67,17 @@ class SparkEngine:
         try:
             found = self._context.parallelize([item], 1).map(run).collect()[0]
         except (spark.PySparkException, optional.require("py4j.protocol", what=_WHAT).Py4JJavaError) as exc:
-            reason = " ".join(str(exc).split())[:500]
-            raise SaveError(f"Spark could not do it: {reason}", code="spark-failed") from exc
+            raise SaveError(f"Spark could not do it: {_reason(str(exc))}", code="spark-failed") from exc
         if isinstance(found, ModelpackError):
             raise found
         return found
+
+
+def _reason(text: str) -> str:
+    """Return why Spark gave up: what Python said last in a worker, else how Spark itself begins."""
+    _, begun, trace = re.split(r"\n\s+at ", text, maxsplit=1)[0].rpartition("Traceback (most recent call last):\n")
+    said = [line for line in trace.splitlines() if not line.startswith(" ")] if begun else [text]
+    return " ".join(" ".join(said).split())[:500]
 
 
 def _run(shipped: Shipped, folder: Path, work: Callable[[Model, T], R], item: T) -> R | ModelpackError:
@@ -80,10 +87,26 @@ def _run(shipped: Shipped, folder: Path, work: Callable[[Model, T], R], item: T)
     """
     try:
         model = shipped.model()
-        with chdir(folder) if folder.is_dir() else nullcontext():
+        with _inside(folder):
             return work(model, item)
     except ModelpackError as exc:
         return exc
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in ``folder``, where this machine has it; the worker may have begun in a directory that is gone by now."""
+    try:
+        before = Path.cwd()
+    except FileNotFoundError:
+        before = None
+    if folder.is_dir():
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)
 
 
 def check(plan: Plan | None, options: Options | stream.Options) -> None:

@@ -119,7 +119,10 @@ def theirs(name: str, folder: Path, python: str) -> Finding:
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
     # MLflow starts other programs of its environment by their names.
     environ["PATH"] = f"{Path(python).parent}{os.pathsep}{environ['PATH']}"
-    saved = spoken([python, __file__, "--save", "mlflow", name, str(folder)], environ)
+    try:
+        saved = spoken([python, __file__, "--save", "mlflow", name, str(folder)], environ)
+    except subprocess.CalledProcessError as exc:
+        return _failed((), {"seconds": 0.0, "installed": {}}, "not saved: " + exc.stderr.strip().splitlines()[-1])
     place = str(folder / "mlflow")
     required = [line for line in Path(place, "requirements.txt").read_text().splitlines() if line]
     built = folder / "theirs"
@@ -220,10 +223,15 @@ def table(cases: Mapping[str, tuple[str, Any]]) -> str:
             capture = f" ({one['capture']:.3f})" if one["capture"] is not None else ""
             lists = [", ".join(sorted(one[key])) or "-" for key in ("missing", "superfluous", "other")]
             cells = [title if tool == known[0] else "", tool, ", ".join(sorted(one["captured"])),
-                     str(one["total"] or "-"), *lists, f"{one['seconds']:.2f}{capture}",
-                     "yes" if one["green"] else "no"]  # fmt: skip
+                     str(one["total"] or "-"), *lists, f"{one['seconds']:.2f}{capture}", _verdict(one)]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _verdict(one: Mapping[str, Any]) -> str:
+    if one["error"].startswith("not saved"):
+        return f"no ({one['error']})"
+    return "yes" if one["green"] else "no"
 
 
 def _failed(required: Sequence[str], saved: Mapping[str, Any], error: str) -> Finding:

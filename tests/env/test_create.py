@@ -220,6 +220,24 @@ def test_rows_are_scored_in_an_environment_that_has_what_this_one_lacks(
     assert [json.loads(line) for line in there.stdout.splitlines()] == [{"prediction_0": 2.0}, {"prediction_0": 42.0}]
 
 
+def test_where_nothing_can_be_written_what_was_created_before_is_run_in(
+    locked: modelpack.Package, indexes: uv.Indexes, command: Command, environments: Path
+) -> None:
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    test = [sys.executable, "-P", "-m", "modelpack", "test", str(locked.path), "--env", "isolated"]
+    there = ["unshare", "-rm", "sh", "-c", script, str(environments), *test]
+    built = cache.create(locked, indexes=indexes).path
+
+    lacking = subprocess.run(there, capture_output=True, text=True)
+    created = command("env", "create", locked.path)
+    done = subprocess.run(there, capture_output=True, text=True)
+
+    assert lacking.returncode == 1
+    assert "cache-unwritable" in lacking.stderr and "modelpack env create" in lacking.stderr
+    assert created.stdout.strip() == str(built)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "example: 2 rows, ok (flavor python)\n", "")
+
+
 def test_a_package_is_tested_in_its_own_environment(
     locked: modelpack.Package, indexes: uv.Indexes, command: Command
 ) -> None:

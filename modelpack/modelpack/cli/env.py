@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
@@ -161,7 +162,8 @@ def create(
 ) -> None:
     """Build the environment that the lock of PACKAGE describes, and print where it is.
 
-    Only wheels with the digests of the lock are installed. What is there already is not built again.
+    Only wheels with the digests of the lock are installed. What is there already is not built again. Commands with
+    `--env isolated` can then run where nothing can be written.
 
     \b
     Example:
@@ -169,12 +171,17 @@ def create(
       modelpack env create churn --path venv
     """
     with guard(as_json=as_json):
-        from modelpack.environments import cache
+        from modelpack.environments import cache, layer
+        from modelpack.errors import EnvironmentMismatch
         from modelpack.package import Package
 
         indexes = _indexes(find_links, no_index)
         opened = Package.open(package)
         built = cache.create(opened, path, indexes=indexes, unhashed=unhashed, allow_code=allow_code)
+        if path is None:
+            # Built it may be although modelpack cannot run in it.
+            with contextlib.suppress(EnvironmentMismatch):
+                layer.prepare(built)
         if as_json:
             show_json({"ok": True, "path": str(built.path), "built": built.fresh, "packages": len(built.pins)})
         else:

@@ -226,7 +226,7 @@ def prune(*, days: float = 0) -> list[str]:
     """Remove the environments that were not used for so many days and that nobody runs in; return their paths."""
     removed = []
     for place in sorted(path for path in folder().glob("*") if path.is_dir() and not path.name.startswith(".")):
-        with contextlib.suppress(BlockingIOError), _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with contextlib.suppress(BlockingIOError), uv.room(), _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
             marker = place / MARKER
             if not marker.is_file() or time.time() - marker.stat().st_mtime >= days * 86400:
                 shutil.rmtree(place, ignore_errors=True)

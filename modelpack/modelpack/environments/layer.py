@@ -24,7 +24,7 @@ from modelpack.environments.cache import Built
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch
 
-__all__ = ["check", "enter"]
+__all__ = ["check", "enter", "prepare"]
 
 _OURS = ("modelpack", flavor.BUILTIN, "modelpack_server")
 # What commands may need whatever the model is: tables, stores, fast JSON, and MLflow's documents.
@@ -57,7 +57,8 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     ``digest`` is that of the package: the next time, this is known by it.
 
     Raises:
-        EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``).
+        EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``), or what it needs beside it
+            cannot be made (``disk-full``, ``cache-unwritable``).
     """
     if not quick.hold(built.path):
         return
@@ -67,6 +68,17 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     quick.become(built.path, layer, digest, arguments)
 
 
+def prepare(built: Built) -> None:
+    """Make what running in the environment needs beside it, so that it can be run in where nothing can be written.
+
+    Raises:
+        EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``), or ``disk-full``,
+            ``cache-unwritable``.
+    """
+    check(built)
+    _layer(built)
+
+
 def _layer(built: Built) -> Path:
     """Return the directory of links for what runs here now; made if it is not there."""
     _check(_runtime(), built.pins)
@@ -74,11 +86,12 @@ def _layer(built: Built) -> Path:
     if place.is_dir():
         return place
     staging = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
-    staging.mkdir(parents=True)
-    for source in _sources(_runtime(_LENT)):
-        # Several distributions may have parts of one package; the first that came is whole, as it is here.
-        if not (staging / source.name).is_symlink():
-            (staging / source.name).symlink_to(source)
+    with uv.room():
+        staging.mkdir(parents=True)
+        for source in _sources(_runtime(_LENT)):
+            # Several distributions may have parts of one package; the first that came is whole, as it is here.
+            if not (staging / source.name).is_symlink():
+                (staging / source.name).symlink_to(source)
     try:
         staging.rename(place)
     except OSError:

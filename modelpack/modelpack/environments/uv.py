@@ -89,17 +89,24 @@ def withdrawn(said: str) -> list[str]:
 
 @contextlib.contextmanager
 def room() -> Iterator[None]:
-    """Say of what is written meanwhile, if it does not fit, what is said when uv runs out of room.
+    """Say of what is written meanwhile, if it cannot be, why: what is said when uv runs out of room, or who may not.
 
     Raises:
-        EnvironmentMismatch: ``disk-full``.
+        EnvironmentMismatch: ``disk-full``, ``cache-unwritable``.
     """
     try:
         yield
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _failure(os.strerror(errno.ENOSPC)) from exc
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _failure(os.strerror(errno.ENOSPC)) from exc
+        if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise EnvironmentMismatch(
+                f"{exc.filename} cannot be written: {exc.strerror}",
+                code="cache-unwritable",
+                path="environment",
+                hint="Run `modelpack env create` where it can be, or let MODELPACK_ENVIRONMENTS name another directory.",
+            ) from exc
+        raise
 
 
 def _program() -> str:

@@ -7,6 +7,7 @@ returns a :class:`Case`-like object (model, example, answer, options, code). A f
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import importlib.util
 import json
@@ -38,6 +39,7 @@ pytestmark = [
 
 FOLDER = Path(__file__).parent / "cases"
 SHARED = Path(tempfile.mkdtemp(prefix="contract-"))
+atexit.register(shutil.rmtree, SHARED, ignore_errors=True)
 
 
 @functools.cache

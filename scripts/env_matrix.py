@@ -222,8 +222,9 @@ def table(cases: Mapping[str, tuple[str, Any]]) -> str:
             one = json.loads((KEPT / f"{tool}-{name}.json").read_text())
             capture = f" ({one['capture']:.3f})" if one["capture"] is not None else ""
             lists = [", ".join(sorted(one[key])) or "-" for key in ("missing", "superfluous", "other")]
+            seconds = f"{one['seconds']:.2f}{capture}" if one["seconds"] else "-"
             cells = [title if tool == known[0] else "", tool, ", ".join(sorted(one["captured"])),
-                     str(one["total"] or "-"), *lists, f"{one['seconds']:.2f}{capture}", _verdict(one)]  # fmt: skip
+                     str(one["total"] or "-"), *lists, seconds, _verdict(one)]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -150,10 +150,11 @@ def _build(package: Package, candidate: Candidate, *, granted: bool, policy: fla
     coerce.check_defaults(package.manifest.signature)
     try:
         predictor = chosen.load(context)
-    except ModelpackError:
+    except (ModelpackError, KeyboardInterrupt):
         raise
-    # sys.exit() in the package's code is a failure too, never the end of the program with its own code.
-    except (Exception, SystemExit) as exc:
+    # sys.exit() in the package's code is a failure too, never the end of the program with its own code; and so is the
+    # panic of a library in Rust, which is no Exception.
+    except BaseException as exc:
         raise FlavorError(
             f"flavor {entry.name} cannot load the model here: {type(exc).__name__}: {exc}",
             code="load-failed",

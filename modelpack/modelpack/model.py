@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Model"]
 
+# What is no failure of the model, whoever raises it.
+_STOPS = (KeyboardInterrupt, GeneratorExit)
+
 
 class Model:
     """A model that scores data: checked on the way in, checked on the way out."""
@@ -105,14 +108,19 @@ class Model:
             if _passed_through(exc, {"modelpack", BUILTIN, _top(type(self._predictor).__module__)}):
                 raise
             raise _raised(exc) from exc
-        # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice.
-        except (Exception, SystemExit) as exc:
+        except _STOPS:
+            raise
+        # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice; and so
+        # is the panic of a library in Rust, which is no Exception.
+        except BaseException as exc:
             raise _raised(exc) from exc
 
     def _guarded(self, pieces: Iterator[Any]) -> Iterator[Any]:
         try:
             yield from pieces
-        except (Exception, SystemExit) as exc:
+        except _STOPS:
+            raise
+        except BaseException as exc:
             raise _raised(exc) from exc
 
     def _outputs(self, params: Mapping[str, Any]) -> IO | None:

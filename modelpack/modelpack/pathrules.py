@@ -65,22 +65,36 @@ def clashes(paths: Iterable[str]) -> list[tuple[int, str, str]]:
 
     Two paths clash when they are equal, differ only in case, or one is a directory of the other.
     """
-    found: list[tuple[int, str, str]] = []
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for position, path in enumerate(paths):
-        parts = path.split("/")
-        parents = {folder.casefold(): folder for folder in ("/".join(parts[:i]) for i in range(1, len(parts)))}
-        folded = path.casefold()
-        if files.get(folded) == path:
-            found.append((position, "path-duplicate", "the path is listed twice"))
-        elif folded in files:
-            found.append((position, "path-clash", "the path differs from an earlier one only in case"))
-        elif folded in folders or any(parent in files for parent in parents):
-            found.append((position, "path-clash", "one path is a directory of another"))
-        elif any(folders.get(key, folder) != folder for key, folder in parents.items()):
-            found.append((position, "path-clash", "a directory differs from an earlier one only in case"))
-        files.setdefault(folded, path)
-        for key, folder in parents.items():
-            folders.setdefault(key, folder)
-    return found
+    # In this order what lies in a directory follows it at once, so no more than the paths is held: a manifest of a few
+    # megabytes can name millions of directories.
+    ordered = sorted((path.casefold().replace("/", "\0"), position, path) for position, path in enumerate(paths))
+    found: dict[int, tuple[str, str]] = {}
+    above: list[tuple[str, int]] = []
+    before = ("", -1, "")
+    for folded, position, path in ordered:
+        if before[1] >= 0 and folded == before[0]:
+            same = path == before[2]
+            found[position] = ("path-duplicate", _TWICE) if same else ("path-clash", _CASE)
+            continue
+        while above and not folded.startswith(f"{above[-1][0]}\0"):
+            above.pop()
+        for _, other in above:
+            found.setdefault(max(position, other), ("path-clash", "one path is a directory of another"))
+        if _differ_in_case(before[2], path):
+            found.setdefault(max(position, before[1]), ("path-clash", _FOLDER_CASE))
+        above.append((folded, position))
+        before = (folded, position, path)
+    return [(position, code, message) for position, (code, message) in sorted(found.items())]
+
+
+_TWICE = "the path is listed twice"
+_CASE = "the path differs from an earlier one only in case"
+_FOLDER_CASE = "a directory differs from an earlier one only in case"
+
+
+def _differ_in_case(one: str, other: str) -> bool:
+    """Say whether the first directory that is spelled in two ways is one and the same but for case."""
+    for left, right in zip(one.split("/")[:-1], other.split("/")[:-1], strict=False):
+        if left != right:
+            return left.casefold() == right.casefold()
+    return False

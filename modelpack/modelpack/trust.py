@@ -82,7 +82,7 @@ def assess(format_id: str, files: VerifiedFiles, entry: str | None, *, plugin: s
     # 1. Our own formats: whatever is installed, nobody else is asked.
     own = FORMATS.get(format_id)
     if own is not None:
-        return own(files, entry)
+        return _answer(own, format_id, files, entry)
     # 2. The audit that an installed distribution offers under the format's name.
     offered = _offered(format_id)
     if offered is not None:
@@ -126,7 +126,7 @@ def _offered(format_id: str) -> Auditor | None:
 
 
 def _answer(audit: Auditor, format_id: str, files: VerifiedFiles, entry: str | None) -> Audit:
-    """Return what a plug-in's audit says of a payload; a failure is a refusal, never a lower class."""
+    """Return what an audit says of a payload; a failure is a refusal, never a lower class."""
     try:
         found: object = audit(files, entry)
     except ModelpackError:

@@ -310,3 +310,17 @@ def test_a_forest_has_the_trees_it_says() -> None:
     assert "number is not" in refused(forest([-1], [described(0)]))
     assert "none" in refused(forest([0], [described(0, "feature.SQLTransformer")]))
     assert "size" in refused(Files({**forest([0], [described(0)]), ENTRY: metadata("regression.GBTRegressionModel")}))
+
+
+def test_a_few_bytes_that_stand_for_gigabytes_are_refused_before_they_are_read() -> None:
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table({"coefficients": pa.array([0.5] * 1000).take(pa.array([0] * 15_000_000))}), sink, store_schema=False
+    )
+    files = table("regression.LinearRegressionModel", {"coefficients": 0.5})
+    files["m/data/part-00000.parquet"] = sink.getvalue()
+
+    assert len(sink.getvalue()) < 100_000
+    with pytest.raises(PackageError, match="more data than is read") as info:
+        inspect(files, ENTRY)
+    assert info.value.code == "payload-invalid"

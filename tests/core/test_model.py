@@ -70,6 +70,22 @@ def test_the_models_own_error_is_the_cause(tmp_path: Path) -> None:
     assert isinstance(info.value.__cause__, ValueError)
 
 
+class Panic(BaseException):
+    """What libraries in Rust raise."""
+
+
+@pytest.mark.parametrize(("raised", "seen"), [(Panic, ModelError), (KeyboardInterrupt, KeyboardInterrupt)])
+def test_a_panic_is_the_models_and_a_stop_is_not(tmp_path: Path, raised: Any, seen: Any) -> None:
+    def ends(df: pd.DataFrame) -> np.ndarray:
+        if df["a"].iloc[0] == 9.0:
+            raise raised
+        return df["a"].to_numpy()
+
+    model = load(ends, tmp_path / "m")
+    with pytest.raises(seen):
+        model.predict({"a": [9.0], "b": [1]})
+
+
 @pytest.mark.parametrize("kind", [InputError, OutputError, UsageError])
 def test_an_error_of_ours_that_the_model_raises_is_the_models(kind: Any, tmp_path: Path) -> None:
     """Also if it comes from modelpack itself, called by the model: the client's data was right."""

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 import modelpack
-from modelpack.errors import FlavorError, InputError, PackageError, SaveError, UsageError
+from modelpack.errors import FlavorError, InputError, ModelError, PackageError, SaveError, UsageError
 from modelpack.manifest import content_digest
 from modelpack.trust import Store
 from modelpack_server.app import build
@@ -348,6 +348,8 @@ def test_hostile_directories_are_refused_before_transformers_sees_them(
                                                     "continuing_subword_prefix": "##",
                                                     "max_input_chars_per_word": 9}}),
         ("tokenizer.json", lambda c: {**c, "model": {"type": "WordPiece", "vocab": {}, "what": 1}}),
+        # A panic of the library, which is no Exception.
+        ("tokenizer.json", lambda c: {**c, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "//////8="}}),
         ("tokenizer_config.json", lambda c: {**c, "pad_token": "nowhere"}),
     ],
 )  # fmt: skip
@@ -358,6 +360,16 @@ def test_parts_that_do_not_belong_together_are_refused(
     with pytest.raises(PackageError) as info:
         modelpack.load(package)
     assert info.value.code == "payload-invalid"
+
+
+def test_a_panic_of_the_tokenizer_is_a_failure_of_the_model(packages: Callable[[str], Path], tmp_path: Path) -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a|a|aa)+$"}, "behavior": "Isolated", "invert": False}
+    package = changed(packages("classification"), tmp_path / "bad", "tokenizer.json",
+                      lambda c: {**c, "normalizer": None, "pre_tokenizer": split})  # fmt: skip
+    model = modelpack.load(package)
+    with pytest.raises(ModelError) as info:
+        model.predict(["a" * 40 + "!"])
+    assert info.value.code == "model-raised"
 
 
 @pytest.mark.parametrize(

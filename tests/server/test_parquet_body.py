@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpack.audits import parquet_bounds
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table
-from modelpack_server.codecs import parquet_body, parquet_bounds
+from modelpack_server.codecs import parquet_body
 
 
 def written(table: pa.Table) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from modelpack.audits.pt2 import Contents, Weight
 from modelpack.audits.pt2_program import Named, Ref, Step
 from modelpack.errors import FlavorError, PackageError
+from modelpack_flavors._torch.guards import guarded
 
 __all__ = ["Runner", "build"]
 
@@ -169,7 +170,7 @@ class _Builder:
                 positional.append(value)
         if arguments:
             self.refuse(f"{step.target} does not take {next(iter(arguments))[:40]!r}")
-        return _Call(function, tuple(positional), tuple(keywords), outputs, ())
+        return _Call(guarded(function), tuple(positional), tuple(keywords), outputs, ())
 
     def follow(self, schema: Any, arguments: Mapping[str, Any], outputs: Sequence[Any]) -> None:
         """Note whose memory the results of an operator may share, and whose it writes to."""

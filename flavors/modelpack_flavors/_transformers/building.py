@@ -75,7 +75,9 @@ def tokenizer_of(raw: bytes, settings: Mapping[str, Any]) -> Any:
 
     try:
         backend = tokenizers.Tokenizer.from_buffer(raw)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # the panics of Rust are no Exceptions
         raise PackageError(f"is no tokenizer: {exc}"[:300], code="payload-invalid", path=TOKENIZER) from exc
     given = {key: value for key, value in settings.items() if key not in _HANDLED}
     before = backend.get_vocab_size()

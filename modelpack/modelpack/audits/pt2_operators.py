@@ -1,4 +1,5 @@
-"""The operators of exported torch programs that are taken: arithmetic on tensors that checks its own bounds.
+"""The operators of exported torch programs that are taken: arithmetic on tensors that checks its own bounds, or whose
+arguments the flavor checks before each call.
 
 Left out on purpose: what reads files, gives uninitialised memory, changes the storage of a tensor, skips checks of
 indices, starts other code, or only trains.

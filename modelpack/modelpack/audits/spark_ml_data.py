@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelpack import optional
+from modelpack.audits.parquet_bounds import weigh
 from modelpack.audits.skops_archive import malformed
 from modelpack.errors import PackageError
 
@@ -18,6 +19,9 @@ __all__ = ["Array", "Row", "matrix", "rows", "table", "vector"]
 Row = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
+# A file may grow to so many times its size, or to the floor, and never beyond the most.
+MAX_EXPANSION = 64
+FLOOR = 2**28
 MAX_BYTES = 2**32
 MAX_CELLS = 2**28
 _SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
@@ -38,14 +42,19 @@ def table(files: Sequence[bytes], entry: str) -> Any:
         readers = [pq.ParquetFile(io.BytesIO(raw)) for raw in files]
         for reader in readers:
             _check_schema(reader.metadata.metadata or {}, entry)
-        groups = [r.metadata.row_group(i) for r in readers for i in range(r.metadata.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > MAX_BYTES:
-            malformed("a Spark ML model with more data than is read", entry)
+        _check_size(files, [reader.schema_arrow.names for reader in readers], entry)
         tables = [reader.read() for reader in readers]
         return pa.concat_tables([one.replace_schema_metadata(None) for one in tables])
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as exc:
         message = f"a Spark ML model whose data cannot be read: {type(exc).__name__}"
         raise PackageError(message, code="payload-invalid", path=entry) from exc
+
+
+def _check_size(files: Sequence[bytes], names: Sequence[Sequence[str]], entry: str) -> None:
+    """Refuse what a few bytes can claim to be, before any of it is decoded."""
+    limit = min(max(FLOOR, MAX_EXPANSION * sum(map(len, files))), MAX_BYTES)
+    if sum(weigh(memoryview(raw), set(kept)).plain for raw, kept in zip(files, names, strict=True)) > limit:
+        malformed("a Spark ML model with more data than is read", entry)
 
 
 def _check_schema(metadata: dict[bytes, bytes], entry: str) -> None:

@@ -104,7 +104,7 @@ def room() -> Iterator[None]:
                 f"{exc.filename} cannot be written: {exc.strerror}",
                 code="cache-unwritable",
                 path="environment",
-                hint="Run `modelpack env create` where it can be, or let MODELPACK_ENVIRONMENTS name another directory.",
+                hint="Run `modelpack env create` where it can be, or set MODELPACK_ENVIRONMENTS to another place.",
             ) from exc
         raise
 

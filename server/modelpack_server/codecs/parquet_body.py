@@ -5,13 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from modelpack.audits.parquet_bounds import Weight, weigh
 from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Table
 from modelpack_server.codecs import Decoded, answers, shapes
 from modelpack_server.codecs.arrow_bounds import check_names, dense
 from modelpack_server.codecs.arrow_tensors import tensors
-from modelpack_server.codecs.parquet_bounds import Weight, weigh
 
 __all__ = ["MAX_EXPANSION", "decode", "encode"]
 

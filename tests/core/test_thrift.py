@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpack_server.codecs.thrift import Compact
+from modelpack.audits.thrift import Compact
 
 
 def struct(data: bytes) -> object:

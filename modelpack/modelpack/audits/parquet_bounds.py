@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from modelpack_server.codecs.thrift import Compact
+from modelpack.audits.thrift import Compact
 
 __all__ = ["Leaf", "Page", "Weight", "chunks", "pages", "weigh"]
 

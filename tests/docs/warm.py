@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 IMPORTS = (
     "deltalake", "modelpack.cli.inspection", "modelpack.cli.predict", "modelpack.cli.selftest", "modelpack.cli.stream",
@@ -74,7 +75,8 @@ def serve(path: str) -> bool:
         listener.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         print("ready", flush=True)
-        while 0 not in select.select([listener, 0], [], [])[0]:
+        sources: list[Any] = [listener, 0]
+        while 0 not in select.select(sources, [], [])[0]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -19,6 +19,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These JVMs live too short for the second compiler, and for threads that collect garbage.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# Threads of OpenMP and OpenBLAS that have nothing to do sleep: spinning, they take the processor from those that have.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 @pytest.fixture(scope="session")

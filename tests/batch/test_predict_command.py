@@ -193,7 +193,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_stopped_run_leaves_nothing(self, command: list[str], package: Path, tmp_path: Path, number: int) -> None:
-        (tmp_path / "in.csv").write_text("x\n" + "1\n" * 1000)
+        (tmp_path / "in.csv").write_text("x\n" + "1\n" * 4000)  # more than anybody waits for
         (tmp_path / "out").mkdir()
         line = [
             *command,
@@ -209,12 +209,15 @@ class TestSignals:
             "wait=0.05",
         ]
         line += ["--on-error", "out/bad.jsonl"]
-        process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE)
-        while len(list((tmp_path / "out").iterdir())) < 2:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=30)
+        with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            try:
+                while len(list((tmp_path / "out").iterdir())) < 2:
+                    assert process.poll() is None
+                    time.sleep(0.02)
+                process.send_signal(number)
+                _, stderr = process.communicate(timeout=60)
+            finally:
+                process.kill()  # else a later test would be blamed for what this one left
         assert process.returncode == 128 + number
         assert stderr.decode() == f"modelpack: stopped by {signal.Signals(number).name}; nothing was written\n"
         assert list((tmp_path / "out").iterdir()) == []

@@ -8,6 +8,7 @@ does, so what is audited is what is executed. Each kind of node may carry only t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ MAX_DEPTH = 200
 MAX_NODES = 5_000_000
 MAX_CACHED = 1024
 
+MAX_AXES = 32
 # The keys of each kind of node, besides those that every node has.
 _KEYS: Mapping[str, frozenset[str]] = {
     "BytearrayNode": frozenset({"file"}),
@@ -266,15 +268,33 @@ class Walk:
         elif state.get("type") == "json" and name_of(state) == "numpy.ndarray":
             for item in self._items(state):
                 self.node(item, depth)
-            shape = self.node(self._field(state, "shape"), depth)
-            if shape["__loader__"] != "TupleNode":
-                self.refuse("an array's shape is not a tuple")
+            self.node(self._field(state, "shape"), depth)
+            self._objects(state)
         else:
             self.refuse("an array is neither numeric nor a list of objects")
 
     def _SparseMatrixNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
         if state.get("type") != "scipy":
             self.refuse("a sparse matrix is not stored as scipy stores it")
+    def _objects(self, state: dict[str, Any]) -> None:
+        """Compare the shape of an array of objects with the lists that hold them."""
+        shape = self.resolve(state["shape"])
+        if shape["__loader__"] != "TupleNode":
+            self.refuse("an array's shape is not a tuple")
+        parts = [self.resolve(part) for part in shape["content"]]
+        sizes: list[Any] = [self.scalar(part) if part["__loader__"] == "JsonNode" else None for part in parts]
+        if len(sizes) > MAX_AXES or not all(type(size) is int and size >= 0 for size in sizes):
+            self.refuse("an array's shape is not made of sizes")
+        items: list[Any] = [state]
+        for depth in range(len(sizes)):
+            if sum(len(inner["content"]) for inner in items) > MAX_NODES:
+                self.refuse(f"an array has more than {MAX_NODES} objects")
+            items = [self.resolve(item) for inner in items for item in inner["content"]]
+            if depth < len(sizes) - 1 and any(item["__loader__"] != "ListNode" for item in items):
+                self.refuse("an array of objects is not nested as deep as its shape")
+        if len(items) != math.prod(sizes):
+            self.refuse("an array of objects has another number of objects than its shape")
+
         kind, is_array = self.archive.sparse_format(self._file(state, ".npz"))
         if state["__class__"] != f"{kind}_{'array' if is_array else 'matrix'}":
             self.refuse("a sparse matrix is of another class than its node says")

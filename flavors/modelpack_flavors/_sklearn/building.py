@@ -114,11 +114,20 @@ class Builder:
         kind = self._named(state)
         made = kind.__new__(kind)
         attributes = None if state.get("content") is None else self.build(state["content"])
+        if isinstance(attributes, dict) and not self._walk.unlisted:
+            self._refuse_shadows(kind, attributes)
         if attributes is not None and hasattr(made, "__setstate__"):
             made.__setstate__(attributes)
         elif attributes is not None:
             made.__dict__.update(attributes)
         return made
+
+    def _refuse_shadows(self, kind: type, attributes: dict[str, Any]) -> None:
+        """Refuse attributes found in place of the class's own, such as methods; a default that is a number is none."""
+        for key in attributes:
+            own = next((vars(base)[key] for base in kind.__mro__ if key in vars(base)), None)
+            if own is not None and not isinstance(own, bool | int | float):
+                self._walk.refuse(f"the state of {kind.__module__}.{kind.__qualname__} hides its {key}")
 
     def _NdArrayNode(self, state: dict[str, Any]) -> Any:  # noqa: N802
         import numpy as np

@@ -28,7 +28,7 @@ from sklearn.feature_selection import SelectKBest, f_classif, mutual_info_classi
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import f1_score, make_scorer
-from sklearn.metrics.pairwise import pairwise_distances, rbf_kernel
+from sklearn.metrics.pairwise import linear_kernel, pairwise_distances, rbf_kernel
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import KNeighborsClassifier
@@ -220,7 +220,51 @@ IMPOSSIBLE: dict[str, tuple[Callable[[], Any], str]] = {
         "hides its _sparse_kernels",
     ),
     "a dunder": (lambda: having(LinearRegression(), __sklearn_tags__=1), "__sklearn_tags__"),
+    "rows that become one": (
+        lambda: GradientBoostingRegressor(
+            n_estimators=1,
+            init=make_pipeline(function(functools.partial(np.mean, axis=0, keepdims=True)), LinearRegression()),
+        ).fit(X[:1], Y[:1]),
+        "number of rows",
+    ),
+    "rows that become one at the end": (
+        lambda: having(
+            GradientBoostingRegressor(n_estimators=1).fit(X, Y),
+            init_=TransformedTargetRegressor(
+                LinearRegression(), func=np.cumsum, inverse_func=np.atleast_1d, check_inverse=False
+            ).fit(X, Y),
+        ),
+        "number of rows",
+    ),
+    "columns that become one": (lambda: preprocessed(func=functools.partial(np.sum, axis=1, keepdims=True)), "columns"),
+    "columns of another array": (lambda: preprocessed(func=functools.partial(check_array, X[:, :1])), "columns"),
+    "columns of no preprocessor": (
+        lambda: having(_copy(CATEGORIES), _preprocessor=having(function(np.mean), **vars(CATEGORIES._preprocessor))),
+        "preprocessor is none",
+    ),
+    "columns that are left out": (lambda: preprocessed(columns=slice(0, 1)), "other columns than it says"),
+    "a kernel of fewer values": (lambda: kernelled(functools.partial(np.mean, axis=1)), "number of values"),
+    "a kernel of another array": (lambda: kernelled(functools.partial(rbf_kernel, X[:2])), "number of values"),
+    "a kernel of fewer rows": (lambda: having(kernelled(rbf_kernel), _BaseLibSVM__Xfit=X[:2]), "number of values"),
 }
+
+
+def preprocessed(func: Any = None, columns: Any = None) -> Any:
+    """A histogram-based model with another preprocessor of the columns that are no categories."""
+    first, (name, step, chosen), *rest = CATEGORIES._preprocessor.transformers_
+    changed = having(sklearn.base.clone(step), func=func) if func is not None else step
+    parts = [first, (name, changed, chosen if columns is None else columns), *rest]
+    inner = having(_copy(CATEGORIES._preprocessor), transformers_=parts)
+    return having(_copy(CATEGORIES), _preprocessor=inner)
+
+
+def _copy(model: Any) -> Any:
+    made = type(model).__new__(type(model))
+    return having(made, **vars(model))
+
+
+def kernelled(kernel: Any) -> Any:
+    return having(SVC(kernel=linear_kernel).fit(X, LABELS), kernel=kernel)
 
 
 @pytest.mark.parametrize(("made", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)

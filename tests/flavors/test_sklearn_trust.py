@@ -605,6 +605,28 @@ def test_an_array_of_objects_is_as_deep_as_its_shape() -> None:
             read(edited(archived(model), edit))
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("100000000", "another number"),
+        ("-1", "not made of sizes"),
+        ("true", "not made of sizes"),
+        ('"2"', "not made of"),
+    ],
+)
+def test_an_array_of_objects_is_compared_with_its_shape_before_it_is_made(
+    size: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit(schema: dict[str, Any], members: dict[str, bytes]) -> None:
+        (array,) = (n for n in nodes_of("NdArrayNode", schema) if n["type"] == "json")
+        array["content"], array["shape"]["content"][0]["content"] = [], size
+
+    data = edited(archived(having(LogisticRegression(), C=np.array(["a", None], dtype=object))), edit)
+    monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("memory is taken"))
+    with pytest.raises(PackageError, match=message):
+        read(data)
+
+
 class Marker:
     """A class that notes when one of it is built."""
 

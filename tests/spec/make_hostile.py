@@ -74,6 +74,7 @@ def hostile_payloads() -> None:
     archives()
     skops_nodes()
     skops_states()
+    skops_places()
     spark()
     transformers()
 
@@ -499,6 +500,58 @@ def skops_states() -> None:
         ("sparse-pointer", "Rows that end behind the data.", sparse("indptr", 2**30)),
     ]:  # fmt: skip
         broken(f"state-{name}", text, "skops", raw, spec=spec)
+
+
+def skops_places() -> None:
+    """Objects on the list where they do what they are not for."""
+    spec = "08-flavors.md#sklearn"
+    scorer, kernel = "sklearn.metrics._scorer._Scorer", "sklearn.gaussian_process.kernels.RBF"
+    transformer = "sklearn.preprocessing._function_transformer.FunctionTransformer"
+    logistic, mean = "sklearn.linear_model._logistic.LogisticRegression", skops_node("FunctionNode", "numpy.mean")
+    parts = {"func": skops_object(scorer, _response_method="predict"), "namespace": plain(None),
+             "args": listed(kind="TupleNode", name="builtins.tuple"), "kwds": skops_dict()}  # fmt: skip
+    partial = skops_node("PartialNode", "functools.partial", content=parts)
+    shape = listed(plain(10**8), kind="TupleNode", name="builtins.tuple")
+    array = skops_node("NdArrayNode", "numpy.ndarray", type="json", content=[], shape=shape)
+    bunch = skops_dict("sklearn.utils._bunch.Bunch", predict=mean)
+    for name, text, inner, where in [
+        ("partial", "A transformer whose function is a scorer, called with arguments.",
+         skops_object(transformer, func=partial), DENIED),
+        ("scorer", "A scorer that calls another method than those that score.",
+         skops_object(scorer, _response_method="fit"), INVALID),
+        ("stack", "A stack of estimators that are fitted to answer.",
+         skops_object("sklearn.ensemble._stacking.StackingRegressor", stack_method_=listed(plain("fit"))), INVALID),
+        ("cache", "A pipeline with a cache, whose files are pickles.",
+         skops_object("sklearn.pipeline.Pipeline", memory="payloads/cache"), DENIED),
+        ("method-function", "An estimator whose method is another function.",
+         skops_object(logistic, decision_function=mean), DENIED),
+        ("method-object", "An estimator whose method is an object.",
+         skops_object(logistic, decision_function=skops_object(kernel)), INVALID),
+        ("dunder", "An estimator with an attribute that Python asks for.",
+         skops_object(logistic, __sklearn_tags__=1), INVALID),
+        ("bunch", "A dict with functions as attributes, in place of an estimator.", bunch, DENIED),
+        ("shape", "An array of 10^8 objects that holds none.", array, INVALID),
+        ("pattern", "A vectorizer with a pattern that can take for ever.",
+         skops_object("sklearn.feature_extraction.text.CountVectorizer", token_pattern=r"(\w+\s?)+$"), DENIED),
+    ]:  # fmt: skip
+        broken(f"skops-place-{name}", text, "skops", skops(content=[inner]), where, spec=spec)
+
+
+def plain(item: Any) -> dict[str, Any]:
+    """The node of a single value."""
+    return skops_node("JsonNode", "builtins.str", content=json.dumps(item), is_json=True)
+
+
+def skops_dict(_name: str = "builtins.dict", **items: Any) -> dict[str, Any]:
+    """The node of a dict of nodes or single values."""
+    content = {key: item if isinstance(item, dict) else plain(item) for key, item in items.items()}
+    return skops_node("DictNode", _name, content=content,
+                      key_types=listed(*[skops_node("TypeNode", "builtins.str") for _ in items]))  # fmt: skip
+
+
+def skops_object(_name: str, **attributes: Any) -> dict[str, Any]:
+    """The node of an object with attributes."""
+    return skops_node("ObjectNode", _name, content=skops_dict(**attributes))
 
 
 def directory(

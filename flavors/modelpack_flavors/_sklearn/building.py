@@ -114,11 +114,20 @@ class Builder:
         kind = self._named(state)
         made = kind.__new__(kind)
         attributes = None if state.get("content") is None else self.build(state["content"])
+        if isinstance(attributes, dict) and not self._walk.unlisted:
+            self._refuse_shadows(kind, attributes)
         if attributes is not None and hasattr(made, "__setstate__"):
             made.__setstate__(attributes)
         elif attributes is not None:
             made.__dict__.update(attributes)
         return made
+
+    def _refuse_shadows(self, kind: type, attributes: dict[str, Any]) -> None:
+        """Refuse attributes found in place of the class's own, such as methods; a default that is a number is none."""
+        for key in attributes:
+            own = next((vars(base)[key] for base in kind.__mro__ if key in vars(base)), None)
+            if own is not None and not isinstance(own, bool | int | float):
+                self._walk.refuse(f"the state of {kind.__module__}.{kind.__qualname__} hides its {key}")
 
     def _NdArrayNode(self, state: dict[str, Any]) -> Any:  # noqa: N802
         import numpy as np
@@ -129,21 +138,17 @@ class Builder:
         return array if name_of(state) == "numpy.ndarray" else self._named(state)(array)
 
     def _objects(self, state: dict[str, Any]) -> Any:
-        """Build an array of objects: nested lists as deep as its shape, whatever the objects are."""
+        """Build an array of objects: nested lists, which the audit has compared with its shape."""
         import numpy as np
 
         shape = self.build(state["shape"])
-        array = np.empty(shape, dtype=object)
         items: list[Any] = [state]
-        for depth in range(len(shape)):
-            content = [self._walk.resolve(item) for inner in items for item in inner["content"]]
-            items = content
-            if depth < len(shape) - 1 and any(item["__loader__"] != "ListNode" for item in items):
-                self._walk.refuse("an array of objects is not nested as deep as its shape")
-        if len(items) != array.size:
-            self._walk.refuse("an array of objects has another number of objects than its shape")
-        for index, item in enumerate(items):
-            array.flat[index] = self.build(item)
+        for _ in shape:
+            items = [self._walk.resolve(item) for inner in items for item in inner["content"]]
+        built = [self.build(item) for item in items]
+        array = np.empty(shape, dtype=object)
+        for index, item in enumerate(built):
+            array.flat[index] = item
         return array
 
     def _MaskedArrayNode(self, state: dict[str, Any]) -> Any:  # noqa: N802

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from modelpack_flavors._sklearn.parts import full_name, reachable
 
 __all__ = ["CHECKS", "PROBES"]
 
@@ -23,7 +26,7 @@ def decision_tree(model: Any) -> Iterator[str]:
     """Check that a tree is for the columns that its estimator lets in."""
     if not hasattr(model, "tree_"):
         return
-    if _full_name(model.tree_) != "sklearn.tree._tree.Tree":
+    if full_name(model.tree_) != "sklearn.tree._tree.Tree":
         yield "its tree is not a tree"
     elif model.tree_.n_features != model.n_features_in_:
         yield "its tree is for another number of columns"
@@ -77,7 +80,10 @@ def initial_estimator(model: Any) -> Iterator[str]:
 
     if not hasattr(model, "estimators_"):
         return
-    initial = model._raw_predict_init(np.zeros((1, model.n_features_in_)))
+    if model.init_ != "zero" and not all(map(_keeps_rows, list(reachable(model.init_)))):
+        yield "its initial estimator may answer another number of rows than it is asked for"
+        return
+    initial = type(model)._raw_predict_init(model, np.zeros((1, model.n_features_in_)))
     if initial.shape != (1, model.n_trees_per_iteration_) or initial.dtype != np.float64:
         yield "its initial estimator has another number of outputs"
 
@@ -89,17 +95,64 @@ def hist_gradient_boosting(model: Any) -> Iterator[str]:
     yield from _bins(model._bin_mapper, model.n_features_in_)
     preprocessor = getattr(model, "_preprocessor", None)
     if preprocessor is not None:
-        steps = [(name, step) for name, step, _ in preprocessor.transformers_ if step != "drop"]
-        kept = sum(len(list(preprocessor._transformer_to_input_indices[name])) for name, _ in steps)
-        kinds = {type(step).__name__ for _, step in steps}
-        if kept != model.n_features_in_ or not kinds <= {"OrdinalEncoder", "FunctionTransformer"}:
-            yield "its preprocessor gives another number of columns"
+        yield from _preprocessor(preprocessor, model.n_features_in_)
     for step in model._predictors:
         for one in step:
-            if _full_name(one) != "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
+            if full_name(one) != "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
                 yield "one of its predictors is not a predictor"
             elif (feature := _last_feature(one)) >= model.n_features_in_:
                 yield f"a predictor splits on column {feature}"
+
+
+def _preprocessor(preprocessor: Any, columns: int) -> Iterator[str]:
+    import numpy as np
+
+    kept = 0
+    if full_name(preprocessor) != "sklearn.compose._column_transformer.ColumnTransformer":
+        yield "its preprocessor is none"
+        return
+    for name, step, chosen in preprocessor.transformers_:
+        if isinstance(step, str) and step == "drop":
+            continue
+        indices = list(preprocessor._transformer_to_input_indices[name])
+        kept += len(indices)
+        if list(np.arange(columns)[chosen]) != indices:
+            yield "its preprocessor takes other columns than it says"
+        if full_name(step) not in _ONE_TO_ONE or (hasattr(step, "func") and not _checks_only(step.func)):
+            yield "its preprocessor gives another number of columns"
+    if kept != columns or preprocessor.n_features_in_ != columns:
+        yield "its preprocessor gives another number of columns"
+
+
+_ONE_TO_ONE = frozenset({
+    "sklearn.preprocessing._encoders.OrdinalEncoder",
+    "sklearn.preprocessing._function_transformer.FunctionTransformer",
+})  # fmt: skip
+
+
+def _checks_only(function: Any) -> bool:
+    """Say whether a function returns its array as it is, checked: what histogram-based models put there."""
+    from sklearn.utils import check_array
+
+    if isinstance(function, functools.partial):
+        return function.func is check_array and not function.args
+    return function is None or function is check_array
+
+
+def _keeps_rows(part: Any) -> bool:
+    """Say whether a part of an estimator cannot change how many rows it answers: no function of whole arrays in it."""
+    import numpy as np
+
+    if isinstance(part, functools.partial):
+        return True  # the estimator that holds it is asked
+    functions = [getattr(part, name, None) for name in ("func", "inverse_func", "pooling_func")]
+    return all(_checks_only(one) or one in (np.mean, np.median) or _is_elementwise(one) for one in functions)
+
+
+def _is_elementwise(function: Any) -> bool:
+    import numpy as np
+
+    return isinstance(function, np.ufunc) and (function.nin, function.nout, function.signature) == (1, 1, None)
 
 
 def _bins(mapper: Any, columns: int) -> Iterator[str]:
@@ -168,6 +221,16 @@ def support_vectors(model: Any) -> Iterator[str]:
         width = model.shape_fit_[0] if callable(model.kernel) else model.n_features_in_
         if not ((model.support_ >= 0) & (model.support_ < width)).all():
             yield "a support vector is not one of its rows"
+        if callable(model.kernel) and (model._BaseLibSVM__Xfit.shape[0] != width or not _is_kernel(model.kernel)):
+            yield "its kernel answers with another number of values"
+
+
+def _is_kernel(function: Any) -> bool:
+    """Say whether a function answers one value for each pair of rows; those that are nobody's we know are believed."""
+    if isinstance(function, functools.partial):
+        return not function.args and _is_kernel(function.func)
+    module = str(getattr(function, "__module__", None) or "numpy")
+    return module == "sklearn.metrics.pairwise" or module.partition(".")[0] not in ("numpy", "scipy", "sklearn")
 
 
 def k_means(model: Any) -> Iterator[str]:
@@ -208,10 +271,6 @@ def b_spline(spline: Any) -> Iterator[str]:
         yield "it has too few knots or coefficients for its degree"
     elif not np.isfinite(knots).all() or (np.diff(knots) < 0).any():
         yield "its knots are not in order"
-
-
-def _full_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _is_tree(value: Any) -> bool:

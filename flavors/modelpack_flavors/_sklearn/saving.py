@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelpack.audits import Audit
 from modelpack.audits import skops as audits
 from modelpack.errors import PackageError, SaveError
 from modelpack_flavors._sklearn import invariants
@@ -51,7 +52,7 @@ def write(model: object, format_id: str, path: Path, code: Sequence[Path]) -> Pa
         types: tuple[str, ...] = ()
     else:
         data = _skops(model)
-        found, _ = audits.inspect(data, path.name)
+        found = _audited(data, path.name)
         names = {(name.rpartition(".")[0], name.rpartition(".")[2]) for name in found.unlisted}
         foreign = {module for module, _ in names}
         _importable(names, own)
@@ -76,6 +77,13 @@ def _skops(model: object) -> bytes:
             f"the model cannot be stored: {type(exc).__name__}: {exc}", code="model-unsupported", hint=PICKLE_HINT
         ) from exc
     return archive(root, description.members)
+
+
+def _audited(data: bytes, entry: str) -> Audit:
+    try:
+        return audits.inspect(data, entry)[0]
+    except PackageError as exc:
+        raise SaveError(exc.message, code="model-unsupported", hint=PICKLE_HINT) from exc
 
 
 def _loadable(model: object, entry: str) -> None:

@@ -8,12 +8,14 @@ does, so what is audited is what is executed. Each kind of node may carry only t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
 from modelpack.audits import Audit, skops_boosters
 from modelpack.audits.skops_archive import Archive, malformed
+from modelpack.audits.skops_places import Places
 from modelpack.audits.skops_types import Listed, listed
 
 __all__ = ["PROTOCOL", "Walk", "audit", "inspect", "name_of"]
@@ -23,6 +25,7 @@ PROTOCOL = 2
 MAX_DEPTH = 200
 MAX_NODES = 5_000_000
 MAX_CACHED = 1024
+MAX_AXES = 32
 
 # The keys of each kind of node, besides those that every node has.
 _KEYS: Mapping[str, frozenset[str]] = {
@@ -55,9 +58,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
 _COMMON = frozenset({"__class__", "__module__", "__loader__", "__id__"})
 _ROOT = frozenset({"protocol", "_skops_version"})
 _INNER: Mapping[str, tuple[str, ...]] = {
-    "DefaultDictNode": ("main", "default_factory"),
     "MaskedArrayNode": ("data", "mask"),
-    "PartialNode": ("func", "args", "kwds", "namespace"),
     "RandomGeneratorNode": ("bit_generator", "seed_seq"),
 }
 
@@ -115,6 +116,7 @@ class Walk:
         self._memo: dict[int, dict[str, Any]] = {}
         self._open: set[int] = set()
         self._nodes = 0
+        self._places = Places(self)
 
     def run(self) -> None:
         """Walk from the root; afterwards every member of the archive has been accounted for."""
@@ -125,6 +127,7 @@ class Walk:
         if not isinstance(root.pop("_skops_version", ""), str):
             self.refuse("the skops version is not a text")
         self.node(root, 0)
+        self._places.settle()
         if self.used != self.archive.names:
             self.refuse("the archive has members that the schema does not name")
 
@@ -148,6 +151,7 @@ class Walk:
         if number in self._memo:
             if number in self._open:
                 self.refuse("an object contains itself")
+            self._places.meet(self._memo[number], again=True)
             return self._memo[number]
         if loader == "CachedNode":
             self.refuse("a reference points to an object that comes later or never")
@@ -158,6 +162,7 @@ class Walk:
         if number is not None:
             self._memo[number] = state
             self._open.add(number)
+        self._places.meet(state, again=False)
         self._enter(loader, state, depth + 1)
         self._open.discard(number)
         return state  # type: ignore[no-any-return]
@@ -266,11 +271,29 @@ class Walk:
         elif state.get("type") == "json" and name_of(state) == "numpy.ndarray":
             for item in self._items(state):
                 self.node(item, depth)
-            shape = self.node(self._field(state, "shape"), depth)
-            if shape["__loader__"] != "TupleNode":
-                self.refuse("an array's shape is not a tuple")
+            self.node(self._field(state, "shape"), depth)
+            self._objects(state)
         else:
             self.refuse("an array is neither numeric nor a list of objects")
+
+    def _objects(self, state: dict[str, Any]) -> None:
+        """Compare the shape of an array of objects with the lists that hold them."""
+        shape = self.resolve(state["shape"])
+        if shape["__loader__"] != "TupleNode":
+            self.refuse("an array's shape is not a tuple")
+        parts = [self.resolve(part) for part in shape["content"]]
+        sizes: list[Any] = [self.scalar(part) if part["__loader__"] == "JsonNode" else None for part in parts]
+        if len(sizes) > MAX_AXES or not all(type(size) is int and size >= 0 for size in sizes):
+            self.refuse("an array's shape is not made of sizes")
+        items: list[Any] = [state]
+        for depth in range(len(sizes)):
+            if sum(len(inner["content"]) for inner in items) > MAX_NODES:
+                self.refuse(f"an array has more than {MAX_NODES} objects")
+            items = [self.resolve(item) for inner in items for item in inner["content"]]
+            if depth < len(sizes) - 1 and any(item["__loader__"] != "ListNode" for item in items):
+                self.refuse("an array of objects is not nested as deep as its shape")
+        if len(items) != math.prod(sizes):
+            self.refuse("an array of objects has another number of objects than its shape")
 
     def _SparseMatrixNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
         if state.get("type") != "scipy":
@@ -301,6 +324,8 @@ class Walk:
             and all(name_of(self.resolve(t)) == "builtins.str" for t in attributes["key_types"]["content"])
         )
         skops_boosters.check(self, name, state)
+        if plain and attributes is not None and self.listed.holds("ObjectNode", name):
+            self._places.attributes(name, attributes)
         empty = attributes is not None and attributes["__loader__"] == "JsonNode" and self.scalar(attributes) is None
         if not plain and not empty:
             self.unlist(name, f"the state of {name} is not a dict of attributes")
@@ -331,6 +356,17 @@ class Walk:
         generator = f"numpy.random.{self.scalar(name)}"
         if not self.listed.holds("generator", generator):
             self.unlist(generator, f"{generator} is not a reviewed bit generator")
+
+    def _PartialNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
+        for key in ("func", "args", "kwds", "namespace"):
+            self.node(self._field(state, "content", key), depth)
+        self._places.partial(state)
+
+    def _DefaultDictNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
+        self.node(self._field(state, "content", "main"), depth)
+        factory = self.node(self._field(state, "content", "default_factory"), depth)
+        if factory["__loader__"] not in ("TypeNode", "JsonNode"):
+            self.unlist(name_of(factory), f"{name_of(factory)} makes the values that a default dict does not have")
 
     def _MethodNode(self, state: dict[str, Any], depth: int) -> None:  # noqa: N802
         owner = self.node(self._field(state, "content", "obj"), depth)

@@ -120,7 +120,7 @@ def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     told = {"sql.streaming.queryId": "5f4a", "streaming.sql.batchId": "0"}
     context = SimpleNamespace(partitionId=lambda: 3, getLocalProperty=told.get)
-    monkeypatch.setattr("modelpack_server.spark.tables.TaskContext", SimpleNamespace(get=lambda: context))
+    monkeypatch.setattr("modelpack_server.spark.sinks.TaskContext", SimpleNamespace(get=lambda: context))
     schema = StructType().add("id", "long")
     writer = DeltaSource({"path": str(tmp_path / "out")}).streamWriter(schema, overwrite=False)
 

@@ -212,7 +212,7 @@ def test_what_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path):
         DeltaSource({}).schema()
     with pytest.raises(UsageError, match="only append"):
         DeltaSource({"path": path}).streamWriter(schema, overwrite=True)
-    with pytest.raises(UsageError, match="not a number"):
+    with pytest.raises(UsageError, match="'first' is not the number of a version"):
         DeltaSource({"path": path, "version": "first"}).reader(schema)
     with pytest.raises(UsageError, match="'upsert' is not 'fail' or 'append'"):
         DeltaSource({"path": path, "changes": "upsert"}).streamReader(schema)
@@ -225,6 +225,50 @@ def test_what_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path):
     (tmp_path / "in" / part.add.path).unlink()
     with pytest.raises(InputError, match="is gone: the table was vacuumed"):
         list(reader.read(part))
+
+
+@pytest.mark.parametrize(
+    ("calls", "options", "shown"),
+    [
+        ("reader", {"versionAsOf": "1"}, r"'versionasof'.* called version\."),
+        ("reader", {"timestampAsOf": "2026-01-31"}, r"'timestampasof'.* It has: version\."),
+        ("reader", {"fromVersion": "1"}, r"a batch that is read has no option 'fromversion'"),
+        ("reader", {"version": "-1"}, r"'-1' is not the number of a version"),
+        ("streamReader", {"version": "1"}, r"a stream that is read has no option 'version'"),
+        ("streamReader", {"startingVersion": "1"}, r"'startingversion'.* called fromVersion\."),
+        ("streamReader", {"ignoreDeletes": "true"}, r"'ignoredeletes'.* It has: fromVersion, changes\."),
+        ("streamReader", {"fromVersion": "-1"}, r"'-1' is not the number of a version"),
+        ("streamReader", {"fromVersion": "9" * 30}, r"is not the number of a version"),
+        ("writer", {"mergeSchema": "true"}, r"a batch that is written has no option 'mergeschema'.* It has none\."),
+        ("streamWriter", {"fromVersion": "1"}, r"a stream that is written has no option 'fromversion'"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(calls: str, options: dict[str, str], shown: str, tmp_path: Path):
+    from pyspark.sql.datasource import CaseInsensitiveDict
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", pa.table({"id": [1]}))
+    # As Spark hands them over; of queries, and only there, it adds two of its own.
+    more = {"checkpointLocation": "/there", "queryName": "q"} if calls == "streamWriter" else {}
+    source = DeltaSource(CaseInsensitiveDict({"path": str(tmp_path / "in"), **more, **options}))
+    overwrite = {"overwrite": False} if calls.endswith("riter") else {}
+
+    with pytest.raises(UsageError, match=shown) as caught:
+        getattr(source, calls)(StructType().add("id", "long"), **overwrite)
+    assert caught.value.code == "source-option"
+    kept = {"version": "0"} if calls == "reader" else {"fromVersion": "0"} if calls == "streamReader" else {}
+    source = DeltaSource(CaseInsensitiveDict({"path": str(tmp_path / "in"), **more, **kept}))
+    assert getattr(source, calls)(StructType().add("id", "long"), **overwrite) is not None
+
+
+def test_a_stream_that_begins_too_late_is_told_by_the_name_of_the_option(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", pa.table({"id": [1]}))
+    source = DeltaSource({"path": str(tmp_path / "in"), "fromVersion": "3"})
+    with pytest.raises(UsageError, match="no version 3 yet; it is at 0") as caught:
+        source.streamReader(StructType().add("id", "long")).initialOffset()
+    assert (caught.value.code, caught.value.path) == ("version-absent", "fromVersion")
 
 
 def test_a_stream_stops_at_another_table_of_the_name_and_at_deletes(tmp_path: Path):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import datasource
 from pyspark.sql.types import StructType
 
-from modelpack.errors import InputError
+from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.position import Position
@@ -98,7 +98,11 @@ class StreamReader(datasource.DataSourceStreamReader):
         return {"_files": self._files, "_options": self._options}
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark calls it so
-        return self._offset(self._follower.first())
+        try:
+            return self._offset(self._follower.first())
+        except UsageError as exc:
+            path = "fromVersion" if exc.code == "version-absent" else exc.path
+            raise UsageError(exc.message, code=exc.code, path=path, hint=exc.hint) from exc
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark calls it so
         return self._offset(Position(version=open_table(self._files.root).version() + 1))

@@ -15,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack.spark
 from modelpack.errors import InputError, SaveError, UsageError
 from modelpack_server.delta.commit import Target
+from modelpack_server.spark.kinds import holds
 from modelpack_server.spark.tables import DeltaSource
 
 pytestmark = [
@@ -218,9 +219,7 @@ def test_what_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path):
         DeltaSource({"path": path, "changes": "upsert"}).streamReader(schema)
     with pytest.raises(InputError, match="no column 'y'"):
         DeltaSource({"path": path}).reader(StructType().add("y", "double"))
-    reader = DeltaSource({"path": path}).reader(StructType().add("x", "integer"))
-    with pytest.raises(InputError, match="not exact in the type"):
-        list(reader.read(reader.partitions()[0]))
+    reader = DeltaSource({"path": path}).reader(StructType().add("x", "double"))
     (part,) = DeltaSource({"path": path}).reader(schema).partitions()
     (tmp_path / "in" / part.add.path).unlink()
     with pytest.raises(InputError, match="is gone: the table was vacuumed"):
@@ -259,6 +258,60 @@ def test_an_option_that_would_do_nothing_is_refused(calls: str, options: dict[st
     kept = {"version": "0"} if calls == "reader" else {"fromVersion": "0"} if calls == "streamReader" else {}
     source = DeltaSource(CaseInsensitiveDict({"path": str(tmp_path / "in"), **more, **kept}))
     assert getattr(source, calls)(StructType().add("id", "long"), **overwrite) is not None
+
+
+def read_as(root: Path, asked: dict[str, pa.DataType]) -> Any:
+    """Return what reads columns in types, as Spark asks for them with `.schema(...)`."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    schema = from_arrow_schema(pa.schema(list(asked.items())), prefer_timestamp_ntz=True)
+    return DeltaSource({"path": str(root)}).reader(schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("x", pa.float32()), ("x", pa.int64()), ("id", pa.bool_()), ("id", pa.int32()), ("id", pa.float64()),
+        ("id", pa.string()), ("at", pa.date32()), ("at", pa.timestamp("us")), ("local", pa.timestamp("us", "UTC")),
+        ("day", pa.timestamp("us")), ("money", pa.float64()), ("money", pa.decimal128(12, 1)),
+        ("money", pa.decimal128(11, 2)), ("money", pa.decimal128(12, 3)), ("text", pa.int64()), ("text", pa.binary()),
+        ("raw", pa.string()), ("many", pa.list_(pa.float32())), ("many", pa.list_(pa.string())),
+        ("both", pa.struct([("a", pa.int32()), ("c", pa.string())])),
+        ("both", pa.struct([("a", pa.int16()), ("b", pa.string())])), ("both", pa.struct([("a", pa.int32())])),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_column_is_not_read_as_a_type_that_would_change_its_values(name: str, asked: pa.DataType, tmp_path: Path):
+    write_deltalake(tmp_path / "in", typed(0, 1))
+
+    with pytest.raises(InputError, match=f"column '{name}' is .*, not all of which is exact as") as caught:
+        read_as(tmp_path / "in", {name: asked})
+    assert caught.value.code == "not-exact"
+
+
+def test_a_column_is_read_as_a_type_that_has_all_its_values(tmp_path: Path):
+    write_deltalake(tmp_path / "in", typed(0))
+    own = {name: typed(0).schema.field(name).type for name in ("id", "yes", "at", "local", "many", "raw")}
+    wider = {"money": pa.decimal128(20, 4), "both": pa.struct([("a", pa.int64()), ("b", pa.string())])}
+
+    for small in (pa.int64(), pa.float32(), pa.float64()):
+        reader = read_as(tmp_path / "in", {**own, **wider, "small": small})
+        (batch,) = [batch for part in reader.partitions() for batch in reader.read(part)]
+        assert batch.schema.field("small").type == small
+        assert batch.to_pylist() == [
+            {name: row[name] for name in batch.schema.names} for row in rows_of(tmp_path / "in")
+        ]
+    sure = pa.list_(pa.field("element", pa.float64(), nullable=False))
+    assert (holds(own["many"], sure), holds(sure, own["many"])) == (True, False)
+
+
+def test_a_missing_value_is_not_read_as_a_column_that_has_none(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", typed(0))
+    reader = DeltaSource({"path": str(tmp_path / "in")}).reader(StructType().add("x", "double", nullable=False))
+    with pytest.raises(InputError, match="not exact in the type"):
+        list(reader.read(reader.partitions()[0]))
 
 
 def test_a_stream_that_begins_too_late_is_told_by_the_name_of_the_option(tmp_path: Path):

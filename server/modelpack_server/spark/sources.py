@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import datasource
+from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
 from modelpack.errors import InputError, UsageError
@@ -16,7 +17,7 @@ from modelpack_server.delta import rows
 from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.position import Position
 from modelpack_server.delta.tables import open_table
-from modelpack_server.spark.kinds import arrow
+from modelpack_server.spark.kinds import arrow, holds
 from modelpack_server.stream.follow import Follower
 from modelpack_server.stream.options import Options
 
@@ -47,9 +48,15 @@ class Files:
         self.root = root
         self._shape = shape
         self.schema = arrow(schema)
-        for name in self.schema.names:
-            if name not in shape.schema.names:
-                raise InputError(f"has no column {name!r}", code="column-missing", path=str(root))
+        own = arrow(from_arrow_schema(shape.schema, prefer_timestamp_ntz=True))
+        for wanted in self.schema:
+            if wanted.name not in own.names:
+                raise InputError(f"has no column {wanted.name!r}", code="column-missing", path=str(root))
+            found = own.field(wanted.name)
+            if not holds(wanted.type, found.type):
+                message = f"the column {wanted.name!r} is {found.type}, not all of which is exact as {wanted.type}"
+                hint = "Read it as it is, and cast it in the query."
+                raise InputError(message, code="not-exact", path=str(root), hint=hint)
 
     def read(self, add: Add) -> Iterator[pa.RecordBatch]:
         path = str(self.root / add.path)

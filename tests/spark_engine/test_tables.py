@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -346,3 +347,34 @@ def test_a_stream_stops_at_another_table_of_the_name_and_at_deletes(tmp_path: Pa
     write_deltalake(other, pa.table({"id": [1, 2]}))
     with pytest.raises(InputError, match="is not the table"):
         DeltaSource({"path": str(other)}).streamReader(schema).partitions(start, end)
+
+
+def test_a_stream_that_runs_stops_where_its_table_is_replaced_by_a_shorter_one(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    schema = StructType().add("id", "long")
+    path = tmp_path / "in"
+    for number in range(3):
+        write_deltalake(path, pa.table({"id": [number]}), mode="append")
+    copy = shutil.copytree(path, tmp_path / "copy")
+    write_deltalake(path, pa.table({"id": [3]}), mode="append")
+    reader = DeltaSource({"path": str(path)}).streamReader(schema)
+    start, end = reader.initialOffset(), reader.latestOffset()
+    assert len(reader.partitions(start, end)) == 4
+
+    # An older copy of the same table.
+    shutil.rmtree(path)
+    copy.rename(path)
+    with pytest.raises(
+        InputError, match=r"went back from version 3 to 2\. Begin anew, with another checkpoint"
+    ) as caught:
+        reader.partitions(end, reader.latestOffset())
+    assert caught.value.code == "source-replaced"
+    # Another table, as short as before or longer.
+    for count in (1, 6):
+        shutil.rmtree(path)
+        for number in range(count):
+            write_deltalake(path, pa.table({"id": [number]}), mode="append")
+        with pytest.raises(InputError, match="is not the table that what is in the checkpoint was made from") as caught:
+            reader.partitions(end, reader.latestOffset())
+        assert caught.value.code == "source-replaced"

@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.log import Add, Shape
-from modelpack_server.delta.position import Position
+from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.tables import open_table
 from modelpack_server.spark.kinds import arrow, holds
 from modelpack_server.stream.follow import Follower
@@ -112,7 +112,9 @@ class StreamReader(datasource.DataSourceStreamReader):
             raise UsageError(exc.message, code=exc.code, path=path, hint=exc.hint) from exc
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark calls it so
-        return self._offset(Position(version=open_table(self._files.root).version() + 1))
+        # Whatever is there now, which need not be the table that is followed.
+        table = open_table(self._files.root)
+        return {**self._offset(Position(version=table.version() + 1)), "table": fingerprint(table.metadata().id)}
 
     def partitions(self, start: Mapping[str, int], end: Mapping[str, int]) -> Sequence[_File]:
         try:
@@ -124,6 +126,9 @@ class StreamReader(datasource.DataSourceStreamReader):
     def _between(self, start: Mapping[str, int], end: Mapping[str, int]) -> list[_File]:
         for offset in (start, end):
             self._follower.belongs(offset["table"], Path("what is in the checkpoint"))
+        if end["version"] < start["version"]:
+            message = f"went back from version {start['version'] - 1} to {end['version'] - 1}"
+            raise InputError(message, code="source-replaced", path=str(self._files.root))
         found: list[_File] = []
         at = Position(version=start["version"], base=start["base"])
         while at.version < end["version"]:

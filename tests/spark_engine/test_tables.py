@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack.spark
 from modelpack.errors import InputError, SaveError, UsageError
 from modelpack_server.delta.commit import Target
+from modelpack_server.delta.tables import open_table
 from modelpack_server.spark.kinds import holds
 from modelpack_server.spark.tables import DeltaSource
 
@@ -157,6 +159,119 @@ def test_a_batch_that_is_done_again_leaves_what_older_versions_need(sink: Any):
     assert [row["id"] for row in rows_of(sink.root)] == [1, 2, 3]
     assert sorted(DeltaTable(sink.root, version=2).to_pyarrow_table()["id"].to_pylist()) == [1, 2, 3]
     assert len(files_of(sink.root)) == 3
+
+
+def test_what_others_do_behind_a_commit_takes_no_file_from_older_versions(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    """Another process compacts the table before lost tasks' files are looked for, and before Spark aborts."""
+    commit = Target.commit
+
+    def then_compacted(self: Target, *args: Any, **more: Any) -> None:
+        commit(self, *args, **more)
+        DeltaTable(sink.root).optimize.compact()
+
+    def then_fails(self: Target, *args: Any, **more: Any) -> None:
+        then_compacted(self, *args, **more)
+        raise SaveError("the checkpoint failed", code="output-unwritable")
+
+    sink.writer.commit([sink.write(0, 1, 2)], 0)
+    monkeypatch.setattr(Target, "commit", then_compacted)
+    lost, written = sink.write(1, 3), sink.write(1, 3)
+    sink.writer.commit([written], 1)
+    assert [(sink.root / message.name).exists() for message in (lost, written)] == [False, True]
+    monkeypatch.setattr(Target, "commit", then_fails)
+    written = sink.write(2, 4)
+    with pytest.raises(SaveError):
+        sink.writer.commit([written], 2)
+    sink.writer.abort([written], 2)
+
+    for version, ids in [(2, [1, 2, 3]), (4, [1, 2, 3, 4]), (5, [1, 2, 3, 4])]:
+        assert sorted(DeltaTable(sink.root, version=version).to_pyarrow_table()["id"].to_pylist()) == ids
+
+
+def test_files_of_lost_tasks_go_where_the_driver_was_killed_behind_the_commit(
+    sink: Any, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modelpack_server.spark.sinks.Sink.remove", killed)
+        lost, written = sink.write(0, 1), sink.write(0, 1)
+        with pytest.raises(Killed):
+            sink.writer.commit([written], 0)
+    assert (sink.root / lost.name).exists()
+
+    sink.writer.commit([sink.write(0, 1)], 0)
+
+    assert files_of(sink.root) == [written.name]
+    assert [row["id"] for row in rows_of(sink.root)] == [1]
+
+
+def test_a_batch_opens_the_table_once_to_commit(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    sink.writer.commit([sink.write(0, 1)], 0)
+    written = sink.write(1, 2)
+    opened: list[Path] = []
+
+    def counted(root: Path, version: int | None = None) -> Any:
+        opened.append(root)
+        return open_table(root, version)
+
+    monkeypatch.setattr("modelpack_server.delta.commit.open_table", counted)
+    sink.writer.commit([written], 1)
+    assert opened == [sink.root]
+
+
+def test_where_the_commit_of_a_batch_is_not_in_the_log_any_more_no_file_goes(sink: Any):
+    sink.writer.commit([sink.write(0, 1)], 0)
+    sink.writer.commit([sink.write(1, 2)], 1)
+    DeltaTable(sink.root).create_checkpoint()
+    for version in (0, 1, 2):
+        (sink.root / "_delta_log" / f"{version:020d}.json").unlink()
+
+    sink.writer.commit([sink.write(1, 2)], 1)
+
+    assert len(files_of(sink.root)) == 3
+    assert [row["id"] for row in rows_of(sink.root)] == [1, 2]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_write_of_a_batch_leaves_no_file_of_lost_tasks(overwrite: bool, tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    root, schema = tmp_path / "out", StructType().add("id", "long")
+    write_deltalake(root, pa.table({"id": [0]}))
+
+    def rows(*ids: int) -> Any:
+        return iter([pa.record_batch([pa.array(ids, pa.int64())], names=["id"])])
+
+    # Each step in a process of its own, as Spark does it.
+    writer = pickle.dumps(DeltaSource({"path": str(root)}).writer(schema, overwrite=overwrite))
+    lost, written = pickle.loads(writer).write(rows(1)), pickle.loads(writer).write(rows(1))
+    pickle.loads(writer).commit([written, None])
+    assert not (root / lost.name).exists()
+    # Spark takes the commit for failed.
+    pickle.loads(writer).abort([written, None])
+    assert [row["id"] for row in rows_of(root)] == ([1] if overwrite else [0, 1])
+    other = DeltaSource({"path": str(root)}).writer(schema, overwrite=overwrite)
+    lost, written = other.write(rows(2)), other.write(rows(2))
+    before = set(files_of(root)) - {lost.name, written.name}
+    other.abort([written, None])
+    assert set(files_of(root)) == before
+
+
+def test_rows_that_must_stay_are_not_overwritten(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "out", pa.table({"id": [0]}), configuration={"delta.appendOnly": "true"})
+    source, schema = DeltaSource({"path": str(tmp_path / "out")}), StructType().add("id", "long")
+
+    with pytest.raises(UsageError, match=r"takes new rows only, because of delta\.appendOnly") as caught:
+        source.writer(schema, overwrite=True)
+    assert caught.value.code == "table-unwritable"
+    assert source.writer(schema, overwrite=False) is not None
 
 
 def test_of_two_that_run_the_same_query_one_commits_a_batch(sink: Any, monkeypatch: pytest.MonkeyPatch):

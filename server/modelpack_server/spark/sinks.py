@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 import secrets
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import datasource
 from pyspark.sql.types import StructType
 
-from modelpack.errors import SaveError
-from modelpack_server.delta.commit import Conflict, Part, Target, fit
+from modelpack.errors import InputError, SaveError
+from modelpack_server.delta.commit import Conflict, Part, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.log import first_version, read_commit
 from modelpack_server.spark.kinds import arrow
 
 __all__ = ["Sink", "StreamWriter", "Writer"]
@@ -48,15 +49,16 @@ class Sink:
         self.target = Target(root, family="spark", own=_OWN)
         self.schema = storable(arrow(schema).empty_table())
 
-    def write(self, batches: Iterator[pa.RecordBatch], unique: str) -> str | None:
-        """Write the rows of a task, and return the name of the file; None if there is no row."""
+    def write(self, batches: Iterator[pa.RecordBatch], mark: str) -> str | None:
+        """Write the rows of a task, and return the name of the file, which has the mark; None if there is no row."""
         batches = (batch for batch in batches if batch.num_rows)
         first = next(batches, None)
         if first is None:
             return None
         context = TaskContext.get()
         number = context.partitionId() if context is not None else 0
-        name = f"part-{number:05d}-{unique}{_OWN}snappy.parquet"
+        # A task that is done again writes another file.
+        name = f"part-{number:05d}-{mark}.{secrets.token_hex(4)}{_OWN}snappy.parquet"
         table = self.target.open()
         schema = self.schema if table is None else pa.schema(table.schema().to_arrow())
         with self.target.part(name) as part:
@@ -65,45 +67,53 @@ class Sink:
         return name
 
     def parts(self, messages: Sequence[Any]) -> list[Part]:
-        """Return the files that tasks tell of; a task that failed tells nothing."""
-        names = [message.name for message in messages if message is not None and message.name is not None]
-        return [Part.existing(self.target.root / name) for name in names]
+        """Return the files that tasks tell of."""
+        return [Part.existing(self.target.root / name) for name in sorted(_names(messages))]
 
     def table(self) -> Any:
         """Return the table, made if there is none."""
         table = self.target.open()
         return self.target.create(self.schema) if table is None else table
 
-    def remove(self, messages: Sequence[Any]) -> None:
-        """Remove the files that tasks tell of, unless a commit has them."""
-        self._remove([message.name for message in messages if message is not None and message.name is not None])
+    def marked(self, mark: str) -> set[str]:
+        """Return the names of all files with a mark, those of tasks included that were lost."""
+        return {path.name for path in self.target.root.glob(f"part-*-{mark}.*.parquet")}
 
-    def sweep(self, pattern: str) -> None:
-        """Remove the files of a pattern that are in no commit."""
-        self._remove([path.name for path in self.target.root.glob(pattern)])
-
-    def _remove(self, names: Sequence[str]) -> None:
-        if names:
-            self.target.discard(self.target.root / name for name in names)
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of which it is known that no commit lists them: what older versions need stays."""
+        for name in names:
+            (self.target.root / name).unlink(missing_ok=True)
 
 
 class Writer(datasource.DataSourceArrowWriter):
+    """One write of a batch, of which all files have one mark in their names."""
+
     def __init__(self, sink: Sink, overwrite: bool) -> None:
         self._sink = sink
         self._overwrite = overwrite
+        self._mark = str(uuid.uuid4())
+        table = sink.target.open()
+        self._before = -1 if table is None else int(table.version())
+        if overwrite and table is not None:
+            check_replaceable(table, sink.target.root)
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> _Written:
-        return _Written(name=self._sink.write(iterator, str(uuid.uuid4())))
+        return _Written(name=self._sink.write(iterator, self._mark))
 
     def commit(self, messages: Sequence[Any]) -> None:
         table, parts = self._sink.table(), self._sink.parts(messages)
+        mode: Literal["append", "overwrite"] = "overwrite" if self._overwrite else "append"
         try:
-            self._sink.target.commit(table, parts, {}, {}, mode="overwrite" if self._overwrite else "append")
+            self._sink.target.commit(table, parts, {}, {}, mode=mode, keep=True)
         except Conflict as exc:
-            raise _contended(self._sink.target.root) from exc
+            raise _contended(self._sink.target.root, exc) from exc
+        self._sink.remove(self._sink.marked(self._mark) - _names(messages))
 
     def abort(self, messages: Sequence[Any]) -> None:
-        self._sink.remove(messages)
+        # A commit may be there though it was said to have failed.
+        listed = _added_since(self._sink.target.root, self._before)
+        if listed is not None:
+            self._sink.remove((self._sink.marked(self._mark) | _names(messages)) - listed)
 
 
 class StreamWriter(_Streaming):  # type: ignore[misc] # which class it is depends on the version of Spark
@@ -118,38 +128,89 @@ class StreamWriter(_Streaming):  # type: ignore[misc] # which class it is depend
         batch = context.getLocalProperty(_BATCH) if context is not None else None
         if query is None or batch is None:
             raise SaveError("Spark does not tell which query it is", code="spark-query")
-        # A task that is done again writes another file; those of a batch are known by their name.
-        unique = f"{_mark(query, int(batch))}.{secrets.token_hex(4)}"
-        return _Written(name=self._sink.write(iterator, unique), query=query)
+        return _Written(name=self._sink.write(iterator, _mark(query, int(batch))), query=query)
 
     def commit(self, messages: Sequence[Any], batchId: int) -> None:  # noqa: N803 - Spark calls it so
-        query = next((message.query for message in messages if message is not None), None)
+        query = _query(messages)
         if query is None:
             return  # no task, and so no row
-        job = f"modelpack/spark/{query}"
+        job = _job(query)
         table = self._sink.table()
         if _reached(table, job) >= batchId:
-            self._sink.remove(messages)
+            self._tidy(messages, query, batchId)
             return
         try:
             parts = self._sink.parts(messages)
             # From the snapshot that told how far it is: who has moved it since makes this fail.
-            self._sink.target.commit(table, parts, {job: batchId}, {"query": query, "batch": batchId})
+            self._sink.target.commit(table, parts, {job: batchId}, {"query": query, "batch": batchId}, keep=True)
         except (Conflict, FileNotFoundError) as exc:
-            self._sink.remove(messages)
+            self._tidy(messages, query, batchId)
             # Who was faster with this batch has removed files of ours, which were in no commit.
             if _reached(self._sink.table(), job) < batchId:
-                raise _contended(self._sink.target.root) from exc
+                raise _contended(self._sink.target.root, exc) from exc
             return
-        # Tasks that were lost may have written files, and tasks of a driver that was killed.
-        self._sink.sweep(f"part-*-{_mark(query, batchId)}.*.parquet")
+        # Tasks that were lost may have written files, and tasks of a driver that was killed. A batch has one commit.
+        self._sink.remove(self._sink.marked(_mark(query, batchId)) - _names(messages))
 
     def abort(self, messages: Sequence[Any], batchId: int) -> None:  # noqa: N803 - Spark calls it so
-        self._sink.remove(messages)
+        if (query := _query(messages)) is not None:
+            self._tidy(messages, query, batchId)
+
+    def _tidy(self, messages: Sequence[Any], query: str, batch: int) -> None:
+        """Remove what tasks have written for a batch, and once it is in the table all that others wrote for it."""
+        names, listed = _names(messages), set[str]()
+        table = self._sink.target.open()
+        if table is not None and _reached(table, _job(query)) >= batch:
+            found = _added_by(self._sink.target.root, table.version(), _job(query), batch)
+            if found is None:
+                return  # its commit was cleaned out of the log
+            names, listed = names | self._sink.marked(_mark(query, batch)), found
+        self._sink.remove(names - listed)
 
 
-def _contended(root: Path) -> SaveError:
-    message = f"{root} cannot be written: others changed it at the same time"
+def _names(messages: Sequence[Any]) -> set[str]:
+    """Return the files that tasks tell of; a task that failed tells nothing."""
+    return {message.name for message in messages if message is not None and message.name is not None}
+
+
+def _query(messages: Sequence[Any]) -> str | None:
+    return next((message.query for message in messages if message is not None), None)
+
+
+def _job(query: str) -> str:
+    return f"modelpack/spark/{query}"
+
+
+def _added_since(root: Path, version: int) -> set[str] | None:
+    """Return the files that commits behind a version have added; None if that cannot be known."""
+    found: set[str] = set()
+    for number in itertools.count(version + 1):
+        try:
+            commit = read_commit(root, number)
+        except InputError:
+            return None
+        if commit is None:
+            return found if first_version(root, number) is None else None
+        found.update(add.path for add in commit.adds)
+    raise AssertionError("there is no last number")
+
+
+def _added_by(root: Path, newest: int, job: str, batch: int) -> set[str] | None:
+    """Return the files that the commit of a batch has added; None if it is not in the log, or cannot be read."""
+    for number in range(newest, -1, -1):
+        try:
+            commit = read_commit(root, number)
+        except InputError:
+            return None
+        if commit is None:
+            return None
+        if commit.transactions.get(job) == batch:
+            return {add.path for add in commit.adds}
+    return None
+
+
+def _contended(root: Path, error: Exception) -> SaveError:
+    message = f"{root} cannot be written: others changed it at the same time ({error})"
     return SaveError(message, code="output-contended", hint="Start the query again.")
 
 

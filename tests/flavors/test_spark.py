@@ -253,7 +253,9 @@ def test_a_twin_that_is_not_wanted_is_not_made(frame: Any, tmp_path: Path) -> No
     options = {"columns": ["prediction"], "twin": False}
     package = modelpack.save(model, tmp_path / "pkg", example=ROWS[["features"]].head(4), options=options)
     assert [entry.name for entry in package.manifest.flavors] == ["spark"]
-    answer = modelpack.load(package).predict(ROWS[["features"]])["prediction"].to_pylist()
+    loaded = modelpack.load(package)
+    assert loaded.driver_only
+    answer = loaded.predict(ROWS[["features"]])["prediction"].to_pylist()
     assert answer == [row.prediction for row in model.transform(frame).collect()]
 
 

@@ -23,9 +23,11 @@ import modelpack
 import modelpack.spark
 from modelpack.dtypes import DurationType, Element, ListType
 from modelpack.errors import InputError, IntegrityError, OutputError, TrustError, UsageError
+from modelpack.model import Model
 from modelpack.signature import Column, Param, Signature, Table
+from modelpack_server.spark import SparkEngine, started
 from modelpack_server.spark.columns import expected
-from modelpack_server.spark.shipping import Shipped
+from modelpack_server.spark.shipping import Shipped, ship
 
 pytestmark = [
     # pyspark leaves the closing of its sockets to the collector.
@@ -155,6 +157,28 @@ def test_a_package_that_nobody_allowed_is_refused_on_the_driver(typed: Path, tru
 
     with pytest.raises(TrustError, match="can run any code"):
         modelpack.spark.score(Fake(), typed)
+
+
+class SparkOnly:
+    """A predictor that needs a driver of its own, as one of Spark ML without its twin."""
+
+    form = "arrow"
+    driver_only = True
+
+
+def test_a_model_that_executors_cannot_load_is_refused_before_spark_starts(quick: Path):
+    loaded = modelpack.load(quick)
+    model = Model(loaded.package, SparkOnly(), loaded.candidate)  # type: ignore[arg-type]
+    assert (model.driver_only, loaded.driver_only) == (True, False)
+    calls: list[Callable[[], Any]] = [
+        lambda: ship(None, model),
+        lambda: started("no://master", model).__enter__(),
+        lambda: next(SparkEngine(None).each(model, lambda *_: None, [1])),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="Save it with its twin, the flavor spark_numpy") as caught:
+            call()
+        assert caught.value.code == "model-driver-only"
 
 
 def test_without_pyspark_the_message_says_what_to_install(typed: Path, monkeypatch: pytest.MonkeyPatch):

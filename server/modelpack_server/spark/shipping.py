@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import loading, optional
-from modelpack.errors import IntegrityError
+from modelpack.errors import IntegrityError, UsageError
 from modelpack.model import Model
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
 from modelpack.trust import Store
 
-__all__ = ["Shipped", "ship"]
+__all__ = ["Shipped", "check_model", "ship"]
 
 # Of the driver: what was sent to which application. Of a Python worker: the models it has loaded.
 _SENT: set[tuple[str, str]] = set()
@@ -66,8 +66,23 @@ class Shipped:
             return loading.load(package, allow_code=allowed, flavor=self.flavor, store=Store(Path(os.devnull, "none")))
 
 
+def check_model(model: Model) -> None:
+    """Refuse a model that executors cannot load (``model-driver-only``)."""
+    if model.driver_only:
+        raise UsageError(
+            "the model needs a Spark of its own to score, which executors do not have",
+            code="model-driver-only",
+            hint="Save it with its twin, the flavor spark_numpy, which needs no JVM; or call its transform yourself.",
+        )
+
+
 def ship(context: Any, model: Model) -> Shipped:
-    """Send the package of a loaded model to all executors of an application, those that come later included."""
+    """Send the package of a loaded model to all executors of an application, those that come later included.
+
+    Raises:
+        UsageError: executors cannot load it (``model-driver-only``).
+    """
+    check_model(model)
     shipped = Shipped(digest=model.digest, flavor=model.candidate.name, granted=model.candidate.trust == "code")
     sent = (str(context.applicationId), model.digest)
     if sent not in _SENT:

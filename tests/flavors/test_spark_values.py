@@ -17,7 +17,7 @@ from modelpack_flavors._spark.values import Columns, Value
 
 
 @pytest.mark.parametrize(
-    ("rows", "width", "most"), [(9_000, 5_000, 837), (40, 5_000, 40), (9_000, 2, 8_936), (0, 3, 0)]
+    ("rows", "width", "most"), [(9_000, 5_000, 838), (40, 5_000, 40), (9_000, 2, 8_936), (0, 3, 0)]
 )
 def test_wide_vectors_are_made_for_some_rows_at_a_time(rows: int, width: int, most: int) -> None:
     counts: list[int] = []

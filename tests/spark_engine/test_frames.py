@@ -159,6 +159,37 @@ def test_a_package_that_nobody_allowed_is_refused_on_the_driver(typed: Path, tru
         modelpack.spark.score(Fake(), typed)
 
 
+@pytest.mark.parametrize(
+    ("names", "minds", "shown"),
+    [
+        (["id", "x", "id"], "true", "two columns 'id'"),
+        (["id", "x", "ID"], "false", "two columns 'id' and 'ID', which are one to Spark"),
+        (["id", "X", "x"], "false", "two columns 'X' and 'x', which are one to Spark"),
+        (["id", "x", "X"], "true", None),
+    ],
+)
+def test_columns_that_are_one_to_spark_are_refused(names: list[str], minds: str, shown: str | None, quick: Path):
+    """And where Spark minds the case of letters they are two."""
+    session = SimpleNamespace(sparkContext=None, conf=SimpleNamespace(get=lambda *_: minds))
+    df: Any = SimpleNamespace(sparkSession=session, columns=names)
+    # What follows needs a session that is real.
+    with pytest.raises(AttributeError if shown is None else InputError, match=shown) as caught:
+        modelpack.spark.score(df, quick)
+    assert shown is None or getattr(caught.value, "code", "") == "columns-repeated"
+
+
+def test_an_answer_that_is_one_with_a_kept_column_to_spark_has_another_name():
+    signature = Signature(outputs=Table(columns=(Column(name="Score", type="float64"),)))
+
+    assert expected(signature, {}, ["score"]).schema.names == ["Score_prediction"]
+
+
+def test_a_text_is_no_list_of_columns_to_keep(quick: Path):
+    with pytest.raises(UsageError, match=r"not a list of names.*keep=\['id'\]") as caught:
+        modelpack.spark.score(Fake(), quick, keep="id")
+    assert (caught.value.code, caught.value.path) == ("keep-invalid", "keep")
+
+
 class SparkOnly:
     """A predictor that needs a driver of its own, as one of Spark ML without its twin."""
 

@@ -88,3 +88,15 @@ def test_what_does_not_fit_a_table_is_refused(column: pa.Array, field: pa.Field,
         fit(pa.table({"a": column}), pa.schema([field]), Path("table"))
     assert caught.value.code == code
     assert caught.value.path == "table"
+
+
+@pytest.mark.parametrize("names", [("id", "id"), ("id", "Id")])
+def test_columns_that_are_one_in_a_delta_table_are_refused(names: tuple[str, str]) -> None:
+    table = pa.table([[1], [2]], names=names)
+    with pytest.raises(OutputError, match=f"two columns '{names[0]}' and '{names[1]}', which are one") as caught:
+        storable(table)
+    assert caught.value.code == "columns-repeated"
+    with pytest.raises(OutputError, match="two columns"):
+        fit(
+            table, pa.schema([("id", pa.int64())] if names[0] == names[1] else [(n, pa.int64()) for n in names]), Path()
+        )

@@ -57,10 +57,16 @@ def storable(table: pa.Table) -> pa.Schema:
     """Return the schema of the Delta table that can take these rows.
 
     Raises:
-        OutputError: a column has a type that Delta does not have (``type-not-delta``).
+        OutputError: a column has a type that Delta does not have (``type-not-delta``), or two have one name but for
+            the case of letters (``columns-repeated``).
     """
     fields = []
+    seen: dict[str, str] = {}
     for field in table.schema:
+        if (other := seen.get(field.name.lower())) is not None:
+            message = f"there are two columns {other!r} and {field.name!r}, which are one in Delta tables"
+            raise OutputError(message, code="columns-repeated", hint="Rename one, or keep other columns.")
+        seen[field.name.lower()] = field.name
         kind = stored(field.type)
         if kind is None:
             message = f"the column {field.name!r} is of the type {field.type}, which Delta tables do not have"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -188,6 +189,38 @@ def test_a_text_is_no_list_of_columns_to_keep(quick: Path):
     with pytest.raises(UsageError, match=r"not a list of names.*keep=\['id'\]") as caught:
         modelpack.spark.score(Fake(), quick, keep="id")
     assert (caught.value.code, caught.value.path) == ("keep-invalid", "keep")
+
+
+def test_a_package_is_sent_once_also_by_two_threads(quick: Path):
+    sent: list[str] = []
+
+    def slowly(archive: str) -> None:
+        time.sleep(0.2)
+        sent.append(archive)
+
+    context = SimpleNamespace(applicationId=f"app of {quick}", addArchive=slowly)
+    model = modelpack.load(quick)
+    threads = [threading.Thread(target=ship, args=(context, model)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(sent) == 1
+
+
+def test_a_worker_keeps_the_models_that_it_used_last(monkeypatch: pytest.MonkeyPatch):
+    loads: list[str] = []
+
+    def load(shipped: Shipped, path: Path) -> Any:
+        loads.append(shipped.digest)
+        return shipped
+
+    monkeypatch.setattr(Shipped, "load_from", load)
+    monkeypatch.setattr("pyspark.SparkFiles.get", lambda name: name)
+    for digest in "abcdeea":
+        Shipped(digest=f"kept {digest}", flavor="python", granted=False).model()
+    assert loads == [f"kept {digest}" for digest in "abcdea"]
 
 
 class SparkOnly:

@@ -7,9 +7,11 @@ its own, and never takes another flavor than the driver took.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,11 @@ from modelpack.trust import Store
 
 __all__ = ["Shipped", "check_model", "ship"]
 
-# Of the driver: what was sent to which application. Of a Python worker: the models it has loaded.
+# Of the driver: what was sent to which application.
 _SENT: set[tuple[str, str]] = set()
-_LOADED: dict[Shipped, Model] = {}
+_SENDING = threading.Lock()
+# As many models a Python worker keeps, those that it used last: it may live as long as the application does.
+_KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +52,7 @@ class Shipped:
         Raises:
             IntegrityError: what has arrived is not the package that the driver loaded (``package-differs``).
         """
-        if self not in _LOADED:
-            files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
-            _LOADED[self] = self.load_from(Path(files.get(self.name)))
-        return _LOADED[self]
+        return _arrived(self)
 
     def load_from(self, path: Path) -> Model:
         """Load the package from a directory; its bytes are read once, compared with the digests, and used."""
@@ -64,6 +65,12 @@ class Shipped:
             allowed = self.digest if self.granted else None
             # Grants of whoever runs the executor do not count: there is no store.
             return loading.load(package, allow_code=allowed, flavor=self.flavor, store=Store(Path(os.devnull, "none")))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _arrived(shipped: Shipped) -> Model:
+    files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
+    return shipped.load_from(Path(files.get(shipped.name)))
 
 
 def check_model(model: Model) -> None:
@@ -85,12 +92,13 @@ def ship(context: Any, model: Model) -> Shipped:
     check_model(model)
     shipped = Shipped(digest=model.digest, flavor=model.candidate.name, granted=model.candidate.trust == "code")
     sent = (str(context.applicationId), model.digest)
-    if sent not in _SENT:
-        # Executors fetch it as long as the application runs.
-        folder = Path(tempfile.mkdtemp(prefix="modelpack-spark-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        context.addArchive(f"{_packed(model.package, folder / f'{shipped.name}.zip')}#{shipped.name}")
-        _SENT.add(sent)
+    with _SENDING:
+        if sent not in _SENT:
+            # Executors fetch it as long as the application runs.
+            folder = Path(tempfile.mkdtemp(prefix="modelpack-spark-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            context.addArchive(f"{_packed(model.package, folder / f'{shipped.name}.zip')}#{shipped.name}")
+            _SENT.add(sent)
     return shipped
 
 

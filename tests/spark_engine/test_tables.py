@@ -430,6 +430,18 @@ def test_a_missing_value_is_not_read_as_a_column_that_has_none(tmp_path: Path):
         list(reader.read(reader.partitions()[0]))
 
 
+def test_a_table_is_read_with_the_columns_that_it_had(tmp_path: Path):
+    write_deltalake(tmp_path / "in", pa.table({"id": [1], "old": ["a"]}))
+    write_deltalake(tmp_path / "in", pa.table({"id": [2], "new": [0.5]}), mode="overwrite", schema_mode="overwrite")
+    source = DeltaSource({"path": str(tmp_path / "in"), "version": "0"})
+    reader = source.reader(source.schema())
+    assert [batch.to_pylist() for part in reader.partitions() for batch in reader.read(part)] == [
+        [{"id": 1, "old": "a"}]
+    ]
+    with pytest.raises(UsageError, match="has no version 7"):
+        DeltaSource({"path": str(tmp_path / "in"), "version": "7"}).schema()
+
+
 def test_a_stream_that_begins_too_late_is_told_by_the_name_of_the_option(tmp_path: Path):
     from pyspark.sql.types import StructType
 

@@ -40,8 +40,10 @@ class DeltaSource(datasource.DataSource):
         return NAME
 
     def schema(self) -> StructType:
-        """Return the table's columns in Spark's types."""
-        return from_arrow_schema(_shape(self._root()).schema, prefer_timestamp_ntz=True)
+        """Return the table's columns, as they were at the option `version`, in Spark's types."""
+        version = self._number("version")
+        shape = _shape(self._root()) if version is None else snapshot_at(self._root(), When(version=version)).shape
+        return from_arrow_schema(shape.schema, prefer_timestamp_ntz=True)
 
     def reader(self, schema: StructType) -> Reader:
         """Return what reads the table as it is, or was at the option `version`."""

@@ -262,6 +262,17 @@ def test_a_write_of_a_batch_leaves_no_file_of_lost_tasks(overwrite: bool, tmp_pa
     assert set(files_of(root)) == before
 
 
+def test_a_write_that_fails_before_there_is_a_table_leaves_nothing(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    writer = DeltaSource({"path": str(tmp_path / "out")}).writer(StructType().add("id", "long"), overwrite=False)
+    writer.abort([None])
+    writer.write(iter([pa.record_batch([pa.array([1], pa.int64())], names=["id"])]))
+    assert len(files_of(tmp_path / "out")) == 1
+    writer.abort([None])
+    assert files_of(tmp_path / "out") == []
+
+
 def test_rows_that_must_stay_are_not_overwritten(tmp_path: Path):
     from pyspark.sql.types import StructType
 

@@ -19,6 +19,7 @@ from modelpack.errors import InputError, SaveError
 from modelpack_server.delta.commit import Conflict, Part, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.log import first_version, read_commit
+from modelpack_server.delta.tables import LOG
 from modelpack_server.spark.kinds import arrow
 
 __all__ = ["Sink", "StreamWriter", "Writer"]
@@ -184,6 +185,8 @@ def _job(query: str) -> str:
 def _added_since(root: Path, version: int) -> set[str] | None:
     """Return the files that commits behind a version have added; None if that cannot be known."""
     found: set[str] = set()
+    if not (root / LOG).exists():
+        return found
     for number in itertools.count(version + 1):
         try:
             commit = read_commit(root, number)

@@ -45,8 +45,6 @@ def trust_store(trust_stores: Iterator[Path]) -> Iterator[Path]:
 def _spark(master: str, **config: str) -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
-    from modelpack_flavors._spark import session
-
     os.environ["PYSPARK_PYTHON"] = sys.executable
     before = signal.getsignal(signal.SIGINT)
     builder = SparkSession.builder.master(master).appName("tests")
@@ -64,7 +62,6 @@ def _spark(master: str, **config: str) -> Iterator[Any]:
     # A model of Spark ML may have a session in this process already, or want one of its own later.
     if (active := SparkSession.getActiveSession()) is not None:
         active.stop()
-    session._started.cache_clear()
     found = builder.getOrCreate()
     signal.signal(signal.SIGINT, before)
     try:

@@ -47,7 +47,10 @@ Policy = Literal["strict", "warn", "ignore"]
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A loaded model behind one call."""
+    """A loaded model behind one call.
+
+    One that needs a driver of a cluster to score says so by an attribute ``driver_only`` that is true.
+    """
 
     @property
     def form(self) -> Form:

@@ -53,6 +53,11 @@ class Model:
         """Whether the model can answer piece by piece (:meth:`predict_stream`)."""
         return isinstance(self._predictor, StreamingPredictor)
 
+    @property
+    def driver_only(self) -> bool:
+        """Whether the model needs a driver of a cluster to score, so that no executor can load it."""
+        return bool(getattr(self._predictor, "driver_only", False))
+
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Score the data and return the model's own answer: an array, a DataFrame, whatever the model gives.
 

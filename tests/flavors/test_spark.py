@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,8 +20,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pyspark import SparkContext
 from pyspark.ml import Transformer, clustering, feature
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.sql import SparkSession
 
 import modelpack
 from modelpack.errors import FlavorError, InputError, PackageError, SaveError, TrustError, UsageError
@@ -181,6 +186,38 @@ def test_a_stage_of_one_s_own_is_code(tmp_path: Path, monkeypatch: pytest.Monkey
     assert info.value.code == "code-not-allowed"
 
 
+def test_a_session_of_the_user_is_taken_from_any_thread_as_it_is() -> None:
+    mine = session()
+    mine.conf.set("spark.sql.shuffle.partitions", "7")
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(session()))
+    thread.start()
+    thread.join()
+    try:
+        assert found == [mine]
+        assert mine.conf.get("spark.sql.shuffle.partitions") == "7"
+    finally:
+        mine.conf.set("spark.sql.shuffle.partitions", "1")
+
+
+def test_after_a_session_was_stopped_another_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = SimpleNamespace(_sc=SimpleNamespace(_jsc=None))
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    monkeypatch.setattr(SparkSession, "_instantiatedSession", stopped)
+    monkeypatch.setattr(SparkContext, "_active_spark_context", None)
+    monkeypatch.setattr("modelpack_flavors._spark.session._started", itertools.count(1).__next__)
+
+    assert [session(), session()] == [1, 2]
+    # Somebody has a context, and no session yet.
+    monkeypatch.setattr(SparkContext, "_active_spark_context", "theirs")
+    monkeypatch.setattr("pyspark.sql.SparkSession", type("Made", (SparkSession,), {"__init__": made}))
+    assert session().given == ("theirs",)
+
+
+def made(self: Any, *given: Any) -> None:
+    self.given = given
+
+
 def test_without_an_evaluation_there_is_no_twin(frame: Any, tmp_path: Path) -> None:
     model = feature.RobustScaler(inputCol="features", outputCol="out").fit(frame)
     package = modelpack.save(model, tmp_path / "pkg", example=ROWS[["features"]])
@@ -216,7 +253,9 @@ def test_a_twin_that_is_not_wanted_is_not_made(frame: Any, tmp_path: Path) -> No
     options = {"columns": ["prediction"], "twin": False}
     package = modelpack.save(model, tmp_path / "pkg", example=ROWS[["features"]].head(4), options=options)
     assert [entry.name for entry in package.manifest.flavors] == ["spark"]
-    answer = modelpack.load(package).predict(ROWS[["features"]])["prediction"].to_pylist()
+    loaded = modelpack.load(package)
+    assert loaded.driver_only
+    answer = loaded.predict(ROWS[["features"]])["prediction"].to_pylist()
     assert answer == [row.prediction for row in model.transform(frame).collect()]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,9 +24,11 @@ import modelpack
 import modelpack.spark
 from modelpack.dtypes import DurationType, Element, ListType
 from modelpack.errors import InputError, IntegrityError, OutputError, TrustError, UsageError
+from modelpack.model import Model
 from modelpack.signature import Column, Param, Signature, Table
+from modelpack_server.spark import SparkEngine, started
 from modelpack_server.spark.columns import expected
-from modelpack_server.spark.shipping import Shipped
+from modelpack_server.spark.shipping import Shipped, ship
 
 pytestmark = [
     # pyspark leaves the closing of its sockets to the collector.
@@ -155,6 +158,91 @@ def test_a_package_that_nobody_allowed_is_refused_on_the_driver(typed: Path, tru
 
     with pytest.raises(TrustError, match="can run any code"):
         modelpack.spark.score(Fake(), typed)
+
+
+@pytest.mark.parametrize(
+    ("names", "minds", "shown"),
+    [
+        (["id", "x", "id"], "true", "two columns 'id'"),
+        (["id", "x", "ID"], "false", "two columns 'id' and 'ID', which are one to Spark"),
+        (["id", "X", "x"], "false", "two columns 'X' and 'x', which are one to Spark"),
+        (["id", "x", "X"], "true", None),
+    ],
+)
+def test_columns_that_are_one_to_spark_are_refused(names: list[str], minds: str, shown: str | None, quick: Path):
+    """And where Spark minds the case of letters they are two."""
+    session = SimpleNamespace(sparkContext=None, conf=SimpleNamespace(get=lambda *_: minds))
+    df: Any = SimpleNamespace(sparkSession=session, columns=names)
+    # What follows needs a session that is real.
+    with pytest.raises(AttributeError if shown is None else InputError, match=shown) as caught:
+        modelpack.spark.score(df, quick)
+    assert shown is None or getattr(caught.value, "code", "") == "columns-repeated"
+
+
+def test_an_answer_that_is_one_with_a_kept_column_to_spark_has_another_name():
+    signature = Signature(outputs=Table(columns=(Column(name="Score", type="float64"),)))
+
+    assert expected(signature, {}, ["score"]).schema.names == ["Score_prediction"]
+
+
+def test_a_text_is_no_list_of_columns_to_keep(quick: Path):
+    with pytest.raises(UsageError, match=r"not a list of names.*keep=\['id'\]") as caught:
+        modelpack.spark.score(Fake(), quick, keep="id")
+    assert (caught.value.code, caught.value.path) == ("keep-invalid", "keep")
+
+
+def test_a_package_is_sent_once_also_by_two_threads(quick: Path):
+    sent: list[str] = []
+
+    def slowly(archive: str) -> None:
+        time.sleep(0.2)
+        sent.append(archive)
+
+    context = SimpleNamespace(applicationId=f"app of {quick}", addArchive=slowly)
+    model = modelpack.load(quick)
+    threads = [threading.Thread(target=ship, args=(context, model)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(sent) == 1
+
+
+def test_a_worker_keeps_the_models_that_it_used_last(monkeypatch: pytest.MonkeyPatch):
+    loads: list[str] = []
+
+    def load(shipped: Shipped, path: Path) -> Any:
+        loads.append(shipped.digest)
+        return shipped
+
+    monkeypatch.setattr(Shipped, "load_from", load)
+    monkeypatch.setattr("pyspark.SparkFiles.get", lambda name: name)
+    for digest in "abcdeea":
+        Shipped(digest=f"kept {digest}", flavor="python", granted=False).model()
+    assert loads == [f"kept {digest}" for digest in "abcdea"]
+
+
+class SparkOnly:
+    """A predictor that needs a driver of its own, as one of Spark ML without its twin."""
+
+    form = "arrow"
+    driver_only = True
+
+
+def test_a_model_that_executors_cannot_load_is_refused_before_spark_starts(quick: Path):
+    loaded = modelpack.load(quick)
+    model = Model(loaded.package, SparkOnly(), loaded.candidate)  # type: ignore[arg-type]
+    assert (model.driver_only, loaded.driver_only) == (True, False)
+    calls: list[Callable[[], Any]] = [
+        lambda: ship(None, model),
+        lambda: started("no://master", model).__enter__(),
+        lambda: next(SparkEngine(None).each(model, lambda *_: None, [1])),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="Save it with its twin, the flavor spark_numpy") as caught:
+            call()
+        assert caught.value.code == "model-driver-only"
 
 
 def test_without_pyspark_the_message_says_what_to_install(typed: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,8 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack.spark
 from modelpack.errors import InputError, SaveError, UsageError
 from modelpack_server.delta.commit import Target
+from modelpack_server.delta.tables import open_table
+from modelpack_server.spark.kinds import holds
 from modelpack_server.spark.tables import DeltaSource
 
 pytestmark = [
@@ -120,7 +124,7 @@ def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     told = {"sql.streaming.queryId": "5f4a", "streaming.sql.batchId": "0"}
     context = SimpleNamespace(partitionId=lambda: 3, getLocalProperty=told.get)
-    monkeypatch.setattr("modelpack_server.spark.tables.TaskContext", SimpleNamespace(get=lambda: context))
+    monkeypatch.setattr("modelpack_server.spark.sinks.TaskContext", SimpleNamespace(get=lambda: context))
     schema = StructType().add("id", "long")
     writer = DeltaSource({"path": str(tmp_path / "out")}).streamWriter(schema, overwrite=False)
 
@@ -155,6 +159,130 @@ def test_a_batch_that_is_done_again_leaves_what_older_versions_need(sink: Any):
     assert [row["id"] for row in rows_of(sink.root)] == [1, 2, 3]
     assert sorted(DeltaTable(sink.root, version=2).to_pyarrow_table()["id"].to_pylist()) == [1, 2, 3]
     assert len(files_of(sink.root)) == 3
+
+
+def test_what_others_do_behind_a_commit_takes_no_file_from_older_versions(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    """Another process compacts the table before lost tasks' files are looked for, and before Spark aborts."""
+    commit = Target.commit
+
+    def then_compacted(self: Target, *args: Any, **more: Any) -> None:
+        commit(self, *args, **more)
+        DeltaTable(sink.root).optimize.compact()
+
+    def then_fails(self: Target, *args: Any, **more: Any) -> None:
+        then_compacted(self, *args, **more)
+        raise SaveError("the checkpoint failed", code="output-unwritable")
+
+    sink.writer.commit([sink.write(0, 1, 2)], 0)
+    monkeypatch.setattr(Target, "commit", then_compacted)
+    lost, written = sink.write(1, 3), sink.write(1, 3)
+    sink.writer.commit([written], 1)
+    assert [(sink.root / message.name).exists() for message in (lost, written)] == [False, True]
+    monkeypatch.setattr(Target, "commit", then_fails)
+    written = sink.write(2, 4)
+    with pytest.raises(SaveError):
+        sink.writer.commit([written], 2)
+    sink.writer.abort([written], 2)
+
+    for version, ids in [(2, [1, 2, 3]), (4, [1, 2, 3, 4]), (5, [1, 2, 3, 4])]:
+        assert sorted(DeltaTable(sink.root, version=version).to_pyarrow_table()["id"].to_pylist()) == ids
+
+
+def test_files_of_lost_tasks_go_where_the_driver_was_killed_behind_the_commit(
+    sink: Any, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modelpack_server.spark.sinks.Sink.remove", killed)
+        lost, written = sink.write(0, 1), sink.write(0, 1)
+        with pytest.raises(Killed):
+            sink.writer.commit([written], 0)
+    assert (sink.root / lost.name).exists()
+
+    sink.writer.commit([sink.write(0, 1)], 0)
+
+    assert files_of(sink.root) == [written.name]
+    assert [row["id"] for row in rows_of(sink.root)] == [1]
+
+
+def test_a_batch_opens_the_table_once_to_commit(sink: Any, monkeypatch: pytest.MonkeyPatch):
+    sink.writer.commit([sink.write(0, 1)], 0)
+    written = sink.write(1, 2)
+    opened: list[Path] = []
+
+    def counted(root: Path, version: int | None = None) -> Any:
+        opened.append(root)
+        return open_table(root, version)
+
+    monkeypatch.setattr("modelpack_server.delta.commit.open_table", counted)
+    sink.writer.commit([written], 1)
+    assert opened == [sink.root]
+
+
+def test_where_the_commit_of_a_batch_is_not_in_the_log_any_more_no_file_goes(sink: Any):
+    sink.writer.commit([sink.write(0, 1)], 0)
+    sink.writer.commit([sink.write(1, 2)], 1)
+    DeltaTable(sink.root).create_checkpoint()
+    for version in (0, 1, 2):
+        (sink.root / "_delta_log" / f"{version:020d}.json").unlink()
+
+    sink.writer.commit([sink.write(1, 2)], 1)
+
+    assert len(files_of(sink.root)) == 3
+    assert [row["id"] for row in rows_of(sink.root)] == [1, 2]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_write_of_a_batch_leaves_no_file_of_lost_tasks(overwrite: bool, tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    root, schema = tmp_path / "out", StructType().add("id", "long")
+    write_deltalake(root, pa.table({"id": [0]}))
+
+    def rows(*ids: int) -> Any:
+        return iter([pa.record_batch([pa.array(ids, pa.int64())], names=["id"])])
+
+    # Each step in a process of its own, as Spark does it.
+    writer = pickle.dumps(DeltaSource({"path": str(root)}).writer(schema, overwrite=overwrite))
+    lost, written = pickle.loads(writer).write(rows(1)), pickle.loads(writer).write(rows(1))
+    pickle.loads(writer).commit([written, None])
+    assert not (root / lost.name).exists()
+    # Spark takes the commit for failed.
+    pickle.loads(writer).abort([written, None])
+    assert [row["id"] for row in rows_of(root)] == ([1] if overwrite else [0, 1])
+    other = DeltaSource({"path": str(root)}).writer(schema, overwrite=overwrite)
+    lost, written = other.write(rows(2)), other.write(rows(2))
+    before = set(files_of(root)) - {lost.name, written.name}
+    other.abort([written, None])
+    assert set(files_of(root)) == before
+
+
+def test_a_write_that_fails_before_there_is_a_table_leaves_nothing(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    writer = DeltaSource({"path": str(tmp_path / "out")}).writer(StructType().add("id", "long"), overwrite=False)
+    writer.abort([None])
+    writer.write(iter([pa.record_batch([pa.array([1], pa.int64())], names=["id"])]))
+    assert len(files_of(tmp_path / "out")) == 1
+    writer.abort([None])
+    assert files_of(tmp_path / "out") == []
+
+
+def test_rows_that_must_stay_are_not_overwritten(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "out", pa.table({"id": [0]}), configuration={"delta.appendOnly": "true"})
+    source, schema = DeltaSource({"path": str(tmp_path / "out")}), StructType().add("id", "long")
+
+    with pytest.raises(UsageError, match=r"takes new rows only, because of delta\.appendOnly") as caught:
+        source.writer(schema, overwrite=True)
+    assert caught.value.code == "table-unwritable"
+    assert source.writer(schema, overwrite=False) is not None
 
 
 def test_of_two_that_run_the_same_query_one_commits_a_batch(sink: Any, monkeypatch: pytest.MonkeyPatch):
@@ -212,19 +340,127 @@ def test_what_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path):
         DeltaSource({}).schema()
     with pytest.raises(UsageError, match="only append"):
         DeltaSource({"path": path}).streamWriter(schema, overwrite=True)
-    with pytest.raises(UsageError, match="not a number"):
+    with pytest.raises(UsageError, match="'first' is not the number of a version"):
         DeltaSource({"path": path, "version": "first"}).reader(schema)
     with pytest.raises(UsageError, match="'upsert' is not 'fail' or 'append'"):
         DeltaSource({"path": path, "changes": "upsert"}).streamReader(schema)
     with pytest.raises(InputError, match="no column 'y'"):
         DeltaSource({"path": path}).reader(StructType().add("y", "double"))
-    reader = DeltaSource({"path": path}).reader(StructType().add("x", "integer"))
-    with pytest.raises(InputError, match="not exact in the type"):
-        list(reader.read(reader.partitions()[0]))
+    reader = DeltaSource({"path": path}).reader(StructType().add("x", "double"))
     (part,) = DeltaSource({"path": path}).reader(schema).partitions()
     (tmp_path / "in" / part.add.path).unlink()
     with pytest.raises(InputError, match="is gone: the table was vacuumed"):
         list(reader.read(part))
+
+
+@pytest.mark.parametrize(
+    ("calls", "options", "shown"),
+    [
+        ("reader", {"versionAsOf": "1"}, r"'versionasof'.* called version\."),
+        ("reader", {"timestampAsOf": "2026-01-31"}, r"'timestampasof'.* It has: version\."),
+        ("reader", {"fromVersion": "1"}, r"a batch that is read has no option 'fromversion'"),
+        ("reader", {"version": "-1"}, r"'-1' is not the number of a version"),
+        ("streamReader", {"version": "1"}, r"a stream that is read has no option 'version'"),
+        ("streamReader", {"startingVersion": "1"}, r"'startingversion'.* called fromVersion\."),
+        ("streamReader", {"ignoreDeletes": "true"}, r"'ignoredeletes'.* It has: fromVersion, changes\."),
+        ("streamReader", {"fromVersion": "-1"}, r"'-1' is not the number of a version"),
+        ("streamReader", {"fromVersion": "9" * 30}, r"is not the number of a version"),
+        ("writer", {"mergeSchema": "true"}, r"a batch that is written has no option 'mergeschema'.* It has none\."),
+        ("streamWriter", {"fromVersion": "1"}, r"a stream that is written has no option 'fromversion'"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(calls: str, options: dict[str, str], shown: str, tmp_path: Path):
+    from pyspark.sql.datasource import CaseInsensitiveDict
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", pa.table({"id": [1]}))
+    # As Spark hands them over; of queries, and only there, it adds two of its own.
+    more = {"checkpointLocation": "/there", "queryName": "q"} if calls == "streamWriter" else {}
+    source = DeltaSource(CaseInsensitiveDict({"path": str(tmp_path / "in"), **more, **options}))
+    overwrite = {"overwrite": False} if calls.endswith("riter") else {}
+
+    with pytest.raises(UsageError, match=shown) as caught:
+        getattr(source, calls)(StructType().add("id", "long"), **overwrite)
+    assert caught.value.code == "source-option"
+    kept = {"version": "0"} if calls == "reader" else {"fromVersion": "0"} if calls == "streamReader" else {}
+    source = DeltaSource(CaseInsensitiveDict({"path": str(tmp_path / "in"), **more, **kept}))
+    assert getattr(source, calls)(StructType().add("id", "long"), **overwrite) is not None
+
+
+def read_as(root: Path, asked: dict[str, pa.DataType]) -> Any:
+    """Return what reads columns in types, as Spark asks for them with `.schema(...)`."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    schema = from_arrow_schema(pa.schema(list(asked.items())), prefer_timestamp_ntz=True)
+    return DeltaSource({"path": str(root)}).reader(schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("x", pa.float32()), ("x", pa.int64()), ("id", pa.bool_()), ("id", pa.int32()), ("id", pa.float64()),
+        ("id", pa.string()), ("at", pa.date32()), ("at", pa.timestamp("us")), ("local", pa.timestamp("us", "UTC")),
+        ("day", pa.timestamp("us")), ("money", pa.float64()), ("money", pa.decimal128(12, 1)),
+        ("money", pa.decimal128(11, 2)), ("money", pa.decimal128(12, 3)), ("text", pa.int64()), ("text", pa.binary()),
+        ("raw", pa.string()), ("many", pa.list_(pa.float32())), ("many", pa.list_(pa.string())),
+        ("both", pa.struct([("a", pa.int32()), ("c", pa.string())])),
+        ("both", pa.struct([("a", pa.int16()), ("b", pa.string())])), ("both", pa.struct([("a", pa.int32())])),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_column_is_not_read_as_a_type_that_would_change_its_values(name: str, asked: pa.DataType, tmp_path: Path):
+    write_deltalake(tmp_path / "in", typed(0, 1))
+
+    with pytest.raises(InputError, match=f"column '{name}' is .*, not all of which is exact as") as caught:
+        read_as(tmp_path / "in", {name: asked})
+    assert caught.value.code == "not-exact"
+
+
+def test_a_column_is_read_as_a_type_that_has_all_its_values(tmp_path: Path):
+    write_deltalake(tmp_path / "in", typed(0))
+    own = {name: typed(0).schema.field(name).type for name in ("id", "yes", "at", "local", "many", "raw")}
+    wider = {"money": pa.decimal128(20, 4), "both": pa.struct([("a", pa.int64()), ("b", pa.string())])}
+
+    for small in (pa.int64(), pa.float32(), pa.float64()):
+        reader = read_as(tmp_path / "in", {**own, **wider, "small": small})
+        (batch,) = [batch for part in reader.partitions() for batch in reader.read(part)]
+        assert batch.schema.field("small").type == small
+        assert batch.to_pylist() == [
+            {name: row[name] for name in batch.schema.names} for row in rows_of(tmp_path / "in")
+        ]
+    sure = pa.list_(pa.field("element", pa.float64(), nullable=False))
+    assert (holds(own["many"], sure), holds(sure, own["many"])) == (True, False)
+
+
+def test_a_missing_value_is_not_read_as_a_column_that_has_none(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", typed(0))
+    reader = DeltaSource({"path": str(tmp_path / "in")}).reader(StructType().add("x", "double", nullable=False))
+    with pytest.raises(InputError, match="not exact in the type"):
+        list(reader.read(reader.partitions()[0]))
+
+
+def test_a_table_is_read_with_the_columns_that_it_had(tmp_path: Path):
+    write_deltalake(tmp_path / "in", pa.table({"id": [1], "old": ["a"]}))
+    write_deltalake(tmp_path / "in", pa.table({"id": [2], "new": [0.5]}), mode="overwrite", schema_mode="overwrite")
+    source = DeltaSource({"path": str(tmp_path / "in"), "version": "0"})
+    reader = source.reader(source.schema())
+    assert [batch.to_pylist() for part in reader.partitions() for batch in reader.read(part)] == [
+        [{"id": 1, "old": "a"}]
+    ]
+    with pytest.raises(UsageError, match="has no version 7"):
+        DeltaSource({"path": str(tmp_path / "in"), "version": "7"}).schema()
+
+
+def test_a_stream_that_begins_too_late_is_told_by_the_name_of_the_option(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    write_deltalake(tmp_path / "in", pa.table({"id": [1]}))
+    source = DeltaSource({"path": str(tmp_path / "in"), "fromVersion": "3"})
+    with pytest.raises(UsageError, match="no version 3 yet; it is at 0") as caught:
+        source.streamReader(StructType().add("id", "long")).initialOffset()
+    assert (caught.value.code, caught.value.path) == ("version-absent", "fromVersion")
 
 
 def test_a_stream_stops_at_another_table_of_the_name_and_at_deletes(tmp_path: Path):
@@ -249,3 +485,34 @@ def test_a_stream_stops_at_another_table_of_the_name_and_at_deletes(tmp_path: Pa
     write_deltalake(other, pa.table({"id": [1, 2]}))
     with pytest.raises(InputError, match="is not the table"):
         DeltaSource({"path": str(other)}).streamReader(schema).partitions(start, end)
+
+
+def test_a_stream_that_runs_stops_where_its_table_is_replaced_by_a_shorter_one(tmp_path: Path):
+    from pyspark.sql.types import StructType
+
+    schema = StructType().add("id", "long")
+    path = tmp_path / "in"
+    for number in range(3):
+        write_deltalake(path, pa.table({"id": [number]}), mode="append")
+    copy = shutil.copytree(path, tmp_path / "copy")
+    write_deltalake(path, pa.table({"id": [3]}), mode="append")
+    reader = DeltaSource({"path": str(path)}).streamReader(schema)
+    start, end = reader.initialOffset(), reader.latestOffset()
+    assert len(reader.partitions(start, end)) == 4
+
+    # An older copy of the same table.
+    shutil.rmtree(path)
+    copy.rename(path)
+    with pytest.raises(
+        InputError, match=r"went back from version 3 to 2\. Begin anew, with another checkpoint"
+    ) as caught:
+        reader.partitions(end, reader.latestOffset())
+    assert caught.value.code == "source-replaced"
+    # Another table, as short as before or longer.
+    for count in (1, 6):
+        shutil.rmtree(path)
+        for number in range(count):
+            write_deltalake(path, pa.table({"id": [number]}), mode="append")
+        with pytest.raises(InputError, match="is not the table that what is in the checkpoint was made from") as caught:
+            reader.partitions(end, reader.latestOffset())
+        assert caught.value.code == "source-replaced"

@@ -88,3 +88,55 @@ def test_what_does_not_fit_a_table_is_refused(column: pa.Array, field: pa.Field,
         fit(pa.table({"a": column}), pa.schema([field]), Path("table"))
     assert caught.value.code == code
     assert caught.value.path == "table"
+
+
+@pytest.mark.parametrize("names", [("id", "id"), ("id", "Id")])
+def test_columns_that_are_one_in_a_delta_table_are_refused(names: tuple[str, str]) -> None:
+    table = pa.table([[1], [2]], names=names)
+    with pytest.raises(OutputError, match=f"two columns '{names[0]}' and '{names[1]}', which are one") as caught:
+        storable(table)
+    assert caught.value.code == "columns-repeated"
+    with pytest.raises(OutputError, match="two columns"):
+        fit(
+            table, pa.schema([("id", pa.int64())] if names[0] == names[1] else [(n, pa.int64()) for n in names]), Path()
+        )
+
+
+def sure(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+NESTED = {
+    "list": (pa.list_(sure("element", pa.string())), pa.list_(pa.string()), [["a"], [], None], [["a", None]]),
+    "fixed": (pa.list_(sure("element", pa.float64())), pa.list_(pa.float64(), 2), [[0.5, 1], None], [[None, 1.0]]),
+    "struct": (pa.struct([sure("a", pa.int64())]), pa.struct([("a", pa.int64())]), [{"a": 1}, None], [{"a": None}]),
+    "map": (
+        pa.map_(pa.string(), sure("value", pa.int64())), pa.map_(pa.string(), pa.int64()),
+        [[("a", 1)], None], [[("a", None)]],
+    ),
+    "deep": (
+        pa.list_(pa.field("element", pa.struct([sure("a", pa.list_(sure("element", pa.string())))]))),
+        pa.list_(pa.struct([("a", pa.list_(pa.string()))])),
+        [[{"a": ["x"]}, None], None], [[{"a": ["x", None]}]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_what_may_be_missing_inside_of_values_is_up_to_the_values(name: str, tmp_path: Path) -> None:
+    """The table takes no missing values inside, and where the rows come from there could be some."""
+    wanted, kind, whole, gaps = NESTED[name]
+    target = Target(tmp_path / "table", family="test")
+    opened = target.create(pa.schema([("column", wanted)]))
+    schema = pa.schema(opened.schema().to_arrow())
+
+    with target.part() as part:
+        part.write(fit(pa.table({"column": pa.array(whole, kind)}), schema, tmp_path))
+    target.commit(opened, [part], {"t": 1}, {})
+
+    assert DeltaTable(tmp_path / "table").to_pyarrow_table()["column"].to_pylist() == whole
+    part_of_more = pa.table({"column": pa.array(gaps + whole, kind)}).slice(1)
+    assert fit(part_of_more, schema, tmp_path)["column"].to_pylist() == whole
+    with pytest.raises(OutputError, match="takes no missing values in 'column', and there is one") as caught:
+        fit(pa.table({"column": pa.array(gaps, kind)}), schema, tmp_path)
+    assert caught.value.code == "output-columns"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -627,3 +628,38 @@ def test_an_output_that_cannot_be_written_is_said(tables: Any, model: Model, mon
     tables.check(20)
     tables.output = tables.output / "_delta_log" / f"{0:020d}.json" / "below"
     assert code_of(lambda: tables.run(model))[0] == "output-unwritable"
+
+
+class Stalled:
+    """An engine of executors that stall, and wake up when all is committed."""
+
+    def __init__(self) -> None:
+        self.again: list[Callable[[], Any]] = []
+
+    def each(self, model: Model, work: Any, items: Sequence[Any]) -> Generator[tuple[Any, Any]]:
+        for item in items:
+            self.again.append(functools.partial(work, model, item))
+            yield item, work(model, item)
+
+
+def test_an_executor_that_wakes_behind_the_commit_leaves_the_files_that_are_in_it(
+    tables: Any, model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    tables.add(3)
+    tables.run(model, on_error=tables.rejects)
+    tables.add(4, x=[0.75, None, 1.25, 1.5])
+    engine = Stalled()
+    tables.run(model, on_error=tables.rejects, engine=engine)
+    files = {path: path.stat().st_ino for path in tables.output.glob("*.parquet")}
+    assert (len(files), tables.ids()) == (2, [0, 1, 2, 3, 5, 6])
+    score = Model.score
+
+    def watched(*args: Any) -> Any:
+        assert all(path.exists() for path in files)
+        return score(*args)
+
+    monkeypatch.setattr(Model, "score", watched)
+    (done,) = [call() for call in engine.again]
+
+    assert (done.rows, len(done.refused)) == (3, 1)
+    assert {path: path.stat().st_ino for path in tables.output.glob("*.parquet")} == files

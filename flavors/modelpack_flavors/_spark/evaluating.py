@@ -13,9 +13,12 @@ from modelpack.frame import Frame
 from modelpack_flavors._spark.columns import made, used
 from modelpack_flavors._spark.features import STAGES, Step
 from modelpack_flavors._spark.models import MODELS
-from modelpack_flavors._spark.values import Value, columns, refuse, unsupported
+from modelpack_flavors._spark.values import Columns, Value, columns, refuse, unsupported
 
 __all__ = ["Evaluator", "build"]
+
+# As many rows are scored first, and tell how many numbers a row takes; then as many as take so many numbers in all.
+_FIRST, _NUMBERS = 64, 2**22
 
 
 class Evaluator:
@@ -27,14 +30,28 @@ class Evaluator:
         self._steps, self._wanted = tuple(steps), tuple(wanted)
 
     def predict(self, data: Frame, params: Mapping[str, Any]) -> Any:
-        """Return the columns of the answer."""
+        """Return the columns of the answer; of many rows with wide vectors some are scored at a time."""
+        pa = optional.require("pyarrow", what="A Spark ML model")
+        tables: list[Any] = []
+        start, size = 0, _FIRST
+        while start < data.rows or not tables:
+            found = self._scored(data if data.rows <= _FIRST else data.slice(start, start + size))
+            tables.append(pa.table({name: _arrow(found[name], pa) for name in self._wanted}))
+            start += size
+            size = max(1, _NUMBERS // max(1, sum(_width(value) for value in found.values())))
+        return tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+
+    def _scored(self, data: Frame) -> Columns:
         if data.columns is None:
             refuse("the model takes a table")
         found = columns(data)
         for step in self._steps:
             step(found)
-        pa = optional.require("pyarrow", what="A Spark ML model")
-        return pa.table({name: _arrow(found[name], pa) for name in self._wanted})
+        return found
+
+
+def _width(value: Value) -> int:
+    return value.data.shape[1] if value.data.ndim == 2 else 1
 
 
 def _arrow(value: Value, pa: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def _indexed(name: str, value: Value, index: Mapping[str, float], keep: bool) ->
     elif data.dtype.kind == "b":
         texts = ["true" if one else "false" for one in data.tolist()]
     elif data.dtype.kind == "O":
-        texts = data.tolist()
+        texts = _texts(name, value)
     else:
         unsupported(f"StringIndexer on column {name!r}, which holds neither texts nor integers")
     other = float(len(index)) if keep else np.nan
@@ -82,6 +83,22 @@ def _indexed(name: str, value: Value, index: Mapping[str, float], keep: bool) ->
     if not keep and np.isnan(codes).any():
         refuse(f"a value of column {name!r} is missing, or none that the model was trained on")
     return codes
+
+
+def _texts(name: str, value: Value) -> list[Any]:
+    """Return texts as they are, and decimals, which have the digits of their column, as Spark writes them."""
+    found: list[Any] = value.data.tolist()
+    if all(type(one) is str for one in found):
+        return found
+    gone = [False] * len(found) if value.missing is None else value.missing.tolist()
+    for place, (one, missing) in enumerate(zip(found, gone, strict=True)):
+        if missing:
+            found[place] = None
+        elif isinstance(one, Decimal):
+            found[place] = format(one, "f")
+        elif not isinstance(one, str):
+            unsupported(f"StringIndexer on column {name!r}, which holds neither texts nor integers nor decimals")
+    return found
 
 
 def _index_to_string(stage: Stage) -> Step:

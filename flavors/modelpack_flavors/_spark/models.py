@@ -150,7 +150,10 @@ def _gaussian(prior: Array, theta: Array, sigma: Array) -> Callable[[Array], Arr
     spread = np.log(sigma).sum(axis=1) / 2
 
     def raw(x: Array) -> Array:
-        distance = ((x[:, None, :] - theta) ** 2 / sigma).sum(axis=2) / 2
+        x = np.ascontiguousarray(x)
+        # A class at a time: of all of them at once there would be as many differences as rows, classes and features.
+        sums = [((x - mean) ** 2 / variance).sum(axis=1) for mean, variance in zip(theta, sigma, strict=True)]
+        distance = np.stack(sums, axis=1) / 2
         answer: Array = prior - distance - spread
         return answer
 

@@ -19,6 +19,7 @@ class SparkPredictor:
     """
 
     form: Form = "arrow"
+    driver_only: bool = True
 
     def __init__(self, model: Any, wanted: Sequence[str], directory: Path, keep: object = None) -> None:
         self._model, self._wanted = model, tuple(wanted)

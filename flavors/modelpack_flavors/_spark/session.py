@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import shutil
 import sys
@@ -34,18 +33,22 @@ _lock = threading.Lock()
 
 
 def session() -> Any:
-    """Return the active session, or start a local one that listens on this machine alone.
+    """Return the session of this thread, or that of another one, or start a local one that this machine alone reaches.
+
+    A session that is there stays as it is configured.
 
     Raises:
         UsageError: there is no pyspark (``extra-missing``), or no Java (``java-missing``).
     """
     sql = optional.require("pyspark.sql", what="The flavor spark", extra="spark")
     with _lock:
-        active = sql.SparkSession.getActiveSession()
-        return active if active is not None else _started()
+        for found in (sql.SparkSession.getActiveSession(), sql.SparkSession._instantiatedSession):
+            if found is not None and found._sc._jsc is not None:  # else it was stopped
+                return found
+        context = optional.require("pyspark", what="The flavor spark", extra="spark").SparkContext._active_spark_context
+        return _started() if context is None else sql.SparkSession(context)
 
 
-@functools.cache
 def _started() -> Any:
     from pyspark.sql import SparkSession
 

@@ -21,7 +21,7 @@ class _Local:
     def check(self, plan: Any, options: Any) -> None:
         """Nothing is refused."""
 
-    def started(self) -> AbstractContextManager[None]:
+    def started(self, model: Any) -> AbstractContextManager[None]:
         """There is nothing to start."""
         return nullcontext()
 
@@ -37,9 +37,9 @@ class _Spark:
         """Refuse what Spark's executors cannot make."""
         runtime("spark").check(plan, options)
 
-    def started(self) -> AbstractContextManager[Any]:
-        """Start Spark."""
-        found: AbstractContextManager[Any] = runtime("spark").started(self._master)
+    def started(self, model: Any) -> AbstractContextManager[Any]:
+        """Start Spark, unless its executors cannot load the model."""
+        found: AbstractContextManager[Any] = runtime("spark").started(self._master, model)
         return found
 
 

@@ -127,7 +127,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
 
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=_share_cores)
     values = coerce.params(raw, model.signature, wire="json")
-    with engine.started() as found:
+    with engine.started(model) as found:
         return batch.run(model, plan, batch.with_engine(batch.with_params(options, values), found))
 
 

@@ -100,7 +100,7 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
     engine.check(None, stream.Options(on_error=given["on_error"]))
     with _waiting() as waiter:
         model, values = _loaded(package, raw, given)
-        with engine.started() as found:
+        with engine.started(model) as found:
             options = stream.Options(
                 params=values,
                 keep=given_keep(given["keep"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -127,13 +127,16 @@ def _physical(dtype: str) -> str:
     return "object" if dtype in ("utf8", "binary") else dtype
 
 
-def rename(table: pa.Table, taken: Iterable[str]) -> pa.Table:
-    """Rename the columns whose name a kept column has: ``x`` becomes ``x_prediction``."""
-    used = set(taken)
+def rename(table: pa.Table, taken: Iterable[str], *, same: Callable[[str], str] = str) -> pa.Table:
+    """Rename the columns whose name a kept column has: ``x`` becomes ``x_prediction``.
+
+    ``same`` makes one of names that are the same to whom they are for, though spelt otherwise.
+    """
+    used = set(map(same, taken))
     names = []
     for name in table.column_names:
-        while name in used:
+        while same(name) in used:
             name = f"{name}_{SINGLE}"
-        used.add(name)
+        used.add(same(name))
         names.append(name)
     return table.rename_columns(names)

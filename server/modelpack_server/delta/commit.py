@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from modelpack.errors import OutputError, SaveError, UsageError
 from modelpack_server.columnar import ParquetWriter
-from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.kinds import lacking, storable, stored
 from modelpack_server.delta.log import stamp
 from modelpack_server.delta.tables import LOG, open_table, reason, require
 from modelpack_server.wholefile import whole_file
@@ -268,9 +268,10 @@ def fit(table: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
     columns = []
     for field in schema:
         column, kind = table.column(field.name), given.field(field.name).type
-        if kind != field.type and not pa.types.is_null(column.type):
+        # What may be missing inside of values is a matter of these values, not of the type.
+        if kind != stored(field.type) and not pa.types.is_null(column.type):
             raise _columns(root, f"has {field.name!r} as {field.type}, here it is {column.type}")
-        if column.null_count and not field.nullable:
+        if any(lacking(chunk, field) for chunk in column.chunks):
             raise _columns(root, f"takes no missing values in {field.name!r}, and there is one")
         try:
             columns.append(column if column.type == field.type else column.cast(field.type))

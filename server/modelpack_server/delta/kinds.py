@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from modelpack.errors import OutputError
 
-__all__ = ["storable", "stored"]
+__all__ = ["lacking", "storable", "stored"]
 
 _PLAIN = (pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(),
           pa.binary(), pa.date32())  # fmt: skip
@@ -57,13 +57,38 @@ def storable(table: pa.Table) -> pa.Schema:
     """Return the schema of the Delta table that can take these rows.
 
     Raises:
-        OutputError: a column has a type that Delta does not have (``type-not-delta``).
+        OutputError: a column has a type that Delta does not have (``type-not-delta``), or two have one name but for
+            the case of letters (``columns-repeated``).
     """
     fields = []
+    seen: dict[str, str] = {}
     for field in table.schema:
+        if (other := seen.get(field.name.lower())) is not None:
+            message = f"there are two columns {other!r} and {field.name!r}, which are one in Delta tables"
+            raise OutputError(message, code="columns-repeated", hint="Rename one, or keep other columns.")
+        seen[field.name.lower()] = field.name
         kind = stored(field.type)
         if kind is None:
             message = f"the column {field.name!r} is of the type {field.type}, which Delta tables do not have"
             raise OutputError(message, code="type-not-delta", hint="Keep other columns, or score files in batch.")
         fields.append(pa.field(field.name, kind))
     return pa.schema(fields)
+
+
+def lacking(values: pa.Array, field: pa.Field) -> bool:
+    """Say whether a value is missing, or inside of one, where a field takes none."""
+    if values.null_count and not field.nullable:
+        return True
+    kind, found = field.type, values.type
+    if not pa.types.is_nested(kind) or not pa.types.is_nested(found):
+        return False
+    if pa.types.is_struct(kind):
+        # What is below a struct that is missing is not there.
+        there = values.drop_null()
+        return any(lacking(there.field(place), kind.field(place)) for place in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        there = values.drop_null()
+        # All items of an array of which these may be a part.
+        first, last = there.offsets[0].as_py(), there.offsets[-1].as_py()
+        return lacking(there.items.slice(first, last - first), kind.item_field)
+    return lacking(values.flatten(), kind.value_field)

@@ -63,7 +63,7 @@ class Commit:
     """What one version changed.
 
     ``removed``: paths of files whose rows were deleted or rewritten. ``changes``: files of the change data feed; where
-    there are any, they tell all that changed.
+    there are any, they tell all that changed. ``transactions``: where applications were with it.
     """
 
     version: int
@@ -71,6 +71,7 @@ class Commit:
     removed: Sequence[str]
     changes: Sequence[Add]
     shape: Shape | None
+    transactions: Mapping[str, int] = field(default_factory=dict)
 
     def named(self, naming: Naming) -> Commit:
         """Return the commit with partition values by the names that the columns have in the table."""
@@ -115,6 +116,7 @@ def read_commit(root: Path, version: int) -> Commit | None:
     removed: list[str] = []
     changes: list[Add] = []
     shape: Shape | None = None
+    transactions: dict[str, int] = {}
     for action in actions:
         for kind, value in action.items():
             match kind:
@@ -126,9 +128,11 @@ def read_commit(root: Path, version: int) -> Commit | None:
                     changes.append(replace(_add(value, path), change=True))
                 case "metaData":
                     shape = parse_shape(value, path)
+                case "txn":
+                    transactions[value["appId"]] = int(value["version"])
                 case "protocol":
                     check_features(value.get("readerFeatures") or (), path)
-    return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape)
+    return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape, transactions=transactions)
 
 
 def data_path(path: str, where: Root) -> str:

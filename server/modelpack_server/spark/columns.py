@@ -63,7 +63,7 @@ def expected(signature: Signature, params: Mapping[str, Any], kept: Sequence[str
             hint="Package the model with an example, or with a signature of its outputs with all sizes but the rows'.",
         )
     kinds = [_kind(field) for field in found.schema]
-    names = answers.rename(found, kept).column_names
+    names = answers.rename(found, kept, same=str.lower).column_names
     fields = [
         pa.field(shown, kind, _nullable(signature, name, kind))
         for shown, name, kind in zip(names, found.column_names, kinds, strict=True)

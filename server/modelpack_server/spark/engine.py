@@ -20,7 +20,7 @@ from modelpack.errors import ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.plan import Plan
-from modelpack_server.spark.shipping import Shipped, ship
+from modelpack_server.spark.shipping import Shipped, check_model, ship
 from modelpack_server.stream import options as stream
 
 __all__ = ["SparkEngine", "check", "started"]
@@ -122,12 +122,14 @@ def _unsupported(what: str, hint: str) -> UsageError:
 
 
 @contextmanager
-def started(master: str | None) -> Iterator[SparkEngine]:
+def started(master: str | None, model: Model) -> Iterator[SparkEngine]:
     """Start Spark for one run, and stop it behind it; ``master`` is as in spark-submit, None as Spark is configured.
 
     Raises:
+        UsageError: executors cannot load the model (``model-driver-only``).
         UsageError: there is no pyspark (``extra-missing``), or Spark does not start (``spark-unavailable``).
     """
+    check_model(model)
     sql = optional.require("pyspark.sql", what=_WHAT, extra="spark")
     # Workers of Spark are to be the Python that runs here.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,14 @@ def score(
         TrustError, IntegrityError, FlavorError: as :func:`modelpack.load`, which is called here, on the driver.
     """
     types = optional.require("pyspark.sql.pandas.types", what="Scoring with Spark", extra="spark")
+    if isinstance(keep, str):
+        raise UsageError("keep is text, not a list of names", code="keep-invalid", path="keep", hint=f"keep=[{keep!r}]")
     context = _context(df)
     model = loading.load(package, allow_code=allow_code, flavor=flavor)
     values = coerce.params(params, model.signature)
     columns = wanted(model.signature, Options(keep=None if keep is None else tuple(keep)))
+    strict = df.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
+    _repeated(df.columns, str if strict else str.lower)
     _check(df.columns, columns, model)
     kept = columns.kept(df.columns)
     found = expected(model.signature, values, kept)
@@ -107,10 +111,17 @@ def _context(df: Any) -> Any:
     return df.sparkSession.sparkContext
 
 
-def _check(names: Sequence[str], columns: Wanted, model: Model) -> None:
+def _repeated(names: Sequence[str], same: Callable[[str], str]) -> None:
+    """Refuse columns that are the same to Spark, which does not mind the case of letters unless it is told to."""
+    seen: dict[str, str] = {}
     for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"the DataFrame has two columns {name!r}", code="columns-repeated", hint="Rename one.")
+        if (other := seen.get(same(name))) is not None:
+            both = f"{name!r}" if other == name else f"{other!r} and {name!r}, which are one to Spark"
+            raise InputError(f"the DataFrame has two columns {both}", code="columns-repeated", hint="Rename one.")
+        seen[same(name)] = name
+
+
+def _check(names: Sequence[str], columns: Wanted, model: Model) -> None:
     for name in columns.keep or ():
         if name not in names:
             raise InputError(f"the DataFrame has no column {name!r} to keep", code="keep-missing", path="keep")

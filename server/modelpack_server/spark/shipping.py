@@ -7,26 +7,30 @@ its own, and never takes another flavor than the driver took.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelpack import loading, optional
-from modelpack.errors import IntegrityError
+from modelpack.errors import IntegrityError, UsageError
 from modelpack.model import Model
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
 from modelpack.trust import Store
 
-__all__ = ["Shipped", "ship"]
+__all__ = ["Shipped", "check_model", "ship"]
 
-# Of the driver: what was sent to which application. Of a Python worker: the models it has loaded.
+# Of the driver: what was sent to which application.
 _SENT: set[tuple[str, str]] = set()
-_LOADED: dict[Shipped, Model] = {}
+_SENDING = threading.Lock()
+# As many models a Python worker keeps, those that it used last: it may live as long as the application does.
+_KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +52,7 @@ class Shipped:
         Raises:
             IntegrityError: what has arrived is not the package that the driver loaded (``package-differs``).
         """
-        if self not in _LOADED:
-            files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
-            _LOADED[self] = self.load_from(Path(files.get(self.name)))
-        return _LOADED[self]
+        return _arrived(self)
 
     def load_from(self, path: Path) -> Model:
         """Load the package from a directory; its bytes are read once, compared with the digests, and used."""
@@ -66,16 +67,38 @@ class Shipped:
             return loading.load(package, allow_code=allowed, flavor=self.flavor, store=Store(Path(os.devnull, "none")))
 
 
+@functools.lru_cache(maxsize=_KEPT)
+def _arrived(shipped: Shipped) -> Model:
+    files = optional.require("pyspark", what="Scoring with Spark", extra="spark").SparkFiles
+    return shipped.load_from(Path(files.get(shipped.name)))
+
+
+def check_model(model: Model) -> None:
+    """Refuse a model that executors cannot load (``model-driver-only``)."""
+    if model.driver_only:
+        raise UsageError(
+            "the model needs a Spark of its own to score, which executors do not have",
+            code="model-driver-only",
+            hint="Save it with its twin, the flavor spark_numpy, which needs no JVM; or call its transform yourself.",
+        )
+
+
 def ship(context: Any, model: Model) -> Shipped:
-    """Send the package of a loaded model to all executors of an application, those that come later included."""
+    """Send the package of a loaded model to all executors of an application, those that come later included.
+
+    Raises:
+        UsageError: executors cannot load it (``model-driver-only``).
+    """
+    check_model(model)
     shipped = Shipped(digest=model.digest, flavor=model.candidate.name, granted=model.candidate.trust == "code")
     sent = (str(context.applicationId), model.digest)
-    if sent not in _SENT:
-        # Executors fetch it as long as the application runs.
-        folder = Path(tempfile.mkdtemp(prefix="modelpack-spark-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        context.addArchive(f"{_packed(model.package, folder / f'{shipped.name}.zip')}#{shipped.name}")
-        _SENT.add(sent)
+    with _SENDING:
+        if sent not in _SENT:
+            # Executors fetch it as long as the application runs.
+            folder = Path(tempfile.mkdtemp(prefix="modelpack-spark-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            context.addArchive(f"{_packed(model.package, folder / f'{shipped.name}.zip')}#{shipped.name}")
+            _SENT.add(sent)
     return shipped
 
 

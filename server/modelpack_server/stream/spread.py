@@ -100,17 +100,16 @@ class PieceWork:
         name, piece = item
         path = self.output / name
         collected = _Collected(self.limit)
-        # It is there if it was made by an executor that was lost before it could say so, and which rows it refused.
-        if self.aside:
-            path.unlink(missing_ok=True)
-        if not path.exists():
+        # It is there if an executor made it that was lost before it could say so, and it stays, as this one may be late
+        # and the commit done: only which rows are refused is looked for. The second file, the same, gets no place.
+        if self.aside or not path.exists():
             refused: Rejects = collected if self.aside else Stop("TABLE")
             try:
                 self._make(model, name, piece, refused)
             except _Gone:
                 return Done(rows=None)
-            except UsageError:
-                if not path.exists():
+            except UsageError as exc:
+                if exc.code != "output-exists":
                     raise
         return Done(rows=Part.existing(path).rows if path.exists() else 0, refused=collected.found)
 

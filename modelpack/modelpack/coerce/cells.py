@@ -28,7 +28,7 @@ from modelpack.coerce.scalars import (
     plain_scalar,
     utf8,
 )
-from modelpack.dtypes import Item, ListType, MapType, StructType, describe
+from modelpack.dtypes import Item, ListType, MapType, StructField, StructType, describe
 from modelpack.errors import InputError
 from modelpack.optional import loaded
 
@@ -121,7 +121,7 @@ def _struct(value: Any, dtype: StructType, wire: Wire) -> dict[str, Any]:
         raise mismatch(value, dtype)
     out: dict[str, Any] = {}
     for part in dtype.fields:
-        if part.name in value:
+        if part.name in value and not _is_absent(value[part.name], part, wire):
             out[part.name] = item(value[part.name], part.type, part.nullable, wire, field(part.name))
         elif not part.optional:
             raise Misfit("field-missing", "a field that is not optional is missing", field(part.name))
@@ -130,6 +130,11 @@ def _struct(value: Any, dtype: StructType, wire: Wire) -> dict[str, Any]:
         if name not in known:
             raise Misfit("field-unexpected", "a field the struct does not have", field(str(name)))
     return out
+
+
+def _is_absent(value: Any, part: StructField, wire: Wire) -> bool:
+    """Say whether a missing value stands for a field that was not sent: Arrow's structs have no other way."""
+    return wire == "python" and part.optional and not part.nullable and is_missing(value, part.type, wire)
 
 
 def _map(value: Any, dtype: MapType, wire: Wire) -> dict[str, Any]:

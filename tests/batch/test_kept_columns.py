@@ -114,6 +114,10 @@ def test_an_answer_never_replaces_a_member_that_comes_later(make_model: Any, tmp
         (lambda d, p: np.stack([d["x"], d["x"]], axis=1), ["prediction_0", "prediction_1"]),
         (lambda d, p: {"a": np.asarray(d["x"]), "b": np.asarray(d["x"])}, ["a", "b"]),
         (lambda d, p: [f"{x}" for x in d["x"]], ["prediction"]),
+        (
+            lambda d, p: {"a": np.stack([d["x"], d["x"]], axis=1), "a_1": np.asarray(d["x"])},
+            ["a_0", "a_1", "a_1_prediction"],
+        ),
     ],
 )
 def test_answers_are_named_by_their_shape(

@@ -44,7 +44,12 @@ def unpack(array: Any) -> Unpacked:
         return _times(array, pa)
     if _is_list(types, kind) or types.is_struct(kind) or types.is_map(kind):
         return Unpacked(nested(array, _objects))
-    return Unpacked(array.to_pylist())
+    try:
+        return Unpacked(array.to_pylist())
+    except UnicodeDecodeError:
+        # Files may hold text that is none. What is no UTF-8 becomes surrogates, which coercion refuses one by one.
+        raw = array.cast(pa.large_binary()).to_pylist()
+        return Unpacked([None if value is None else value.decode("utf-8", "surrogateescape") for value in raw])
 
 
 def matrix(table: Any, dtype: str) -> np.ndarray[Any, Any] | None:

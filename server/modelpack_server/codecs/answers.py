@@ -24,7 +24,8 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
     """Return the answers for ``rows`` rows as an Arrow table.
 
     One tensor is ``prediction``, its second dimension ``prediction_0``, ``prediction_1``…; several tensors and the
-    columns of a table go by their own names; a name that is taken gets ``_prediction`` behind it. A list of JSON values is ``prediction``, as JSON text.
+    columns of a table go by their own names; a name that is taken gets ``_prediction`` behind it. A list of JSON values
+    is ``prediction``, as JSON text.
 
     Raises:
         OutputError: there is not one answer for each row (``output-rows``).

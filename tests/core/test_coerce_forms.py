@@ -979,3 +979,10 @@ def test_text_of_arrow_that_is_not_utf8_is_refused_row_by_row() -> None:
     frame, rows, faults = coerce.tolerant(table, signature)
     assert (rows.tolist(), [fault.row for fault in faults]) == ([0, 2, 3], [1])
     assert (frame.columns or {})["x"].data.tolist() == ["a", None, "é"]
+
+
+def test_a_tensor_whose_column_is_there_twice_is_refused() -> None:
+    tensors = Tensors(tensors=tuple(Tensor(name=name, dtype="int64", shape=(None,)) for name in "ab"))
+    with pytest.raises(InputError) as caught:
+        coerce.inputs(Split(["a", "b", "a"], [[1, 2, 3]]), Signature(inputs=tensors), wire="json")
+    assert (caught.value.code, caught.value.path) == ("column-duplicate", "columns")

@@ -14,7 +14,7 @@ import numpy as np
 from modelpack.coerce.times import Instant
 from modelpack.optional import loaded, require
 
-__all__ = ["Unpacked", "matrix", "nested", "unpack"]
+__all__ = ["Unpacked", "matrix", "nested", "objects", "unpack"]
 
 
 class Unpacked(NamedTuple):
@@ -43,7 +43,7 @@ def unpack(array: Any) -> Unpacked:
     if types.is_date(kind) or types.is_timestamp(kind) or types.is_duration(kind):
         return _times(array, pa)
     if _is_list(types, kind) or types.is_struct(kind) or types.is_map(kind):
-        return Unpacked(nested(array, _objects))
+        return Unpacked(nested(array, objects))
     try:
         return Unpacked(array.to_pylist())
     except UnicodeDecodeError:
@@ -128,12 +128,12 @@ def _is_list(types: Any, kind: Any) -> bool:
     return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
 
 
-def _objects(array: Any) -> list[Any]:
-    """Return Python objects for nested values, times as numpy scalars or instants."""
+def objects(array: Any) -> list[Any]:
+    """Return the values as Python objects: times as numpy scalars or instants, what is no UTF-8 as surrogates."""
     found = unpack(array)
     if isinstance(found.data, list):
         return found.data
-    values = list(found.data) if found.data.dtype.kind in "mM" else found.data.tolist()
+    values: list[Any] = list(found.data) if found.data.dtype.kind in "mM" else found.data.tolist()
     if found.aware:
         values = [Instant(value) for value in values]
     if found.missing is not None:

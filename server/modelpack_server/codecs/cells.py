@@ -99,8 +99,8 @@ def _values(array: pa.Array) -> list[Any]:
         return arrow.nested(array, _values)
     if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or _is_binary(kind):
         array = texts(pa.chunked_array([array]))
-    values: list[Any] = array.to_pylist()
-    return values
+    # As coercion has it: what is no UTF-8 in a text are surrogates, which are written as escapes.
+    return arrow.objects(array)
 
 
 def _structs(array: pa.StructArray) -> list[Any]:

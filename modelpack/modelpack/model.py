@@ -72,7 +72,7 @@ class Model:
         frame = coerce.inputs(data, self.signature)
         values = coerce.params(params, self.signature)
         answer = self._call(frame, values)
-        coerce.outputs(answer, self._outputs(values), rows=frame.rows)
+        self._checked(answer, frame, values)
         return answer
 
     def predict_stream(self, data: Any, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
@@ -101,7 +101,11 @@ class Model:
         ``params`` are as :func:`modelpack.coerce.params` returns them.
         """
         answer = self._call(frame, params)
-        return coerce.outputs(answer, self._outputs(params), rows=frame.rows)
+        return self._checked(answer, frame, params)
+
+    def _checked(self, answer: Any, frame: Frame, params: Mapping[str, Any]) -> Frame:
+        known = coerce.symbols(frame, self.signature)
+        return coerce.outputs(answer, self._outputs(params), rows=frame.rows, known=known)
 
     def _call(self, frame: Frame, params: Mapping[str, Any]) -> Any:
         data = render.to(frame, self._predictor.form)
@@ -130,10 +134,7 @@ class Model:
 
     def _outputs(self, params: Mapping[str, Any]) -> IO | None:
         """Return what the answer must fit: nothing where a param has changed what the model gives."""
-        for param in self.signature.params:
-            if param.changes_outputs and params.get(param.name) != param.default:
-                return None
-        return self.signature.outputs
+        return None if coerce.changes_outputs(params, self.signature) else self.signature.outputs
 
 
 def _passed_through(exc: BaseException, tops: Set[str]) -> bool:

@@ -256,3 +256,17 @@ def test_an_answer_for_each_row_is_needed(make_model: Any, tmp_path: Path, answe
 def test_options_check_themselves(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Options(**options)
+
+
+def test_text_of_parquet_that_is_not_utf8_is_one_bad_row(model: Model, tmp_path: Path) -> None:
+    raw = pa.array([b"a", b"\xffb", b"c"])
+    names = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"x": [1.0, 2.0, 3.0], "n": [1, 2, 3], "name": names}), tmp_path / "in.parquet")
+    with pytest.raises(InputError) as caught:
+        predict_files(model, [tmp_path / "in.parquet"], tmp_path / "no.jsonl")
+    assert [(fault.code, fault.row, fault.column) for fault in caught.value.faults] == [("text-invalid", 2, "name")]
+    aside = tmp_path / "aside.jsonl"
+    predict_files(model, [tmp_path / "in.parquet"], tmp_path / "o.jsonl", Options(on_error=aside))
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    (refused,) = map(json.loads, aside.read_text().splitlines())
+    assert refused["record"]["name"] == "\udcffb"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ class TestQuotes:
             while quotes.read(4):
                 pass
         assert caught.value.code == "csv-quote"
+
+    def test_what_is_held_behind_a_stray_quote_is_not_looked_at_again(self, source: inputs.Source) -> None:
+        quotes = delimited._Quotes(source, io.BytesIO(b'1,"' + b"2,b\n" * 2_000_000))
+        began = time.process_time()
+        with pytest.raises(InputError) as caught:
+            while quotes.read(64 * 1024):
+                pass
+        assert caught.value.code == "csv-quote"
+        assert time.process_time() - began < 5
+
+    def test_a_row_is_checked_as_soon_as_it_is_whole(self, source: inputs.Source) -> None:
+        quotes = delimited._Quotes(source, io.BytesIO(b'1,"a\n\n""b"\n' * 4 + b'2,"c"'))
+        while quotes.read(5):
+            assert len(b"".join(quotes._held)) < 11 + 5
 
     def test_a_field_without_end_is_refused(self, source: inputs.Source, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(delimited, "MAX_FIELD", 10)

@@ -114,6 +114,10 @@ def test_an_answer_never_replaces_a_member_that_comes_later(make_model: Any, tmp
         (lambda d, p: np.stack([d["x"], d["x"]], axis=1), ["prediction_0", "prediction_1"]),
         (lambda d, p: {"a": np.asarray(d["x"]), "b": np.asarray(d["x"])}, ["a", "b"]),
         (lambda d, p: [f"{x}" for x in d["x"]], ["prediction"]),
+        (
+            lambda d, p: {"a": np.stack([d["x"], d["x"]], axis=1), "a_1": np.asarray(d["x"])},
+            ["a_0", "a_1", "a_1_prediction"],
+        ),
     ],
 )
 def test_answers_are_named_by_their_shape(
@@ -302,6 +306,23 @@ def test_members_of_json_that_fit_the_first_are_kept(
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet", Options(batch_size=1))
     assert [row["id"] for row in read(tmp_path / "o.parquet")] == list(values)
+
+
+@pytest.mark.parametrize("values", [(1.5, True), ([1.5, True], None), ({"a": [1]}, {"a": [False]})])
+def test_true_and_false_never_become_numbers_in_tables(model: Model, tmp_path: Path, values: tuple[Any, ...]) -> None:
+    lines = [{"x": 1, "n": 1, "name": "a", "id": value} for value in values]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(InputError, match="the column 'id' has true or false beside numbers"):
+        predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet")
+
+
+def test_long_numbers_in_lists_are_floats_in_tables(model: Model, read: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x": 1, "n": 1, "name": "a", "id": [9007199254740993.0, {"a": 0.5}]}')
+    with pytest.raises(InputError, match="values of several types"):
+        predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "no.parquet")
+    (tmp_path / "in.jsonl").write_text('{"x": 1, "n": 1, "name": "a", "id": [{"a": 9007199254740993.0}]}')
+    predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.parquet")
+    assert pq.read_schema(tmp_path / "o.parquet").field("id").type == pa.list_(pa.struct([("a", pa.float64())]))
 
 
 def test_members_of_json_are_text_in_csv(model: Model, tmp_path: Path) -> None:

@@ -56,6 +56,28 @@ def test_a_column_of_lists_named_like_the_tensor(matrix_model: Model, write: Any
         assert read(tmp_path / f"{suffix}.jsonl") == [{"id": 1, "prediction": 6.5}, {"id": 2, "prediction": 3.0}]
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.float64(), 3), pa.list_(pa.float64())])
+def test_lists_of_arrow_go_to_the_model_without_python_objects(
+    matrix_model: Model, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType
+) -> None:
+    from modelpack_server.batch import feed
+
+    pq.write_table(pa.table({"input": pa.array([[1.0, 2.0, 3.5]] * 5, kind)}), tmp_path / "in.parquet")
+    monkeypatch.setattr(feed, "_shaped", None)
+    for number, aside in enumerate((None, tmp_path / "aside.jsonl")):
+        options = Options(keep=(), on_error=aside)
+        predict_files(matrix_model, [tmp_path / "in.parquet"], tmp_path / f"{number}.jsonl", options)
+        assert read(tmp_path / f"{number}.jsonl") == [{"prediction": 6.5}] * 5
+
+
+def test_a_list_that_does_not_fit_is_told_by_its_row(matrix_model: Model, tmp_path: Path) -> None:
+    lists = pa.array([[1.0, 2.0, 3.5], [1.0, None, 3.0]], pa.list_(pa.float64(), 3))
+    pq.write_table(pa.table({"input": lists}), tmp_path / "in.parquet")
+    with pytest.raises(InputError) as caught:
+        predict_files(matrix_model, [tmp_path / "in.parquet"], tmp_path / "o.jsonl")
+    assert [(fault.code, fault.row) for fault in caught.value.faults] == [("null-not-allowed", 2)]
+
+
 def test_several_tensors_are_columns_by_name(make_model: Any, write: Any, read: Any, tmp_path: Path) -> None:
     tensors = (Tensor(name="ids", dtype="int64", shape=("n",)), Tensor(name="vec", dtype="float32", shape=("n", 2)))
     model = make_model(Signature(inputs=Tensors(tensors=tensors)), lambda d, p: d["vec"].sum(axis=1) + d["ids"])

@@ -186,6 +186,35 @@ def test_answers_that_do_not_fit_are_refused(raw: Any, io: IO, rows: int, code: 
     assert caught.value.code == code
 
 
+def test_only_tensors_without_a_fixed_first_size_count_rows() -> None:
+    for io, raw in (
+        (tensor("float64"), np.float64(1.0)),
+        (tensor("float64", 2), np.array([1.0, 2.0])),
+        (Tensors(tensors=(*tensor("float64", 2).tensors, Tensor(name="b", dtype="float64", shape=(None,)))), None),
+    ):
+        answer = raw if raw is not None else {io.tensors[0].name: np.ones(2), "b": np.ones(3)}
+        assert coerce.outputs(answer, io, rows=3).tensors
+
+
+def test_every_tensor_that_counts_rows_has_as_many_as_the_inputs() -> None:
+    pair = Tensors(tensors=tuple(Tensor(name=name, dtype="float64", shape=(None,)) for name in "ab"))
+    with pytest.raises(OutputError, match="2 rows for 3"):
+        coerce.outputs({"a": np.ones(3), "b": np.ones(2)}, pair, rows=3)
+
+
+def test_a_symbol_of_the_inputs_is_the_same_size_in_the_outputs() -> None:
+    inputs = tensor("float64", "N", "T")
+    signature = Signature(inputs=inputs, outputs=inputs)
+    known = coerce.symbols(coerce.inputs(np.ones((3, 4)), signature), signature)
+    assert known == {"N": 3, "T": 4}
+    assert coerce.outputs(np.ones((3, 4)), inputs, rows=3, known=known).rows == 3
+    for wrong in (np.ones((3, 5)), np.ones((3, 5)).tolist()):
+        with pytest.raises(OutputError, match="is 5 where 4 is expected"):
+            coerce.outputs(wrong, inputs, rows=3, known=known)
+    with pytest.raises(OutputError, match="2 rows for 3"):
+        coerce.outputs(np.ones((2, 4)), inputs, rows=3, known=known)
+
+
 def test_no_rows_give_no_answers() -> None:
     several = Tensors(tensors=tuple(Tensor(name=f"p{i}", dtype="float64", shape=("batch", 2)) for i in range(2)))
     for io in (tensor("float64", "batch", 3), several, TABLE):

@@ -46,6 +46,8 @@ POINT = StructType(
     )
 )
 COUNTS = MapType(values=Element(type="int64"))
+MONEY_ITEM = Element(type=MONEY)
+LONG = DecimalType(precision=38, scale=18)
 
 
 def d(text: str, unit: str) -> np.datetime64:
@@ -128,6 +130,12 @@ TAKEN: list[tuple[Any, str, Any, Any]] = [
     (FLOATS, "python", np.array([1, 2]), [1.0, 2.0]),
     (FLOATS, "python", (1.5, np.nan), [1.5, None]),
     (FLOATS, "text", "[1, null]", [1.0, None]),
+    (FLOATS, "text", "[NaN, -0]", [None, -0.0]),
+    (ListType(items=Element(type="utf8", nullable=True)), "text", "[NaN]", [None]),
+    (ListType(items=Element(type="int64")), "text", "[9007199254740993.0]", [9007199254740993]),
+    (ListType(items=MONEY_ITEM), "text", "[0.1]", [Decimal("0.10")]),
+    (LONG, "json", 17179869184.3, Decimal("17179869184.3")),
+    (LONG, "json", 0.1, Decimal("0.1")),
     (PAIR, "json", [1, 2], [1, 2]),
     (POINT, "json", {"x": 1}, {"x": 1}),
     (POINT, "json", {"x": 1, "odd name": None}, {"x": 1, "odd name": None}),
@@ -230,7 +238,7 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (SPAN, "python", np.timedelta64(1, "us"), "not-exact"),
     (SPAN, "python", "PT1S", "type-mismatch"),
     (MONEY, "json", "1.505", "not-exact"),
-    (MONEY, "json", 0.1, "not-exact"),
+    (MONEY, "python", 0.1, "not-exact"),
     (MONEY, "json", "1000", "out-of-range"),
     (MONEY, "json", "1e99999", "out-of-range"),
     (MONEY, "json", "1e-99999", "not-exact"),
@@ -245,6 +253,10 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (FLOATS, "json", {"0": 1}, "type-mismatch"),
     (FLOATS, "python", {1.0}, "type-mismatch"),
     (FLOATS, "text", "[1,", "type-mismatch"),
+    (FLOATS, "text", "[1e400]", "out-of-range"),
+    (FLOATS, "text", f"[{'1' * 5000}]", "out-of-range"),
+    (FLOATS, "text", "[" * 100_000, "type-mismatch"),
+    (COUNTS, "text", '{"a": 1, "a": 2}', "key-duplicate"),
     (PAIR, "json", [1], "shape-mismatch"),
     (POINT, "json", [1], "type-mismatch"),
     (COUNTS, "json", [["a", 1]], "type-mismatch"),

@@ -926,3 +926,63 @@ def test_tolerant_matrix_from_a_table_keeps_the_rows_that_fit() -> None:
     frame, kept, faults = coerce.tolerant(Split(["p", "q"], [[1, 2], [1, "x"], [3, 4]]), MATRIX)
     assert frame.tensors is not None
     assert (frame.tensors["x"].tolist(), kept.tolist(), len(faults)) == (WANTED, [0, 2], 1)
+
+
+class Lent:
+    """A column of another library, as polars has them: Arrow data of which numpy would make floats."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self._array.to_numpy(zero_copy_only=False)
+
+
+class Stream(Lent):
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return pa.chunked_array([self._array]).__arrow_c_stream__(requested_schema)
+
+
+class Whole(Lent):
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        return self._array.__arrow_c_array__(requested_schema)
+
+
+@pytest.mark.parametrize("make", [Stream, Whole])
+def test_columns_of_other_libraries_come_through_arrow(make: Any) -> None:
+    column = make(pa.array([2**53 + 1, None]))
+    signature = Signature(inputs=Table(columns=(Column(name="x", type="int64", nullable=True),)))
+    for data in ({"x": column}, column):
+        vector = (coerce.inputs(data, signature).columns or {})["x"]
+        assert vector.data.tolist()[0] == 2**53 + 1
+        assert vector.missing is not None
+        assert vector.missing.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("make", [Stream, Whole])
+def test_tables_of_other_libraries_come_through_arrow(make: Any) -> None:
+    signature = Signature(inputs=Table(columns=(Column(name="x", type="int64"),)))
+    table = make(pa.array([{"x": 2**53 + 1}]))
+    assert (coerce.inputs(table, signature).columns or {})["x"].data.tolist() == [2**53 + 1]
+
+
+def test_text_of_arrow_that_is_not_utf8_is_refused_row_by_row() -> None:
+    raw = pa.array([b"a", b"\xff", None, "é".encode()])
+    table = pa.table({"x": pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())})
+    signature = Signature(inputs=Table(columns=(Column(name="x", type="utf8", nullable=True),)))
+    with pytest.raises(InputError) as caught:
+        coerce.inputs(table, signature)
+    assert [(fault.code, fault.path) for fault in caught.value.faults] == [("text-invalid", "x[1]")]
+    frame, rows, faults = coerce.tolerant(table, signature)
+    assert (rows.tolist(), [fault.row for fault in faults]) == ([0, 2, 3], [1])
+    assert (frame.columns or {})["x"].data.tolist() == ["a", None, "é"]
+
+
+def test_a_tensor_whose_column_is_there_twice_is_refused() -> None:
+    tensors = Tensors(tensors=tuple(Tensor(name=name, dtype="int64", shape=(None,)) for name in "ab"))
+    with pytest.raises(InputError) as caught:
+        coerce.inputs(Split(["a", "b", "a"], [[1, 2, 3]]), Signature(inputs=tensors), wire="json")
+    assert (caught.value.code, caught.value.path) == ("column-duplicate", "columns")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import modelpack
 from modelpack import coerce
+from modelpack.dtypes import DecimalType, DurationType
 from modelpack.errors import InputError, ModelError, OutputError, UsageError
 from modelpack.model import Model
 
@@ -159,6 +162,23 @@ def test_a_param_that_changes_the_outputs_frees_them(tmp_path: Path) -> None:
     )
     model = load(either, tmp_path / "m", signature=signature)
     assert list(model.predict(FRAME, params={"words": True})) == ["w", "w"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "other"),
+    [
+        (DecimalType(precision=4, scale=2), "1.50", Decimal("1.25")),
+        ("date32", "2024-01-01", dt.date(2024, 1, 2)),
+        (DurationType(unit="s"), "PT60S", dt.timedelta(seconds=1)),
+    ],
+)
+def test_a_default_is_the_value_it_says_in_every_type(kind: Any, default: str, other: Any) -> None:
+    signature = modelpack.Signature(
+        params=(modelpack.Param(name="p", type=kind, default=default, changes_outputs=True),),
+    )
+    assert not coerce.changes_outputs(coerce.params({}, signature), signature)
+    assert not coerce.changes_outputs(coerce.params({"p": default}, signature, wire="json"), signature)
+    assert coerce.changes_outputs(coerce.params({"p": other}, signature), signature)
 
 
 def test_generators_stream(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
+from modelpack_server.batch import inputs, readers
+from modelpack_server.batch.chunks import Wanted
 from modelpack_server.codecs import csv_body
 
 TABLE = Signature(inputs=Table(columns=(Column(name="a", type="utf8"),)))
@@ -54,6 +57,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_all_line_ends_are_read(end: bytes) -> None:
     assert rows(end.join([b"a,b", b"1,2", b"3,4"])) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+@pytest.mark.parametrize("above", [b"\n", b"\r\n\n", b"\xef\xbb\xbf\n"])
+def test_blank_lines_above_the_header_are_skipped_as_in_files(above: bytes, tmp_path: Path) -> None:
+    for body, expected in ((b"a,b\n1,2\n", [{"a": "1", "b": "2"}]), (b"a\n\n1\n", [{"a": None}, {"a": "1"}])):
+        (tmp_path / "in.csv").write_bytes(above + body)
+        (source,) = inputs.find([tmp_path / "in.csv"])
+        (chunk,) = readers.read(source, Wanted(inputs=None, keep=None), 10)
+        assert rows(above + body) == chunk.data.to_pylist() == expected
 
 
 def test_an_empty_line_is_a_row_only_where_a_row_is_one_field() -> None:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from modelpack import coerce
-from modelpack.dtypes import Element, ListType
+from modelpack import coerce, render
+from modelpack.dtypes import DecimalType, Element, ListType, MapType
 from modelpack.errors import InputError
 from modelpack.frame import Frame
 from modelpack.signature import Column, Param, Signature, Table, Tensor, Tensors
-from modelpack_server.codecs import json_body
+from modelpack_server.codecs import Decoded, csv_body, json_body, lines_body
 
 Serve = Callable[..., Any]
 
@@ -329,3 +329,37 @@ def test_a_number_means_the_same_in_json_and_in_csv(dtype: str, literal: str) ->
         return coerce.inputs(coerce.Split(["a"], [[literal]]), signature, wire="text")
 
     assert outcome(from_json) == outcome(from_csv)
+
+
+WRITTEN = [
+    (DecimalType(precision=38, scale=18), "17179869184.3"),
+    (DecimalType(precision=38, scale=2), "1125899906842624.3"),
+    (DecimalType(precision=38, scale=2), "1125899906842624.30000000000000000000"),
+    (DecimalType(precision=38, scale=20), "0.12345678901234567891"),
+    (DecimalType(precision=6, scale=2), "0.1"),
+    (DecimalType(precision=6, scale=2), "1e-1"),
+    (ListType(items=Element(type="int64")), "[9007199254740993.0]"),
+    (ListType(items=Element(type="float64")), "[-0, 0.1234567890123456789012345]"),
+    (ListType(items=Element(type="utf8", nullable=True)), "[NaN]"),
+    (ListType(items=Element(type="float64")), "[1e400]"),
+    (MapType(values=Element(type="int64")), '{"a": 1, "a": 2}'),
+    (DecimalType(precision=6, scale=2), "0.123"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), WRITTEN)
+def test_json_and_csv_mean_the_same_by_a_number(kind: Any, text: str) -> None:
+    signature = Signature(inputs=Table(columns=(Column(name="x", type=kind),)))
+
+    def answer(call: Callable[[], Decoded]) -> Any:
+        try:
+            sent = call()
+            return render.plain(coerce.inputs(sent.data, signature, wire=sent.wire))
+        except InputError:
+            return "refused"
+
+    cell = text.replace('"', '""')
+    by_csv = answer(lambda: csv_body.decode(f'x\n"{cell}"\n'.encode(), signature))
+    by_json = answer(lambda: json_body.decode(f'{{"inputs": {{"x": [{text}]}}}}'.encode(), signature))
+    by_lines = answer(lambda: lines_body.decode(f'{{"x": {text}}}'.encode(), signature))
+    assert repr(by_csv) == repr(by_json) == repr(by_lines)

@@ -84,8 +84,16 @@ def test_other_numbers_with_a_point_or_an_exponent_are_floats(text: str) -> None
     assert (got, type(got)) == (float(text), float)
 
 
-def test_a_long_fraction_is_a_float() -> None:
-    assert json_body.parse(b"[0.1234567890123456789012345]") == [0.12345678901234568]
+def test_a_fraction_that_no_float_is_written_as_stays_exact() -> None:
+    text = "0.1234567890123456789012345"
+    assert json_body.parse(f"[{text}]".encode()) == [Decimal(text)]
+    assert json_body.parse(f"[{text}]".encode(), whole=False) == [0.12345678901234568]
+
+
+@pytest.mark.parametrize("text", ["0.1", "17179869184.3", "1e-07", "1E5", "2.50", "0.30000000000000004"])
+def test_a_fraction_that_a_float_is_written_as_is_this_float(text: str) -> None:
+    (got,) = json_body.parse(f'["{"1" * 16}", {text}]'.encode())[1:]
+    assert (got, type(got)) == (float(text), float)
 
 
 def test_nan_and_infinity_are_read_as_mlflows_client_writes_them() -> None:

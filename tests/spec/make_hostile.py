@@ -525,8 +525,6 @@ def skops_places() -> None:
          skops_object("sklearn.pipeline.Pipeline", memory="payloads/cache"), DENIED),
         ("method-function", "An estimator whose method is another function.",
          skops_object(logistic, decision_function=mean), DENIED),
-        ("method-object", "An estimator whose method is an object.",
-         skops_object(logistic, decision_function=skops_object(kernel)), INVALID),
         ("dunder", "An estimator with an attribute that Python asks for.",
          skops_object(logistic, __sklearn_tags__=1), INVALID),
         ("bunch", "A dict with functions as attributes, in place of an estimator.", bunch, DENIED),
@@ -535,6 +533,9 @@ def skops_places() -> None:
          skops_object("sklearn.feature_extraction.text.CountVectorizer", token_pattern=r"(\w+\s?)+$"), DENIED),
     ]:  # fmt: skip
         broken(f"skops-place-{name}", text, "skops", skops(content=[inner]), where, spec=spec)
+    hidden = skops_object(logistic, decision_function=skops_object(kernel))
+    broken("state-method-object", "An estimator whose method is an object.", "skops", skops(content=[hidden]), INVALID,
+           spec=spec)  # fmt: skip
 
 
 def plain(item: Any) -> dict[str, Any]:

@@ -10,10 +10,23 @@ forms rows come in; ``tables`` and ``tensors`` meet the signature; ``calls`` and
 
 from __future__ import annotations
 
-from modelpack.coerce.arguments import check_defaults, params
+from modelpack.coerce.arguments import changes_outputs, check_defaults, params
 from modelpack.coerce.calls import JSON, inputs, outputs, tolerant
 from modelpack.coerce.codes import CODES
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Split
+from modelpack.coerce.tensors import symbols
 
-__all__ = ["CODES", "JSON", "Split", "Wire", "check_defaults", "inputs", "outputs", "params", "tolerant"]
+__all__ = [
+    "CODES",
+    "JSON",
+    "Split",
+    "Wire",
+    "changes_outputs",
+    "check_defaults",
+    "inputs",
+    "outputs",
+    "params",
+    "symbols",
+    "tolerant",
+]

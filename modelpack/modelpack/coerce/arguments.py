@@ -13,7 +13,7 @@ from modelpack.dtypes import Item, describe
 from modelpack.errors import InputError, SignatureError
 from modelpack.signature import Constraints, Param, Signature
 
-__all__ = ["check_defaults", "params"]
+__all__ = ["changes_outputs", "check_defaults", "params"]
 
 
 def params(
@@ -63,14 +63,21 @@ def check_defaults(signature: Signature) -> None:
                 ) from exc
 
 
+def changes_outputs(params: Mapping[str, Any], signature: Signature) -> bool:
+    """Say whether a param, in its canonical form, has another value than its default and so changes the outputs."""
+    return any(param.changes_outputs and params.get(param.name) != _default(param) for param in signature.params)
+
+
+def _default(param: Param) -> Any:
+    # The default is JSON in the manifest, whatever the wire of the call.
+    return None if param.default is None else cell(param.default, param.type, "json")
+
+
 def _value(given: Mapping[str, Any], param: Param, wire: Wire) -> Any:
     if param.name not in given:
-        # The default is JSON in the manifest, whatever the wire of the call.
-        if param.default is not None:
-            return cell(param.default, param.type, "json")
-        if not param.nullable:
+        if param.default is None and not param.nullable:
             raise Misfit("param-missing", "a param without a default is missing")
-        return None
+        return _default(param)
     value = given[param.name]
     if is_missing(value, param.type, wire):
         if not param.nullable:

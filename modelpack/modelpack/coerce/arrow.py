@@ -5,6 +5,7 @@ Only called with Arrow objects, so pyarrow is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from modelpack.coerce.times import Instant
 from modelpack.optional import loaded, require
 
-__all__ = ["Unpacked", "matrix", "unpack"]
+__all__ = ["Unpacked", "matrix", "nested", "objects", "unpack"]
 
 
 class Unpacked(NamedTuple):
@@ -42,8 +43,13 @@ def unpack(array: Any) -> Unpacked:
     if types.is_date(kind) or types.is_timestamp(kind) or types.is_duration(kind):
         return _times(array, pa)
     if _is_list(types, kind) or types.is_struct(kind) or types.is_map(kind):
-        return Unpacked(_nested(array, pa))
-    return Unpacked(array.to_pylist())
+        return Unpacked(nested(array, objects))
+    try:
+        return Unpacked(array.to_pylist())
+    except UnicodeDecodeError:
+        # Files may hold text that is none. What is no UTF-8 becomes surrogates, which coercion refuses one by one.
+        raw = array.cast(pa.large_binary()).to_pylist()
+        return Unpacked([None if value is None else value.decode("utf-8", "surrogateescape") for value in raw])
 
 
 def matrix(table: Any, dtype: str) -> np.ndarray[Any, Any] | None:
@@ -75,6 +81,10 @@ def matrix(table: Any, dtype: str) -> np.ndarray[Any, Any] | None:
     # Which ends where the last column does, and holds the table.
     memory = pa.foreign_buffer(starts[0], step * (len(starts) - 1) + rows * size, base=table)
     return np.ndarray((rows, len(starts)), dtype, memory, strides=(size, step))
+
+
+def _types() -> Any:
+    return require("pyarrow", what="Reading Arrow data").types
 
 
 def _compute() -> Any:
@@ -118,12 +128,12 @@ def _is_list(types: Any, kind: Any) -> bool:
     return any(getattr(types, check)(kind) for check in checks if hasattr(types, check))
 
 
-def _objects(array: Any) -> list[Any]:
-    """Return Python objects for nested values, times as numpy scalars or instants."""
+def objects(array: Any) -> list[Any]:
+    """Return the values as Python objects: times as numpy scalars or instants, what is no UTF-8 as surrogates."""
     found = unpack(array)
     if isinstance(found.data, list):
         return found.data
-    values = list(found.data) if found.data.dtype.kind in "mM" else found.data.tolist()
+    values: list[Any] = list(found.data) if found.data.dtype.kind in "mM" else found.data.tolist()
     if found.aware:
         values = [Instant(value) for value in values]
     if found.missing is not None:
@@ -131,22 +141,26 @@ def _objects(array: Any) -> list[Any]:
     return values
 
 
-def _nested(array: Any, pa: Any) -> list[Any]:
-    valid = array.is_valid().to_pylist()
-    if pa.types.is_struct(array.type):
+def nested(array: Any, read: Callable[[Any], list[Any]]) -> list[Any]:
+    """Return the values of an array of lists, structs or maps, as whose parts ``read`` gives those of their arrays.
+
+    A map is the list of its pairs.
+    """
+    types, valid = _types(), array.is_valid().to_pylist()
+    if types.is_struct(array.type):
         names = [array.type.field(i).name for i in range(array.type.num_fields)]
-        parts = [_objects(part) for part in array.flatten()]
+        parts = [read(part) for part in array.flatten()]
         return [
             {name: part[row] for name, part in zip(names, parts, strict=True)} if there else None
             for row, there in enumerate(valid)
         ]
-    if pa.types.is_map(array.type):
+    if types.is_map(array.type):
         lengths = [len(value) if there else 0 for value, there in zip(array, valid, strict=True)]
         there_only = array.filter(array.is_valid())
-        pairs = list(zip(_objects(_part(there_only, "keys")), _objects(_part(there_only, "items")), strict=True))
+        pairs = list(zip(read(_part(there_only, "keys")), read(_part(there_only, "items")), strict=True))
         return _split(pairs, lengths, valid)
     lengths = [0 if value is None else value for value in _compute().list_value_length(array).to_pylist()]
-    return _split(_objects(array.flatten()), lengths, valid)
+    return _split(read(array.flatten()), lengths, valid)
 
 
 def _part(array: Any, name: str) -> Any:

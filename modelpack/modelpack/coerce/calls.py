@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from modelpack.coerce.parts import is_table
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import Source, open_source
 from modelpack.coerce.tables import table
-from modelpack.coerce.tensors import tensors
+from modelpack.coerce.tensors import counts_rows, tensors
 from modelpack.errors import Fault, InputError, OutputError, SignatureError
 from modelpack.frame import Frame, Vector
 from modelpack.optional import loaded
@@ -136,28 +137,43 @@ def _shapes(frame: Frame) -> dict[str, tuple[int, ...]]:
     return {name: array.shape[1:] for name, array in (frame.tensors or {}).items()}
 
 
-def outputs(raw: Any, io: IO | None, *, rows: int | None = None) -> Frame:
+def outputs(
+    raw: Any, io: IO | None, *, rows: int | None = None, known: Mapping[str, int] = MappingProxyType({})
+) -> Frame:
     """Return a model's answer as the signature's outputs; with ``io`` None, as what it looks like.
 
     An answer of kind ``json`` is a frame of one row with one column ``value`` of the type :data:`JSON`, which is
-    no type of the signature, so that it cannot be taken for a table.
+    no type of the signature, so that it cannot be taken for a table. ``known``: the sizes that symbols of the inputs
+    stand for.
 
     Raises:
         OutputError: the answer does not fit, or has another number of rows than ``rows``.
     """
     collector = Collector(error=OutputError)
+    said = io
     if io is None:
         io = guess.answer(raw)
     if io.kind == "json":
         return _whole(raw)
     if isinstance(io, Tensors):
-        frame = tensors(_answer(raw), io, "python", "", collector)
+        # Of first dimensions there is more to say than that they are of a wrong size.
+        inner = {symbol: size for symbol, size in known.items() if all(symbol not in t.shape[:1] for t in io.tensors)}
+        frame = tensors(_answer(raw), io, "python", "", collector, known=inner)
     else:
         frame = table(_table_answer(raw, collector), io, "python", collector)
     collector.finish()
-    if rows is not None and frame.rows != rows:
-        raise OutputError(f"the model answered with {frame.rows} rows for {rows}", code="rows-mismatch")
+    for count in () if rows is None else _counts(frame, said):
+        if count != rows:
+            raise OutputError(f"the model answered with {count} rows for {rows}", code="rows-mismatch")
     return frame
+
+
+def _counts(frame: Frame, io: IO | None) -> list[int]:
+    """Return how many rows each part of an answer has that has rows."""
+    if not isinstance(io, Tensors):
+        return [frame.rows]
+    arrays = frame.tensors or {}
+    return [len(arrays[tensor.name]) for tensor in io.tensors if tensor.name in arrays and counts_rows(tensor)]
 
 
 def _answer(raw: Any) -> Any:

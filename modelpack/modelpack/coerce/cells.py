@@ -7,16 +7,29 @@ canonical values, None for a missing item.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from modelpack.coerce import literals
 from modelpack.coerce.faults import Misfit, field
-from modelpack.coerce.scalars import COMPOSED, SCALARS, Wire, is_float, is_text, kind, mismatch, plain_scalar, utf8
-from modelpack.dtypes import Item, ListType, MapType, StructType, describe
+from modelpack.coerce.scalars import (
+    COMPOSED,
+    EXACT_BITS,
+    SCALARS,
+    Wire,
+    is_float,
+    is_text,
+    kind,
+    mismatch,
+    plain_scalar,
+    utf8,
+)
+from modelpack.dtypes import Item, ListType, MapType, StructField, StructType, describe
+from modelpack.errors import InputError
 from modelpack.optional import loaded
 
 __all__ = ["cell", "is_missing", "item"]
@@ -72,9 +85,24 @@ def _parsed(value: Any, dtype: Item, wire: Wire) -> tuple[Any, Wire]:
     if wire != "text" or not isinstance(value, str):
         return value, wire
     try:
-        return json.loads(value), "json"
+        return literals.loads(value, whole=_wants_whole(dtype)), "json"
     except (ValueError, RecursionError):
         raise Misfit("type-mismatch", f"text that is not JSON where {describe(dtype)} is expected") from None
+    except InputError as error:
+        if error.code == "json-number":
+            raise Misfit("out-of-range", "JSON with a number too large for any type") from None
+        raise Misfit("key-duplicate", "JSON with an object that has the same key twice") from None
+
+
+@lru_cache(maxsize=256)
+def _wants_whole(dtype: Item) -> bool:
+    """Say whether it matters to a part of the value which number exactly is written: to floats it does not."""
+    match dtype:
+        case ListType(items=part) | MapType(values=part):
+            return _wants_whole(part.type)
+        case StructType(fields=parts):
+            return any(_wants_whole(part.type) for part in parts)
+    return dtype not in EXACT_BITS
 
 
 def _list(value: Any, dtype: ListType, wire: Wire) -> list[Any]:
@@ -93,7 +121,7 @@ def _struct(value: Any, dtype: StructType, wire: Wire) -> dict[str, Any]:
         raise mismatch(value, dtype)
     out: dict[str, Any] = {}
     for part in dtype.fields:
-        if part.name in value:
+        if part.name in value and not _is_absent(value[part.name], part, wire):
             out[part.name] = item(value[part.name], part.type, part.nullable, wire, field(part.name))
         elif not part.optional:
             raise Misfit("field-missing", "a field that is not optional is missing", field(part.name))
@@ -102,6 +130,11 @@ def _struct(value: Any, dtype: StructType, wire: Wire) -> dict[str, Any]:
         if name not in known:
             raise Misfit("field-unexpected", "a field the struct does not have", field(str(name)))
     return out
+
+
+def _is_absent(value: Any, part: StructField, wire: Wire) -> bool:
+    """Say whether a missing value stands for a field that was not sent: Arrow's structs have no other way."""
+    return wire == "python" and part.optional and not part.nullable and is_missing(value, part.type, wire)
 
 
 def _map(value: Any, dtype: MapType, wire: Wire) -> dict[str, Any]:

@@ -21,7 +21,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "field-unexpected": "a field the struct does not have",
         "form-invalid": "an invocation does not hold exactly one of the four forms, or has keys it must not have",
         "json-unwritable": "a value has no JSON form (an infinity, an object)",
-        "key-duplicate": "a map holds the same key twice",
+        "key-duplicate": "a map, or the JSON in a CSV cell, holds the same key twice",
         "name-invalid": "column names are not text",
         "not-exact": "the value exists but the type cannot hold it exactly",
         "not-whole": "a number with a fraction for an integer",

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelpack.coerce import arrow
 from modelpack.coerce.times import Instant
-from modelpack.optional import loaded
+from modelpack.optional import loaded, require
 
 __all__ = ["Lane", "is_column", "lane"]
 
@@ -56,7 +56,9 @@ def is_column(raw: Any) -> bool:
         return raw.ndim > 0
     if isinstance(raw, list | tuple | Lane):
         return True
-    return (hasattr(raw, "__array__") and not isinstance(raw, np.generic)) or hasattr(raw, "__arrow_c_array__")
+    if hasattr(raw, "__arrow_c_stream__") or hasattr(raw, "__arrow_c_array__"):
+        return True
+    return hasattr(raw, "__array__") and not isinstance(raw, np.generic)
 
 
 def lane(raw: Any) -> Lane:
@@ -76,7 +78,16 @@ def lane(raw: Any) -> Lane:
             raw = pandas.Series(raw)
         if isinstance(raw, pandas.Series):
             return _from_pandas(raw, pandas)
+    # Arrow keeps integers beside missing values, of which numpy would make floats.
+    if hasattr(raw, "__arrow_c_stream__"):
+        return _from_arrow(_require().chunked_array(raw))
+    if hasattr(raw, "__arrow_c_array__"):
+        return _from_arrow(_require().array(raw))
     return _from_numpy(np.asarray(raw))
+
+
+def _require() -> Any:
+    return require("pyarrow", what="Reading data through Arrow")
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Lane:

@@ -118,6 +118,10 @@ def _named_columns(data: Any, signature: Tensors, at: str, collector: Collector)
     names = source.names
     if names is None or not all(tensor.optional or tensor.name in names for tensor in tensors):
         return None
+    for tensor in tensors:
+        if names.count(tensor.name) > 1:
+            path = source.column_path(tensor.name)
+            raise collector.fail("column-duplicate", path, f"two columns are called {tensor.name!r}")
     places = {tensor.name: names.index(tensor.name) for tensor in tensors if tensor.name in names}
     raw = {name: lane(source.column(place)) for name, place in places.items()}
     if len(tensors) == 1 and len(tensors[0].shape) == 2 and not _nested(raw.get(tensors[0].name)):

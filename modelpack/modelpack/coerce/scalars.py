@@ -257,7 +257,8 @@ def _decimal(value: Any, dtype: DecimalType, wire: Wire) -> Decimal:
         raise mismatch(value, dtype)
     if isinstance(value, int) and value.bit_length() > 300:
         raise Misfit("out-of-range", f"a number with more digits than {expected} has")
-    number = Decimal(value)
+    # A float of a JSON text stands for the number that was written.
+    number = Decimal(repr(float(value)) if isinstance(value, float) and wire == "json" else value)
     if not number.is_finite() or (number and number.adjusted() >= dtype.precision - dtype.scale):
         raise Misfit("out-of-range", f"a number with more digits than {expected} has")
     try:

@@ -257,13 +257,22 @@ def open_source(data: Any, collector: Collector, at: str, *, width: int | None =
         return ColumnSource([(name, data.column(i)) for i, name in enumerate(names)], data.num_rows, at)
     if pyarrow is not None and isinstance(data, pyarrow.Array | pyarrow.ChunkedArray):
         return ColumnSource([("", data)], len(data), at, numbered=True)
-    if hasattr(data, "__arrow_c_stream__"):
-        table = require("pyarrow", what="Reading data through Arrow").table(data)
-        return open_source(table, collector, at)
+    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
+        return _through_arrow(data, collector, at)
     if hasattr(data, "__array__") and not isinstance(data, np.generic):
         return _array(np.asanyarray(data), collector, at)
     message = f"{kind(data)} where rows are expected"
     raise collector.fail("data-invalid", at, message, hint="Send a table, columns, records or rows.")
+
+
+def _through_arrow(data: Any, collector: Collector, at: str) -> Source:
+    """Take what offers itself as Arrow data: a table, or one column."""
+    pyarrow = require("pyarrow", what="Reading data through Arrow")
+    try:
+        return open_source(pyarrow.table(data), collector, at)
+    except (pyarrow.ArrowException, TypeError, ValueError):
+        make = pyarrow.chunked_array if hasattr(data, "__arrow_c_stream__") else pyarrow.array
+        return open_source(make(data), collector, at)
 
 
 def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:

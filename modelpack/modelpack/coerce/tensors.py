@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,30 @@ from modelpack.coerce.parts import Part, find, flatten, is_table
 from modelpack.coerce.scalars import Wire
 from modelpack.coerce.sources import open_source
 from modelpack.frame import Frame
-from modelpack.signature import Tensor, Tensors
+from modelpack.signature import Signature, Tensor, Tensors
 
-__all__ = ["tensors"]
+__all__ = ["counts_rows", "symbols", "tensors"]
 
 Array = np.ndarray[Any, Any]
 
 
-def tensors(data: Any, signature: Tensors, wire: Wire, at: str, collector: Collector) -> Frame:
-    """Return the tensors of the signature, coerced; equal symbols in their shapes must be equal sizes."""
-    if type(data) is np.ndarray and _is_ready(data, signature):
+def tensors(
+    data: Any,
+    signature: Tensors,
+    wire: Wire,
+    at: str,
+    collector: Collector,
+    *,
+    known: Mapping[str, int] = MappingProxyType({}),
+) -> Frame:
+    """Return the tensors of the signature, coerced; equal symbols in their shapes must be equal sizes.
+
+    ``known``: the sizes of symbols that stand for one already.
+    """
+    if type(data) is np.ndarray and _is_ready(data, signature, known):
         return Frame(rows=len(data), tensors={signature.tensors[0].name: data})
     parts = find(data, signature, at, collector)
-    symbols: dict[str, int] = {}
+    bound = dict(known)
     out: dict[str, Array] = {}
     for tensor in signature.tensors:
         part = parts.get(tensor.name)
@@ -34,22 +47,37 @@ def tensors(data: Any, signature: Tensors, wire: Wire, at: str, collector: Colle
                 collector.add("tensor-missing", at, f"tensor {tensor.name!r} is missing")
             continue
         array = _read(part, tensor, wire, collector)
-        if array is not None and _fits(array.shape, tensor, symbols, part.where(()), collector):
+        if array is not None and _fits(array.shape, tensor, bound, part.where(()), collector):
             out[tensor.name] = array
     shapes = [array.shape for array in out.values()]
     return Frame(rows=next((shape[0] for shape in shapes if shape), 1), tensors=out)
 
 
-def _is_ready(array: Array, signature: Tensors) -> bool:
+def counts_rows(tensor: Tensor) -> bool:
+    """Say whether the first dimension of a tensor counts rows: one that has no fixed size does."""
+    return bool(tensor.shape) and not isinstance(tensor.shape[0], int)
+
+
+def symbols(frame: Frame, signature: Signature) -> dict[str, int]:
+    """Return the size that each symbol of the inputs stands for in a frame of them."""
+    if not isinstance(signature.inputs, Tensors):
+        return {}
+    arrays = frame.tensors or {}
+    shapes = [(tensor.shape, arrays[tensor.name].shape) for tensor in signature.inputs.tensors if tensor.name in arrays]
+    pairs = [pair for shape, found in shapes for pair in zip(shape, found, strict=True)]
+    return {symbol: size for symbol, size in pairs if isinstance(symbol, str)}
+
+
+def _is_ready(array: Array, signature: Tensors, known: Mapping[str, int]) -> bool:
     """Say whether an array is the only tensor as it is."""
     tensor = signature.tensors[0]
     if len(signature.tensors) > 1 or array.dtype != physical(tensor.dtype)[0] or not array.size or not array.ndim:
         return False
     if array.dtype.kind not in "biuf" or array.ndim != len(tensor.shape):
         return False
-    symbols: dict[str, int] = {}
+    bound = dict(known)
     for size, wanted in zip(array.shape, tensor.shape, strict=True):
-        expected = symbols.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        expected = bound.setdefault(wanted, size) if isinstance(wanted, str) else wanted
         if expected is not None and size != expected:
             return False
     return array.dtype.kind != "f" or not np.isnan(array).any()
@@ -98,14 +126,14 @@ def _without_rows(array: Array, tensor: Tensor) -> Array:
     return array.reshape(0, *(size if isinstance(size, int) else 0 for size in tensor.shape[1:]))
 
 
-def _fits(shape: tuple[int, ...], tensor: Tensor, symbols: dict[str, int], path: str, collector: Collector) -> bool:
+def _fits(shape: tuple[int, ...], tensor: Tensor, bound: dict[str, int], path: str, collector: Collector) -> bool:
     """Check the shape, binding symbols at their first use."""
     if len(shape) != len(tensor.shape):
         message = f"{len(shape)} dimensions where {tensor.name!r} has {len(tensor.shape)}"
         collector.add("shape-mismatch", path, message)
         return False
     for place, (size, wanted) in enumerate(zip(shape, tensor.shape, strict=True)):
-        expected = symbols.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        expected = bound.setdefault(wanted, size) if isinstance(wanted, str) else wanted
         if expected is not None and size != expected:
             message = f"dimension {place} of {tensor.name!r} is {size} where {expected} is expected"
             collector.add("shape-mismatch", path, message)

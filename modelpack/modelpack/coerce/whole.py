@@ -5,6 +5,7 @@ Nothing here decides what is allowed; :mod:`modelpack.coerce.cells` does. A prop
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.coerce.lanes import Lane
+from modelpack.coerce.literals import Number
 from modelpack.coerce.scalars import EXACT_BITS, INT_RANGE, Wire, categories
 from modelpack.dtypes import DictionaryType, DurationType, Item, TimestampType
 from modelpack.frame import Vector
@@ -25,6 +27,7 @@ _NONE = type(None)
 # Python types of which a whole list is one array.
 _INTS = frozenset({int})
 _FLOATS = frozenset({int, float})
+_WRITTEN: frozenset[type] = frozenset({Decimal, Number})
 _DIGITS = frozenset("+-0123456789")
 
 
@@ -82,6 +85,12 @@ def _list(values: Sequence[Any], dtype: Item, wire: Wire) -> tuple[Array, Array 
             return None
         filled = [value is True for value in values] if none else values
         return np.fromiter(filled, bool, len(values)), missing
+    if wire == "json" and dtype in EXACT_BITS and types & _WRITTEN:
+        # A number of a JSON text stands for its nearest float, which is none that is infinite.
+        values = [float(value) if isinstance(value, Decimal) else value for value in values]
+        if math.inf in values or -math.inf in values:
+            return None
+        types = (types - _WRITTEN) | {float}
     array = _parsed(values, types, dtype) if wire == "text" else _numeric(values, types, none, dtype)
     if array is None:
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelpack.render.arrow import arrow_type, to_arrow
+from modelpack.render.arrow import OPTIONAL, arrow_type, to_arrow
 from modelpack.render.forms import to
 from modelpack.render.plain import plain
 
-__all__ = ["arrow_type", "plain", "to", "to_arrow"]
+__all__ = ["OPTIONAL", "arrow_type", "plain", "to", "to_arrow"]

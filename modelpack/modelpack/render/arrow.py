@@ -15,6 +15,7 @@ from modelpack.dtypes import (
     Item,
     ListType,
     MapType,
+    StructField,
     StructType,
     TimestampType,
 )
@@ -22,7 +23,10 @@ from modelpack.frame import Frame, Vector
 from modelpack.optional import require
 from modelpack.render.inside import Converter, each, every, fields
 
-__all__ = ["arrow_type", "to_arrow"]
+__all__ = ["OPTIONAL", "arrow_type", "to_arrow"]
+
+# Metadata of a field of a struct in which null says that there is no such field.
+OPTIONAL = {b"modelpack": b"optional"}
 
 
 def _pyarrow() -> Any:
@@ -53,13 +57,17 @@ def arrow_type(dtype: Item, *, counts: bool = False) -> Any:
             items = pa.field("item", arrow_type(dtype.items.type, counts=counts), dtype.items.nullable)
             return pa.list_(items) if dtype.length is None else pa.list_(items, dtype.length)
         case StructType():
-            fields = [(part, arrow_type(part.type, counts=counts)) for part in dtype.fields]
-            return pa.struct([pa.field(part.name, kind, part.nullable or part.optional) for part, kind in fields])
+            return pa.struct([_field(part, arrow_type(part.type, counts=counts), pa) for part in dtype.fields])
         case MapType():
             values = pa.field("value", arrow_type(dtype.values.type, counts=counts), dtype.values.nullable)
             return pa.map_(pa.string(), values)
         case DictionaryType():
             return pa.dictionary(pa.int32(), arrow_type(dtype.values), dtype.ordered)
+
+
+def _field(part: StructField, kind: Any, pa: Any) -> Any:
+    absent = part.optional and not part.nullable
+    return pa.field(part.name, kind, part.nullable or part.optional, metadata=OPTIONAL if absent else None)
 
 
 def to_arrow(frame: Frame) -> Any:

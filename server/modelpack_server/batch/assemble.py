@@ -119,7 +119,9 @@ class Assembler:
         """Return JSON values as a column of the type that the first rows gave it."""
         known = self._schema.field(name).type if self._schema is not None else None
         # The codec keeps numbers of more digits than a float holds; a column of floats takes the nearest.
-        values = [float(value) if isinstance(value, Decimal) else value for value in values]
+        values = [_nearest(value) for value in values]
+        if _mixes(values):
+            raise _differs(chunk, name, "true or false beside numbers")
         try:
             column = pa.array(values)
             if known is not None and pa.types.is_nested(known) and column.type != known:
@@ -178,6 +180,27 @@ class Assembler:
         for record, answer in zip(kept, found, strict=True):
             record.update(answer)
         return kept
+
+
+def _nearest(value: Any) -> Any:
+    """Return a JSON value with the nearest floats in the place of numbers of more digits."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if type(value) is dict:
+        return {name: _nearest(part) for name, part in value.items()}
+    return [_nearest(part) for part in value] if type(value) is list else value
+
+
+def _mixes(values: Sequence[Any]) -> bool:
+    """Say whether true or false is where numbers are too: Arrow makes numbers of them."""
+    types = set(map(type, values))
+    if bool in types and not types.isdisjoint((int, float)):
+        return True
+    if list in types and _mixes([part for value in values if type(value) is list for part in value]):
+        return True
+    members = [value for value in values if type(value) is dict] if dict in types else []
+    names = dict.fromkeys(name for value in members for name in value)
+    return any(_mixes([value[name] for value in members if name in value]) for name in names)
 
 
 def _cell(value: Any) -> str | None:

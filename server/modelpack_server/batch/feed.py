@@ -16,6 +16,7 @@ from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.sifting import sieve
 from modelpack_server.batch.where.grammar import parse
+from modelpack_server.codecs import arrow_tensors
 from modelpack_server.codecs.json_body import wants_whole
 from modelpack_server.codecs.typed import typed
 
@@ -46,6 +47,8 @@ def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tole
     Raises:
         InputError: rows that do not fit, or (tolerant or not) a whole that does not: a column is missing.
     """
+    if (frame := _tensors(chunk, signature)) is not None:
+        return frame, None, []
     data, wire = _shaped(chunk, signature, keep), chunk.wire
     if not len(chunk):
         _check_columns(chunk, signature)
@@ -55,6 +58,29 @@ def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tole
         return coerce.inputs(data, signature, wire=wire), None, []
     frame, rows, faults = coerce.tolerant(data, signature, wire=wire)
     return frame, (None if len(rows) == len(chunk) else rows), faults
+
+
+def _tensors(chunk: Chunk, signature: Signature) -> Frame | None:
+    """Return the columns of an Arrow table that are called like the tensors, if all of them fit as they are."""
+    inputs, data = signature.inputs, chunk.data
+    if not isinstance(inputs, Tensors) or chunk.wire != "python" or not isinstance(data, pa.Table) or not len(chunk):
+        return None
+    names = [tensor.name for tensor in inputs.tensors]
+    if not set(names) <= set(data.column_names):
+        return None
+    columns = arrow_tensors.tensors(data.select(names), inputs)
+    if not isinstance(columns, dict):
+        return None
+    try:
+        # Memory of Arrow is only lent; a model may write into what it is given.
+        return coerce.inputs({name: _owned(column) for name, column in columns.items()}, signature)
+    except InputError:
+        # Which rows do not fit is told by looking at them one by one.
+        return None
+
+
+def _owned(column: Any) -> Any:
+    return column.copy() if isinstance(column, np.ndarray) and not column.flags.writeable else column
 
 
 def _check_columns(chunk: Chunk, signature: Signature) -> None:

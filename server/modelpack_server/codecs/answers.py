@@ -24,7 +24,8 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
     """Return the answers for ``rows`` rows as an Arrow table.
 
     One tensor is ``prediction``, its second dimension ``prediction_0``, ``prediction_1``…; several tensors and the
-    columns of a table go by their own names. A list of JSON values is ``prediction``, as JSON text.
+    columns of a table go by their own names; a name that is taken gets ``_prediction`` behind it. A list of JSON values
+    is ``prediction``, as JSON text.
 
     Raises:
         OutputError: there is not one answer for each row (``output-rows``).
@@ -33,6 +34,9 @@ def to_table(frame: Frame, rows: int) -> pa.Table:
         return _json(render.plain(frame), rows)
     if frame.columns is not None:
         return to_arrow(frame)
+    for array in (frame.tensors or {}).values():
+        if array.shape[:1] != (rows,):
+            raise _wrong(f"{len(array)} rows" if array.ndim else "one answer", rows)
     return _tensors(frame.tensors or {}, frozenset())
 
 
@@ -74,7 +78,10 @@ def _tensors(tensors: Mapping[str, np.ndarray[Any, Any]], binary: frozenset[str]
     columns: dict[str, Any] = {}
     for name, array in tensors.items():
         shown = SINGLE if len(tensors) == 1 else name
-        columns.update(_spread(shown, array, pa.binary() if name in binary else None))
+        for column, values in _spread(shown, array, pa.binary() if name in binary else None).items():
+            while column in columns:
+                column = f"{column}_{SINGLE}"
+            columns[column] = values
     return pa.table(columns)
 
 

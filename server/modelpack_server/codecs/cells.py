@@ -16,13 +16,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelpack.coerce import times
+from modelpack import render
+from modelpack.coerce import arrow, times
 from modelpack_server.codecs.json_body import Number
 
 __all__ = ["JSON", "dump", "plain", "texts"]
 
 # Metadata of a field whose text is JSON, so that JSON Lines can hold the value itself.
 JSON = {b"modelpack": b"json"}
+# Days from 1970 to the first one of the year 0 and of the year 10000.
+_FIRST_DAY, _PAST_DAY = -719_528, 2_932_897
 
 
 def dump(value: Any) -> bytes:
@@ -74,13 +77,47 @@ def _default(value: Any) -> Any:
 
 
 def plain(column: pa.ChunkedArray) -> list[Any]:
-    """Return a column's values as what :func:`dump` writes; missing values are None."""
-    kind = column.type
+    """Return a column's values as what :func:`dump` writes; missing values are None.
+
+    A map whose keys are text is an object, any other the list of its pairs, as is one with a key twice.
+    """
+    return [value for chunk in column.chunks for value in _values(chunk)]
+
+
+def _values(array: pa.Array) -> list[Any]:
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _values(array.storage)
+    if pa.types.is_dictionary(kind):
+        return _values(array.dictionary_decode())
+    if pa.types.is_struct(kind):
+        return _structs(array)
+    if pa.types.is_map(kind):
+        text = _is_text(kind.key_type)
+        return [None if pairs is None else _map(pairs, text) for pairs in arrow.nested(array, _values)]
+    if pa.types.is_nested(kind):
+        return arrow.nested(array, _values)
     if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or _is_binary(kind):
-        values: list[Any] = texts(column).to_pylist()
-    else:
-        values = column.to_pylist()
-    return values
+        array = texts(pa.chunked_array([array]))
+    # As coercion has it: what is no UTF-8 in a text are surrogates, which are written as escapes.
+    return arrow.objects(array)
+
+
+def _structs(array: pa.StructArray) -> list[Any]:
+    values: list[Any] = arrow.nested(array, _values)
+    fields = [array.type.field(place) for place in range(array.type.num_fields)]
+    optional = {field.name for field in fields if field.metadata == render.OPTIONAL}
+    if not optional:
+        return values
+    return [
+        None if value is None else {k: part for k, part in value.items() if part is not None or k not in optional}
+        for value in values
+    ]
+
+
+def _map(pairs: list[tuple[Any, Any]], text: bool) -> Any:
+    members = dict(pairs) if text else {}
+    return members if len(members) == len(pairs) else [list(pair) for pair in pairs]
 
 
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -93,8 +130,10 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.string()), wide.cast(pa.string()))
     if pa.types.is_timestamp(kind):
         return _timestamps(column)
+    if pa.types.is_date(kind):
+        return _dates(column)
     if pa.types.is_nested(kind):
-        return _each(column.to_pylist(), lambda value: dump(value).decode())
+        return _each(plain(column), lambda value: dump(value).decode())
     if pa.types.is_duration(kind):
         counts = column.cast(pa.int64()).to_pylist()
         return _each(counts, lambda count: times.duration_text(count, kind.unit))
@@ -109,13 +148,31 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Cut what Arrow writes, ``2020-01-01 01:02:03.000000``, to the shortest RFC 3339 text."""
-    zone = column.type.tz
-    if zone is not None:
-        column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.timestamp(column.type.unit))
-    text = pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+    unit, zone = column.type.unit, column.type.tz
+    counts = column.cast(pa.int64())
+    if not _in_four_digits(counts, 86400 * times.PER_SECOND[unit]):
+        return _each(counts.to_pylist(), lambda count: times.timestamp_text(count, unit, zone))
+    text = pc.replace_substring(counts.cast(pa.timestamp(unit)).cast(pa.string()), " ", "T", max_replacements=1)
     text = pc.replace_substring_regex(text, r"(\.\d*?)0+$", r"\1")
     text = pc.replace_substring_regex(text, r"\.$", "")
     return text if zone is None else pc.binary_join_element_wise(text, "Z", "")
+
+
+def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if column.type == pa.date32():
+        counts, day = column.cast(pa.int32()), 1
+    else:
+        counts, day = column.cast(pa.int64()), 86_400_000
+    if _in_four_digits(counts, day):
+        return column.cast(pa.string())
+    return _each(counts.to_pylist(), lambda count: times.date_text(count // day))
+
+
+def _in_four_digits(counts: pa.ChunkedArray, day: int) -> bool:
+    """Say whether the years of all counts have four digits: others Arrow writes in a way of its own, or not at all."""
+    ends = pc.min_max(counts)
+    first, last = ends["min"].as_py(), ends["max"].as_py()
+    return first is None or (first >= _FIRST_DAY * day and last < _PAST_DAY * day)
 
 
 def _each(values: list[Any], convert: Any) -> pa.ChunkedArray:
@@ -123,4 +180,12 @@ def _each(values: list[Any], convert: Any) -> pa.ChunkedArray:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    types = pa.types
+    tests = types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view
+    return any(test(kind) for test in tests)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))

@@ -28,6 +28,7 @@ _NUMBERS = frozenset({pa.float64(), pa.int64()})
 # A field that is quoted as RFC 4180 says: at the start of a field, inner quotes doubled, to the end of the field.
 # Possessive: what could be given back is remembered byte by byte, many times as much as the body.
 _QUOTED = re.compile(rb'(?:(?<=[,\r\n])|\A(?:\xef\xbb\xbf)?)"(?:[^"]++|"")*+"(?=[,\r\n]|\Z)')
+_BLANK = re.compile(rb"\A(\xef\xbb\xbf)?[\r\n]++")
 
 
 def decode(body: bytes, signature: Signature) -> Decoded:
@@ -35,6 +36,8 @@ def decode(body: bytes, signature: Signature) -> Decoded:
     check_quotes(body)
     if isinstance(signature.inputs, Tensors):
         return Decoded(data=_matrix(_read(body, _width(body)), signature), wire="text")
+    # Above the header there may be blank lines, as in files.
+    body = _BLANK.sub(rb"\1", body)
     width = _width(body)
     table = _read(body, width)
     names = [column[0].as_py() or "" for column in table.columns]

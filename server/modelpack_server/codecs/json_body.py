@@ -5,25 +5,24 @@ orjson is strict and fast, and right for all but four things, for which the stan
 * ``NaN``, ``Infinity``: not JSON, but MLflow's own client writes them, ``NaN`` for every missing value, of text too:
   it is read as null;
 * integers beyond 64 bits, and -0: orjson makes a float of the one and a 0 of the other;
-* numbers that look whole once they are floats and are not, or are another whole number (``4503599627370496.3``,
-  ``9007199254740993.0``): what a float column does not notice must not get into an integer column;
+* numbers that are others once they are floats (``4503599627370496.3``, ``9007199254740993.0``, ``0.1`` with twenty
+  places more): what a float column does not notice must not get into an integer or decimal column;
 * an object with the same key twice: every parser keeps the last one and says nothing.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from itertools import chain
 from typing import Any
 
 import orjson
 
 from modelpack import forms, render
-from modelpack.coerce import Split
+from modelpack.coerce import Split, literals
+from modelpack.coerce.literals import Number
 from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
 from modelpack.once import Once
@@ -35,7 +34,6 @@ __all__ = ["MAX_DEPTH", "Number", "Reader", "decode", "encode", "encode_parts", 
 # Deeper than any signature can ask for (a tensor has at most 32 dimensions), and shallow enough for every recursion.
 MAX_DEPTH = 64
 
-_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONSTANT = re.compile(rb"NaN|Infinity")
 _FLOATS = frozenset({"any", "float16", "float32", "float64", "bool", "utf8", "binary", "date32"})
 _NO_FLOATS = frozenset({int, bool, str, type(None)})
@@ -183,8 +181,8 @@ def wants_whole(signature: Signature) -> bool:
 def parse(body: bytes, *, whole: bool = True) -> Any:
     """Return the JSON value in ``body``.
 
-    A number with a point or an exponent is the nearest float. With ``whole`` one that a float would make whole, or
-    another whole number, is the :class:`Number` that was written.
+    A number with a point or an exponent is the nearest float. With ``whole`` one that this float is not written as is
+    the :class:`Number` that was written.
 
     Raises:
         InputError: not JSON, not UTF-8, nested too deeply, a key twice in one object, a number too large for a float.
@@ -224,13 +222,7 @@ def _not_json(line: int, column: int) -> InputError:
 
 def _parse_slowly(body: bytes, *, whole: bool) -> Any:
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_distinct,
-            parse_float=_fraction if whole else _finite,
-            parse_int=_integer,
-            parse_constant=_CONSTANTS.__getitem__,
-        )
+        value = literals.loads(body.decode("utf-8"), whole=whole)
         if _SURROGATE.search(body):
             # The standard library lets a lone half of a surrogate pair through; it cannot be written as UTF-8.
             json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
@@ -239,49 +231,6 @@ def _parse_slowly(body: bytes, *, whole: bool) -> Any:
     except json.JSONDecodeError as exc:
         raise _not_json(exc.lineno, exc.colno) from exc
     return value
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise InputError(
-            "an object in the body has the same key twice",
-            code="json-duplicate-key",
-            hint="Which of the two values counts is undefined in JSON, so neither is used.",
-        )
-    return members
-
-
-class Number(Decimal):
-    """A number of a JSON text that is no float."""
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise _too_large()
-    return value
-
-
-def _fraction(text: str) -> float | Number:
-    """Return a number written with a point or an exponent: as a float, unless that would be whole and not equal."""
-    value = _finite(text)
-    if value.is_integer() and (exact := Number(text)) != value:
-        return exact
-    return value
-
-
-def _integer(text: str) -> int | float:
-    if text == "-0":
-        return -0.0
-    # No type takes more digits than a decimal(76); a float64 ends at 309.
-    if len(text) > 400:
-        raise _too_large()
-    return int(text)
-
-
-def _too_large() -> InputError:
-    return InputError("a number in the body is too large for any type", code="json-number")
 
 
 def _check_depth(body: bytes) -> None:

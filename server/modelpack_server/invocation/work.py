@@ -161,7 +161,7 @@ def empty(signature: Signature, params: Mapping[str, Any]) -> Frame | None:
 
     Most estimators raise on an empty batch, yet the answer is known where the signature gives outputs row by row.
     """
-    if any(param.changes_outputs and params.get(param.name) != param.default for param in signature.params):
+    if coerce.changes_outputs(params, signature):
         return None
     match signature.outputs:
         case Table():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from modelpack import coerce
 from modelpack.errors import OutputError, UsageError
 from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.codecs import answers
@@ -53,7 +54,7 @@ def expected(signature: Signature, params: Mapping[str, Any], kept: Sequence[str
         UsageError: the signature does not tell them (``columns-unknown``).
         OutputError: a column has a type that Spark does not have (``type-not-spark``).
     """
-    changed = any(param.changes_outputs and params.get(param.name) != param.default for param in signature.params)
+    changed = coerce.changes_outputs(params, signature)
     found = answers.empty(None if changed else signature.outputs)
     if not found.num_columns:
         why = "a param changes what the model gives" if changed else "its signature does not say what the model gives"

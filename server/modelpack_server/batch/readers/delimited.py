@@ -115,29 +115,44 @@ class _Quotes:
     def __init__(self, source: Source, stream: IO[bytes]) -> None:
         self._source = source
         self._stream = stream
-        self._held = b""
+        self._held: list[bytes] = []
+        self._open = False
         self._lines = 1
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, looked through."""
         data = self._stream.read(size)
-        self._held += data
-        cut = self._cut() if data else len(self._held)
-        piece, self._held = self._held[:cut], self._held[cut:]
+        cut = self._cut(data) if data else 0
+        if cut or not data:
+            self._check(b"".join((*self._held, data[:cut])))
+            self._held = []
+        self._held.append(data[cut:])
+        if sum(map(len, self._held)) > MAX_FIELD:
+            raise self._error("the CSV has a quote that is not closed", "csv-quote")
+        return data
+
+    def _check(self, piece: bytes) -> None:
         try:
             csv_body.check_quotes(piece)
         except InputError as exc:
             raise self._error(exc.message, exc.code) from exc
-        if len(self._held) > MAX_FIELD:
-            raise self._error("the CSV has a quote that is not closed", "csv-quote")
         self._lines += piece.count(b"\n")
-        return data
 
-    def _cut(self) -> int:
-        """Return how much of what is held ends at the end of a row: behind an even number of quotes."""
-        cut = self._held.rfind(b"\n") + 1
-        while cut and self._held.count(b'"', 0, cut) % 2:
-            cut = self._held.rfind(b"\n", 0, cut - 1) + 1
+    def _cut(self, data: bytes) -> int:
+        """Return how much of the new data ends at the end of a row: behind an even number of quotes. 0: nothing.
+
+        What is held has no such end, so that nothing is looked at twice.
+        """
+        self._open ^= bool(data.count(b'"') % 2)
+        is_open, seen = self._open, len(data)
+        cut = data.rfind(b"\n") + 1
+        while cut:
+            is_open ^= bool(data.count(b'"', cut, seen) % 2)
+            if not is_open:
+                break
+            # All ends of lines behind the last quote before are in quotes too.
+            seen, quote = cut, data.rfind(b'"', 0, cut)
+            cut = data.rfind(b"\n", 0, quote) + 1 if quote >= 0 else 0
         return cut
 
     def _error(self, message: str, code: str) -> InputError:

@@ -73,23 +73,20 @@ def clashes(paths: Iterable[str]) -> list[tuple[int, str, str]]:
     before = ("", -1, "")
     for folded, position, path in ordered:
         if before[1] >= 0 and folded == before[0]:
-            same = path == before[2]
-            found[position] = ("path-duplicate", _TWICE) if same else ("path-clash", _CASE)
+            twice = "path-duplicate", "the path is listed twice"
+            case = "path-clash", "the path differs from an earlier one only in case"
+            found[position] = twice if path == before[2] else case
             continue
         while above and not folded.startswith(f"{above[-1][0]}\0"):
             above.pop()
         for _, other in above:
             found.setdefault(max(position, other), ("path-clash", "one path is a directory of another"))
         if _differ_in_case(before[2], path):
-            found.setdefault(max(position, before[1]), ("path-clash", _FOLDER_CASE))
+            folder = "a directory differs from an earlier one only in case"
+            found.setdefault(max(position, before[1]), ("path-clash", folder))
         above.append((folded, position))
         before = (folded, position, path)
     return [(position, code, message) for position, (code, message) in sorted(found.items())]
-
-
-_TWICE = "the path is listed twice"
-_CASE = "the path differs from an earlier one only in case"
-_FOLDER_CASE = "a directory differs from an earlier one only in case"
 
 
 def _differ_in_case(one: str, other: str) -> bool:

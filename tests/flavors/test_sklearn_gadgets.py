@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import io
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,14 +34,11 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import Bunch, check_array
+from skops_files import archived, edited, read
 
 import modelpack
 from modelpack.errors import ModelpackError, PackageError, SaveError, TrustError
-from modelpack.flavor import LoadContext
 from modelpack.trust import default_store
-from modelpack_flavors._sklearn import loading
-from modelpack_flavors._sklearn.canonical import archive
-from modelpack_flavors._sklearn.describing import Description
 
 RANDOM = np.random.RandomState(0)
 X = RANDOM.rand(60, 4)
@@ -54,39 +48,6 @@ LABELS = (Y > MEAN).astype(int)
 TENS = (X * 10).astype(int)
 TREE = DecisionTreeRegressor(max_depth=2, random_state=0).fit(X, Y)
 CATEGORIES = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0], random_state=0).fit(TENS, LABELS)
-
-
-def archived(model: Any) -> bytes:
-    """Write a model without looking at it."""
-    description = Description()
-    return archive(description.node(model), description.members)
-
-
-def read(data: bytes) -> Any:
-    """Load as a stranger's, without a grant."""
-
-    class Files:
-        def read(self, path: str) -> bytes:
-            return data
-
-        def paths(self) -> list[str]:
-            return ["model.skops"]
-
-        def directory(self) -> Path:
-            raise AssertionError("nothing here needs files")
-
-    return loading.read(
-        LoadContext(
-            format="skops",
-            entry="model.skops",
-            files=Files(),
-            config={},
-            entrypoint=None,
-            code_allowed=False,
-            namespace=None,
-            signature=None,
-        )
-    )
 
 
 def having(model: Any, **attributes: Any) -> Any:
@@ -321,24 +282,11 @@ def test_what_people_make_still_loads_without_a_grant(made: Callable[[], Any]) -
         np.testing.assert_array_equal(again.predict(TENS), model.predict(TENS))
 
 
-def edited(data: bytes, edit: Callable[[dict[str, Any]], None]) -> bytes:
-    """Return the archive with its schema changed by ``edit``."""
-    with zipfile.ZipFile(io.BytesIO(data)) as source:
-        members = {name: source.read(name) for name in source.namelist()}
-    schema = json.loads(members["schema.json"])
-    edit(schema)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        for name, content in {**members, "schema.json": json.dumps(schema).encode()}.items():
-            target.writestr(name, content)
-    return buffer.getvalue()
-
-
 def test_a_state_has_one_owner() -> None:
     """Or its parts would be judged by the place they have in one object, and used in another."""
     first, second = LinearRegression(), LinearRegression()
 
-    def edit(schema: dict[str, Any]) -> None:
+    def edit(schema: dict[str, Any], members: dict[str, bytes]) -> None:
         one, other = schema["content"]
         one["content"]["__id__"] = 99
         other["content"] = {"__class__": "dict", "__module__": "builtins", "__loader__": "CachedNode", "__id__": 99}

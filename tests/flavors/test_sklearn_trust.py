@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,15 +32,14 @@ from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer, OneH
 from sklearn.svm import SVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
+from skops_files import archived, edited, read
 
 import modelpack
 from modelpack.audits import skops_types
 from modelpack.errors import EnvironmentMismatch, PackageError, SaveError, TrustError
-from modelpack.flavor import LoadContext, SaveContext
+from modelpack.flavor import SaveContext
 from modelpack.manifest import Manifest
-from modelpack_flavors._sklearn import invariants, loading
-from modelpack_flavors._sklearn.canonical import archive
-from modelpack_flavors._sklearn.describing import Description
+from modelpack_flavors._sklearn import invariants
 from modelpack_flavors.sklearn import FLAVOR
 
 RANDOM = np.random.RandomState(0)
@@ -51,51 +47,6 @@ X = RANDOM.rand(80, 4)
 Y = (X[:, 0] + X[:, 1] > 1).astype(int)
 Y3 = (X[:, 0] * 3).astype(int)
 TENS = (X * 10).astype(int)
-
-
-def archived(model: Any) -> bytes:
-    """Write a model without looking at it."""
-    description = Description()
-    return archive(description.node(model), description.members)
-
-
-def read(data: bytes, *, allowed: bool = False, format_id: str = "skops") -> Any:
-    class Files:
-        def read(self, path: str) -> bytes:
-            return data
-
-        def paths(self) -> list[str]:
-            return ["model.skops"]
-
-        def directory(self) -> Path:
-            raise AssertionError("nothing here needs files")
-
-    return loading.read(
-        LoadContext(
-            format=format_id,
-            entry="model.skops",
-            files=Files(),
-            config={},
-            entrypoint=None,
-            code_allowed=allowed,
-            namespace=None,
-            signature=None,
-        )
-    )
-
-
-def edited(data: bytes, edit: Callable[[dict[str, Any], dict[str, bytes]], None]) -> bytes:
-    """Return the archive with its schema and members changed by ``edit``."""
-    with zipfile.ZipFile(io.BytesIO(data)) as source:
-        members = {name: source.read(name) for name in source.namelist()}
-    schema = json.loads(members.pop("schema.json"))
-    edit(schema, members)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        target.writestr("schema.json", json.dumps(schema))
-        for name, content in members.items():
-            target.writestr(name, content)
-    return buffer.getvalue()
 
 
 def attributes(schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from modelpack import optional
-from modelpack.audits.skops import Walk, name_of
+from modelpack.audits.skops import Walk
+from modelpack.audits.skops_archive import name_of
 from modelpack_flavors._sklearn.boosters import LIBRARIES
 
 __all__ = ["Builder"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from modelpack.audits.skops_archive import malformed
 from modelpack_flavors._sklearn import boosters, encoders, estimators, natives, neighbors
-from modelpack_flavors._sklearn.parts import CONTAINERS, PLAIN, full_name, reachable
+from modelpack_flavors._sklearn.parts import CONTAINERS, PLAIN, class_names, full_name, reachable
 
 __all__ = ["check"]
 
@@ -48,7 +48,7 @@ def _refuse_first(value: Any, faults: Iterator[str], entry: str) -> None:
 
 def _probe(value: Any, probed: set[int], entry: str) -> None:
     """Run the checks that call an object, after those of all objects inside it."""
-    found = [_PROBES[name] for name in _names(type(value)) if name in _PROBES]
+    found = [_PROBES[name] for name in class_names(type(value)) if name in _PROBES]
     if not found or id(value) in probed:
         return
     probed.add(id(value))
@@ -61,22 +61,18 @@ def _probe(value: Any, probed: set[int], entry: str) -> None:
             _refuse_first(value, _guarded(probe, value), entry)
 
 
-def _names(kind: type) -> list[str]:
-    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
-
-
 def _faults(value: Any, strict: bool) -> Iterator[str]:
     import numpy as np
 
     kind = type(value)
     if kind in PLAIN or isinstance(value, np.generic | np.ndarray | np.dtype | np.ufunc | type):
         return
-    found = next((_NATIVE[name] for name in _names(kind) if name in _NATIVE), None)
+    found = next((_NATIVE[name] for name in class_names(kind) if name in _NATIVE), None)
     if found is not None:
         yield from _guarded(found, value)
     elif strict and not (hasattr(value, "__dict__") or isinstance(value, CONTAINERS) or callable(value)):
         yield "there is no check for its state, so it is not used"
-    for name in _names(kind):
+    for name in class_names(kind):
         if name in _CHECKS:
             yield from _guarded(_CHECKS[name], value)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelpack_flavors._sklearn import boosters, neighbors
 
-__all__ = ["CONTAINERS", "PLAIN", "full_name", "reachable"]
+__all__ = ["CONTAINERS", "PLAIN", "class_names", "full_name", "reachable"]
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, bytearray, slice, range, type(None)})
 CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -34,6 +34,11 @@ def full_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+def class_names(kind: type) -> list[str]:
+    """Return the names of a class and its bases, with their modules, as method resolution goes."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
+
+
 def _below(value: Any) -> list[Any]:
     import numpy as np
 
@@ -53,6 +58,6 @@ def _below(value: Any) -> list[Any]:
         found.extend(attributes.values())
     if isinstance(value, functools.partial):
         found.extend((value.func, value.args, value.keywords))
-    if any(f"{base.__module__}.{base.__qualname__}" in neighbors.TREES for base in type(value).__mro__):
+    if any(name in neighbors.TREES for name in class_names(type(value))):
         found.append(neighbors.metric_of(value))
     return found

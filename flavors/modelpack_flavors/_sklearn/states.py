@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelpack.audits import skops as audits
+from modelpack.audits.skops_archive import name_of
 
 __all__ = ["States"]
 
@@ -22,12 +23,12 @@ class States(audits.Walk):
             self._loss(state)
         elif loader == "RandomGeneratorNode":
             self._generator(state)
-        elif loader == "ObjectNode" and audits.name_of(state) in self.listed.native:
+        elif loader == "ObjectNode" and name_of(state) in self.listed.native:
             self._native(state)
 
     def _native(self, state: dict[str, Any]) -> None:
         if self.resolve(state.get("content") or {}).get("__loader__") != "TupleNode":
-            self.refuse(f"{audits.name_of(state)} is stored without its state")
+            self.refuse(f"{name_of(state)} is stored without its state")
 
     def _value(self, state: Any) -> Any:
         """Return what a node of plain data holds: a scalar, a list of nodes, or a dict of nodes."""

@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from modelpack.audits import Audit, skops_boosters
-from modelpack.audits.skops_archive import Archive, malformed
+from modelpack.audits.skops_archive import Archive, malformed, name_of
 from modelpack.audits.skops_places import Places
 from modelpack.audits.skops_types import Listed, listed
 
-__all__ = ["PROTOCOL", "Walk", "audit", "inspect", "name_of"]
+__all__ = ["PROTOCOL", "Walk", "audit", "inspect"]
 
 PROTOCOL = 2
 # skops builds recursively; deeper files would run into Python's own limit.
@@ -96,11 +96,6 @@ def _parsed(text: str) -> Any:
 
 # Short values are met again and again; long ones are texts of whole models.
 _scalar = lru_cache(maxsize=4096)(_parsed)
-
-
-def name_of(node: Mapping[str, Any]) -> str:
-    """Return the name a node carries, as ``module.name``."""
-    return f"{node['__module__']}.{node['__class__']}"
 
 
 class Walk:

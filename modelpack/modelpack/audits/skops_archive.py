@@ -14,12 +14,13 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
 from modelpack.errors import PackageError
 
-__all__ = ["Archive", "check_npy", "malformed", "parse_json"]
+__all__ = ["Archive", "check_npy", "malformed", "name_of", "parse_json"]
 
 SCHEMA = "schema.json"
 MAX_MEMBERS = 200_000
@@ -38,6 +39,11 @@ _SCALAR = re.compile(r"[<>|=]?([?biufcSUVmM])(\d{1,9})?(\[\d*[A-Za-z]+\])?\Z")
 _SPARSE_MEMBERS = frozenset(
     {"indices", "indptr", "format", "shape", "data", "_is_array", "row", "col", "offsets", "coords"}
 )
+
+
+def name_of(node: Mapping[str, Any]) -> str:
+    """Return the name a node carries, as ``module.name``."""
+    return f"{node['__module__']}.{node['__class__']}"
 
 
 def malformed(message: str, entry: str) -> NoReturn:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelpack.audits.patterns import is_simple
+from modelpack.audits.skops_archive import name_of
 
 if TYPE_CHECKING:
     from modelpack.audits.skops import Walk
@@ -69,7 +70,7 @@ class Places:
         if again:
             self._shared.add(id(node))
         if node["__loader__"] in ("DictNode", "FunctionNode", "ObjectNode", "TreeNode"):
-            name = _name(node)
+            name = name_of(node)
             if _kept(name):
                 self._met[id(node)] = name, self._met.get(id(node), (name, 0))[1] + 1
 
@@ -88,7 +89,7 @@ class Places:
             if key.startswith("__") and key.endswith("__"):
                 self._walk.refuse(f"{owner} has an attribute {key}")
             value = self._walk.resolve(raw)
-            name = _name(value)
+            name = name_of(value)
             if key in _kept(name) and id(value) in self._met:
                 self._met[id(value)] = name, self._met[id(value)][1] - 1
             if key in _METHODS:
@@ -135,7 +136,7 @@ class Places:
             self._unlist_partial(state, "has attributes of its own")
 
     def _unlist_partial(self, state: Mapping[str, Any], fault: str) -> None:
-        self._walk.unlist(_name(state), f"a {_name(state)} {fault}")
+        self._walk.unlist(name_of(state), f"a {name_of(state)} {fault}")
 
     def _argument_fault(self, value: Mapping[str, Any]) -> str | None:
         if self._objects_in(value):
@@ -171,7 +172,3 @@ def _below(value: Any) -> Iterator[Any]:
 
 def _kept(name: str) -> frozenset[str]:
     return _LOSS_KEYS if name.startswith(_LOSSES) else _KEPT.get(name, frozenset())
-
-
-def _name(node: Mapping[str, Any]) -> str:
-    return f"{node['__module__']}.{node['__class__']}"

@@ -33,6 +33,7 @@ __all__ = [
     "is_text",
     "kind",
     "mismatch",
+    "nearest",
     "plain_scalar",
     "utf8",
 ]
@@ -270,17 +271,17 @@ def _decimal(value: Any, dtype: DecimalType, wire: Wire) -> Decimal:
 
 def _any(value: Any, dtype: Item, wire: Wire) -> Any:
     if wire == "json":
-        return _nearest(value)
+        return nearest(value)
     return value.to_python() if isinstance(value, times.Instant) else value
 
 
-def _nearest(value: Any) -> Any:
+def nearest(value: Any) -> Any:
     """Return JSON data as Python has it: a number stands for the nearest float where no type asks for more."""
     if isinstance(value, Decimal):
         return float(value)
     if type(value) is dict:
-        return {key: _nearest(part) for key, part in value.items()}
-    return [_nearest(part) for part in value] if type(value) is list else value
+        return {key: nearest(part) for key, part in value.items()}
+    return [nearest(part) for part in value] if type(value) is list else value
 
 
 SCALARS: dict[str, Callable[[Any, Any, Wire], Any]] = {

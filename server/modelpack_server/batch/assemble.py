@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from modelpack import render
+from modelpack.coerce.scalars import nearest
 from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
 from modelpack_server.batch.chunks import Chunk, Wanted
@@ -119,7 +119,7 @@ class Assembler:
         """Return JSON values as a column of the type that the first rows gave it."""
         known = self._schema.field(name).type if self._schema is not None else None
         # The codec keeps numbers of more digits than a float holds; a column of floats takes the nearest.
-        values = [_nearest(value) for value in values]
+        values = [nearest(value) for value in values]
         if _mixes(values):
             raise _differs(chunk, name, "true or false beside numbers")
         try:
@@ -180,15 +180,6 @@ class Assembler:
         for record, answer in zip(kept, found, strict=True):
             record.update(answer)
         return kept
-
-
-def _nearest(value: Any) -> Any:
-    """Return a JSON value with the nearest floats in the place of numbers of more digits."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if type(value) is dict:
-        return {name: _nearest(part) for name, part in value.items()}
-    return [_nearest(part) for part in value] if type(value) is list else value
 
 
 def _mixes(values: Sequence[Any]) -> bool:

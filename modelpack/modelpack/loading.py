@@ -11,6 +11,7 @@ from modelpack.errors import FlavorError, ModelpackError, TrustError, UsageError
 from modelpack.manifest import CODE
 from modelpack.model import Model
 from modelpack.package import Candidate, Package, Plan
+from modelpack.panics import is_failure
 from modelpack.trust import Store
 
 __all__ = ["load"]
@@ -150,11 +151,12 @@ def _build(package: Package, candidate: Candidate, *, granted: bool, policy: fla
     coerce.check_defaults(package.manifest.signature)
     try:
         predictor = chosen.load(context)
-    except (ModelpackError, KeyboardInterrupt):
+    except ModelpackError:
         raise
-    # sys.exit() in the package's code is a failure too, never the end of the program with its own code; and so is the
-    # panic of a library in Rust, which is no Exception.
+    # sys.exit() in the package's code is a failure too, never the end of the program with its own code.
     except BaseException as exc:
+        if not is_failure(exc):
+            raise
         raise FlavorError(
             f"flavor {entry.name} cannot load the model here: {type(exc).__name__}: {exc}",
             code="load-failed",

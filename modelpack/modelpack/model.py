@@ -11,15 +11,13 @@ from modelpack.errors import ModelError, ModelpackError, UsageError
 from modelpack.flavor import BUILTIN, Predictor, StreamingPredictor
 from modelpack.frame import Frame
 from modelpack.manifest import Manifest
+from modelpack.panics import is_failure
 from modelpack.signature import IO, Signature
 
 if TYPE_CHECKING:
     from modelpack.package import Candidate, Package
 
 __all__ = ["Model"]
-
-# What is no failure of the model, whoever raises it.
-_STOPS = (KeyboardInterrupt, GeneratorExit)
 
 
 class Model:
@@ -117,19 +115,18 @@ class Model:
             if _passed_through(exc, {"modelpack", BUILTIN, _top(type(self._predictor).__module__)}):
                 raise
             raise _raised(exc) from exc
-        except _STOPS:
-            raise
-        # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice; and so
-        # is the panic of a library in Rust, which is no Exception.
+        # sys.exit() in a model is a failure too, never the end of the program with a code of the model's choice.
         except BaseException as exc:
+            if not is_failure(exc):
+                raise
             raise _raised(exc) from exc
 
     def _guarded(self, pieces: Iterator[Any]) -> Iterator[Any]:
         try:
             yield from pieces
-        except _STOPS:
-            raise
         except BaseException as exc:
+            if not is_failure(exc):
+                raise
             raise _raised(exc) from exc
 
     def _outputs(self, params: Mapping[str, Any]) -> IO | None:

@@ -73,11 +73,16 @@ def test_the_models_own_error_is_the_cause(tmp_path: Path) -> None:
     assert isinstance(info.value.__cause__, ValueError)
 
 
-class Panic(BaseException):
-    """What libraries in Rust raise."""
+class Stopped(BaseException):
+    """What a program's own handler of signals raises."""
 
 
-@pytest.mark.parametrize(("raised", "seen"), [(Panic, ModelError), (KeyboardInterrupt, KeyboardInterrupt)])
+PANIC = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(PANIC, ModelError), (KeyboardInterrupt, KeyboardInterrupt), (Stopped, Stopped)]
+)
 def test_a_panic_is_the_models_and_a_stop_is_not(tmp_path: Path, raised: Any, seen: Any) -> None:
     def ends(df: pd.DataFrame) -> np.ndarray:
         if df["a"].iloc[0] == 9.0:

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelpack.audits.transformers_dir import TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, Contents
 from modelpack.errors import PackageError
+from modelpack.panics import is_failure
 from modelpack_flavors._torch import modules
 
 __all__ = ["build", "quiet", "tokenizer_of"]
@@ -75,9 +76,9 @@ def tokenizer_of(raw: bytes, settings: Mapping[str, Any]) -> Any:
 
     try:
         backend = tokenizers.Tokenizer.from_buffer(raw)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # the panics of Rust are no Exceptions
+    except BaseException as exc:
+        if not is_failure(exc):
+            raise
         raise PackageError(f"is no tokenizer: {exc}"[:300], code="payload-invalid", path=TOKENIZER) from exc
     given = {key: value for key, value in settings.items() if key not in _HANDLED}
     before = backend.get_vocab_size()

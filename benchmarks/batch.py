@@ -177,9 +177,8 @@ def parquet(folder: Path, rows: int, runs: int) -> None:
 
 def ours(folder: Path, source: Path) -> list[str]:
     """Return our command from CSV to CSV, answers only, as MLflow writes nothing else."""
-    start = "from modelpack.cli import main; main(prog_name='modelpack')"
     words = ["predict", folder / "logistic", "-i", source, "-o", folder / "out.csv", "--overwrite", "--keep", "none"]
-    return [sys.executable, "-c", start, *map(str, words)]
+    return [sys.executable, "-m", "modelpack", *map(str, words)]
 
 
 def theirs(folder: Path, python: str, source: Path) -> list[str]:

@@ -61,7 +61,7 @@ seconds = time.perf_counter() - started
 print(done.rows / seconds, resident("VmHWM") - before)
 """
 
-STREAM = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')", "stream"]
+STREAM = [sys.executable, "-m", "modelpack", "stream"]
 
 
 def measure(folder: Path, way: str, size: int) -> tuple[float, float]:

@@ -30,7 +30,7 @@ import deltalake
 import modelpack
 
 ROWS = 60_000
-PREDICT = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')", "predict"]
+PREDICT = [sys.executable, "-m", "modelpack", "predict"]
 MODEL = "def predict(data):\n    return [2 * x for x in data['x']]\n"
 SAVE = """
 import sys, importlib.util, tempfile, modelpack

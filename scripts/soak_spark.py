@@ -45,7 +45,7 @@ EACH = 8
 MASTER = "local-cluster[2,1,1024]"
 # Each start of a command takes long, each new worker is there at once.
 VICTIMS = {"command": 1, "executor": 2, "worker": 5}
-COMMAND = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]
+COMMAND = [sys.executable, "-m", "modelpack"]
 MODEL = """
 import time
 

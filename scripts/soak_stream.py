@@ -28,7 +28,7 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack
 from modelpack.signature import Column, Signature, Table
 
-COMMAND = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')", "stream"]
+COMMAND = [sys.executable, "-m", "modelpack", "stream"]
 MODEL = """import time
 
 def predict(data):

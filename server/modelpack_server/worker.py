@@ -16,9 +16,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import modelpack
+from modelpack import ending
 from modelpack.errors import IntegrityError, ModelpackError
 from modelpack_server import app, choosing, facts, logs, runner
 from modelpack_server.codecs import decoder, encoder
@@ -154,4 +156,4 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    ending.run(partial(main, sys.argv[1]))

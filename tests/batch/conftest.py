@@ -210,7 +210,7 @@ def package(tmp_path: Path) -> Path:
 @pytest.fixture
 def command() -> list[str]:
     """The start of a real `modelpack` command line, with this very Python."""
-    return [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]
+    return [sys.executable, "-m", "modelpack"]
 
 
 @pytest.fixture

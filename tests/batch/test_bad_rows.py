@@ -190,7 +190,7 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(
 ) -> None:
     from modelpack_server.batch.readers import delimited
 
-    monkeypatch.setattr(delimited, "MAX_FIELD", 1000)
+    monkeypatch.setattr(delimited, "MAX_ROW", 1000)
     monkeypatch.setattr(delimited, "BLOCK", 500)
     (tmp_path / "in.csv").write_text('x,n,name\n1,2,"' + "y\n" * 2000)
     with pytest.raises(InputError, match="not closed") as caught:
@@ -198,13 +198,20 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(
     assert caught.value.path.endswith("in or after line 2")
 
 
-def test_a_row_of_csv_must_fit_in_a_block(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_of_csv_without_end_does_not_fill_the_memory(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from modelpack_server.batch.readers import delimited
 
+    monkeypatch.setattr(delimited, "MAX_ROW", 3000)
     monkeypatch.setattr(delimited, "BLOCK", 500)
     (tmp_path / "in.csv").write_text("x,n,name\n" + "1,2,a\n" * 10 + f"1,2,{'a' * 2000}\n1,2,b\n")
-    with pytest.raises(InputError, match=r"in\.csv: has a row longer than 500 bytes"):
-        predict_files(model, [tmp_path / "in.csv"], tmp_path / "out.csv")
+    assert predict_files(model, [tmp_path / "in.csv"], tmp_path / "out.csv").rows == 12
+    (tmp_path / "long.csv").write_text("x,n,name\n" + "1,2,a\n" * 10 + f"1,2,{'a' * 5000}\n1,2,b\n")
+    with pytest.raises(InputError, match="has a row longer than 3000 bytes") as caught:
+        predict_files(model, [tmp_path / "long.csv"], tmp_path / "long-out.csv")
+    assert caught.value.code == "line-too-long"
+    assert caught.value.path.endswith("long.csv, in or after line 12")
 
 
 def test_a_line_of_json_without_end_does_not_fill_the_memory(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import threading
 import time
+from collections.abc import Callable, Generator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
 from modelpack_server import columnar
 from modelpack_server.batch import Options, inputs, predict_files, rejects
-from modelpack_server.batch.chunks import Chunk
+from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.readers import delimited
 from modelpack_server.codecs import answers, cells
 
@@ -59,47 +61,71 @@ class TestJsonValues:
         assert cells.plain(interval) == ["MonthDayNano(months=1, days=2, nanoseconds=3)", None]
 
 
-class TestQuotes:
-    """The checker of quotes is called from Arrow's own threads, where no tool can watch it; here it is watched."""
+class TestPieces:
+    """A CSV file in pieces of whole rows, whatever the size of the blocks it is read in."""
 
-    def test_bytes_pass_unchanged_in_pieces_of_any_size(self, source: inputs.Source) -> None:
+    @pytest.fixture
+    def pieces(self, source: inputs.Source, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, int], Any]:
+        def make(body: bytes, block: int) -> delimited._Pieces:
+            monkeypatch.setattr(delimited, "BLOCK", block)
+            return delimited._Pieces(source, io.BytesIO(body))
+
+        return make
+
+    def test_together_they_are_the_file_and_each_ends_with_a_row(self, pieces: Any) -> None:
         body = b'1,"a ""b""\n,c"\n2,"d"\n\n3,e'
-        for size in range(1, len(body) + 1):
-            quotes = delimited._Quotes(source, io.BytesIO(body))
-            found = b""
-            while piece := quotes.read(size):
-                found += piece
-            assert found == body
-            quotes.close()
+        ends = {len(b'1,"a ""b""\n,c"\n'), len(b'1,"a ""b""\n,c"\n2,"d"\n'), len(body) - 3, len(body)}
+        for block in range(1, len(body) + 1):
+            found = list(pieces(body, block))
+            assert b"".join(found) == body
+            assert {len(b"".join(found[: i + 1])) for i in range(len(found))} <= ends
 
     @pytest.mark.parametrize("body", [b'1,a"b\n', b'1,"a"b\n2,c\n', b'1,"a\n2,b\n'])
-    def test_stray_quotes_are_refused(self, source: inputs.Source, body: bytes) -> None:
-        quotes = delimited._Quotes(source, io.BytesIO(body * 3))
+    def test_stray_quotes_are_refused(self, pieces: Any, body: bytes) -> None:
         with pytest.raises(InputError) as caught:
-            while quotes.read(4):
-                pass
+            list(pieces(body * 3, 4))
         assert caught.value.code == "csv-quote"
 
-    def test_what_is_held_behind_a_stray_quote_is_not_looked_at_again(self, source: inputs.Source) -> None:
-        quotes = delimited._Quotes(source, io.BytesIO(b'1,"' + b"2,b\n" * 2_000_000))
+    def test_what_is_held_behind_a_stray_quote_is_not_looked_at_again(self, pieces: Any) -> None:
         began = time.process_time()
         with pytest.raises(InputError) as caught:
-            while quotes.read(64 * 1024):
-                pass
+            list(pieces(b'1,"' + b"2,b\n" * 2_000_000, 64 * 1024))
         assert caught.value.code == "csv-quote"
         assert time.process_time() - began < 5
 
-    def test_a_row_is_checked_as_soon_as_it_is_whole(self, source: inputs.Source) -> None:
-        quotes = delimited._Quotes(source, io.BytesIO(b'1,"a\n\n""b"\n' * 4 + b'2,"c"'))
-        while quotes.read(5):
-            assert len(b"".join(quotes._held)) < 11 + 5
+    def test_rows_are_given_as_soon_as_they_are_whole(self, pieces: Any) -> None:
+        assert all(len(piece) < 11 + 5 for piece in pieces(b'1,"a\n\n""b"\n' * 4 + b'2,"c"', 5))
 
-    def test_a_field_without_end_is_refused(self, source: inputs.Source, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delimited, "MAX_FIELD", 10)
-        quotes = delimited._Quotes(source, io.BytesIO(b'1,"' + b"a" * 100))
+    def test_a_field_without_end_is_refused(self, pieces: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(delimited, "MAX_ROW", 10)
         with pytest.raises(InputError, match="not closed"):
-            while quotes.read(4):
-                pass
+            list(pieces(b'1,"' + b"a" * 100, 4))
+
+
+def test_no_thread_reads_csv_when_a_run_has_ended(
+    source: inputs.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A thread of a library's that still wants Python while Python ends, ends the process by a signal."""
+    (tmp_path / "in.csv").write_bytes(b"a,b\n1,1\n2\n3,3\n\n4,4,4\n5,5\n6\n")
+    readers: set[threading.Thread] = set()
+
+    class Watched(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.current_thread())
+            return super().read(size)
+
+    monkeypatch.setattr(delimited, "BLOCK", 4)
+    monkeypatch.setattr(inputs.Source, "open_raw", lambda self: Watched(self.path))
+    begun = delimited.read(source, Wanted(inputs=None, keep=None), 1)
+    next(begun)
+    assert isinstance(begun, Generator)
+    begun.close()
+    readers.discard(threading.current_thread())  # which read the header
+    assert readers
+    assert not any(thread.is_alive() or isinstance(thread, threading._DummyThread) for thread in readers)
+    chunks = list(delimited.read(source, Wanted(inputs=None, keep=None), 2))
+    assert [number for chunk in chunks for number in chunk.numbers] == [1, 3, 5]
+    assert [broken.row for chunk in chunks for broken in chunk.broken] == [2, 4, 6]
 
 
 class TestLineFinder:

@@ -210,7 +210,7 @@ def test_help_imports_no_heavy_library() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(package: modelpack.Package) -> None:
-    command = f"{sys.executable} -c 'from modelpack.cli import main; main()' inspect {package.path} | true"
+    command = f"{sys.executable} -m modelpack inspect {package.path} | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
 

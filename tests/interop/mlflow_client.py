@@ -138,7 +138,7 @@ def serve_and_ask(modelpack: str, mlflow: str) -> int:
         failed = 0
         for case in sorted(folder.glob("*.case.json")):
             name = case.name.removesuffix(".case.json")
-            command = [modelpack, "-c", "from modelpack.cli import main; main()", "serve", str(folder / name)]
+            command = [modelpack, "-m", "modelpack", "serve", str(folder / name)]
             server = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
             try:
                 assert server.stdout is not None

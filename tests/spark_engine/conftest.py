@@ -215,4 +215,4 @@ def once() -> type[Once]:
 @pytest.fixture
 def command() -> list[str]:
     """The start of a real command line, with this very Python."""
-    return [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')"]
+    return [sys.executable, "-m", "modelpack"]

@@ -35,7 +35,7 @@ SIGNATURE = Signature(
     inputs=Table(columns=(Column(name="x", type="float64"),)),
     outputs=Table(columns=(Column(name="score", type="float64", nullable=True),)),
 )
-COMMAND = [sys.executable, "-c", "from modelpack.cli import main; main(prog_name='modelpack')", "stream"]
+COMMAND = [sys.executable, "-m", "modelpack", "stream"]
 
 
 class Once:

@@ -45,8 +45,5 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
         yield from chunks if wanted.sieve is None else wanted.sieve.chunks(chunks, wanted.used)
     except (pa.ArrowException, OSError, EOFError, zlib.error) as exc:
         reason = " ".join(str(exc).split())[:200]
-        if "straddl" in reason:
-            message = f"has a row longer than {delimited.BLOCK} bytes"
-            raise InputError(message, code="line-too-long", path=source.name) from exc
         message = f"cannot be read as {source.kind.format}: {reason}"
         raise InputError(message, code="file-unreadable", path=source.name) from exc

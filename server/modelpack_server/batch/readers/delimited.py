@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import IO, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from modelpack.errors import InputError
+from modelpack_server.batch.ahead import ahead
 from modelpack_server.batch.chunks import Broken, Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.codecs import csv_body
@@ -23,7 +25,7 @@ from modelpack_server.codecs import csv_body
 __all__ = ["BLOCK", "LineFinder", "read"]
 
 BLOCK = 2 * 1024 * 1024
-MAX_FIELD = 64 * 1024 * 1024
+MAX_ROW = 64 * 1024 * 1024
 
 
 def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
@@ -33,12 +35,13 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
         names = wanted.pick(header) or header
         rows = _Rows(header)
         held: list[pa.Table] = []
-        for table in rows.tables(_Quotes(source, stream), names):
-            held.append(table)
-            while sum(map(len, held)) >= size:
-                whole = pa.concat_tables(held)
-                held = [whole.slice(size)] if len(whole) > size else []
-                yield rows.chunk(source, whole.slice(0, size), _position(raw))
+        with closing(ahead(iter(_Pieces(source, stream)), 1)) as pieces:
+            for table in rows.tables(pieces, names):
+                held.append(table)
+                while sum(map(len, held)) >= size:
+                    whole = pa.concat_tables(held)
+                    held = [whole.slice(size)] if len(whole) > size else []
+                    yield rows.chunk(source, whole.slice(0, size), _position(raw))
         if held or rows.broken or rows.count == 0:
             rest = pa.concat_tables(held) if held else pa.table({name: pa.array([], pa.string()) for name in names})
             yield rows.chunk(source, rest, _position(raw), last=True)
@@ -51,46 +54,46 @@ class _Rows:
         self.header = header
         self.broken: deque[Broken] = deque()
         self.count = 0
+        self._read = self._skipped = 0
 
-    def tables(self, stream: _Quotes, names: list[str]) -> Iterator[pa.Table]:
+    def tables(self, pieces: Iterable[bytes], names: list[str]) -> Iterator[pa.Table]:
         """Yield blocks of rows; those with a wrong number of cells go to ``broken`` instead."""
         if not self.header:
             return
-        reader = self._open(stream, names)
-        for batch in reader or ():
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch])
+        for piece in pieces:
+            table = self._parse(piece, names)
+            self._read += len(table) + self._skipped
+            self._skipped = 0
+            if len(table):
+                yield table
 
-    def _open(self, stream: _Quotes, names: list[str]) -> Any:
-        try:
-            return pyarrow.csv.open_csv(
-                stream,
-                # Only a single thread can tell the number of a row that is refused; conversion to text is no work.
-                read_options=pyarrow.csv.ReadOptions(
-                    column_names=self.header, use_threads=False, block_size=BLOCK, encoding="utf8"
-                ),
-                parse_options=pyarrow.csv.ParseOptions(
-                    newlines_in_values=True,
-                    # In a table of one column an empty line is a row whose value is missing.
-                    ignore_empty_lines=len(self.header) > 1,
-                    invalid_row_handler=self._invalid,
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={name: pa.string() for name in names},
-                    include_columns=names,
-                    null_values=[""],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid as exc:
-            if str(exc).startswith("Empty CSV"):
-                return None
-            raise
+    def _parse(self, piece: bytes, names: list[str]) -> pa.Table:
+        # Not open_csv(): its thread cannot be waited for, and ends the process if it wants Python while that ends.
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(piece),
+            # Only a single thread can tell the number of a row that is refused; conversion to text is no work.
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=self.header, use_threads=False, block_size=len(piece) + 1, encoding="utf8"
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                newlines_in_values=True,
+                # In a table of one column an empty line is a row whose value is missing.
+                ignore_empty_lines=len(self.header) > 1,
+                invalid_row_handler=self._invalid,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names},
+                include_columns=names,
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
 
     def _invalid(self, row: Any) -> str:
         message = f"has {row.actual_columns} cells where the header has {row.expected_columns}"
-        broken = Broken(row=row.number, line=None, code="csv-ragged", message=message, record=row.text)
+        self._skipped += 1
+        broken = Broken(row=self._read + row.number, line=None, code="csv-ragged", message=message, record=row.text)
         self.broken.append(broken)
         return "skip"
 
@@ -107,10 +110,11 @@ class _Rows:
         return Chunk(source=source, wire="text", data=table, numbers=numbers, broken=broken, position=position)
 
 
-class _Quotes:
-    """A stream that refuses stray quotes on the way, as the HTTP codec does: an unclosed one would swallow rows."""
+class _Pieces:
+    """The bytes of a file in pieces of whole rows, each looked through for stray quotes, as the HTTP codec does.
 
-    closed = False
+    An unclosed quote would swallow rows.
+    """
 
     def __init__(self, source: Source, stream: IO[bytes]) -> None:
         self._source = source
@@ -119,24 +123,30 @@ class _Quotes:
         self._open = False
         self._lines = 1
 
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, looked through."""
-        data = self._stream.read(size)
-        cut = self._cut(data) if data else 0
-        if cut or not data:
-            self._check(b"".join((*self._held, data[:cut])))
-            self._held = []
-        self._held.append(data[cut:])
-        if sum(map(len, self._held)) > MAX_FIELD:
-            raise self._error("the CSV has a quote that is not closed", "csv-quote")
-        return data
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self._stream.read(BLOCK):
+            if cut := self._cut(data):
+                yield self._checked(b"".join((*self._held, data[:cut])))
+                self._held = [data[cut:]]
+                continue
+            self._held.append(data)
+            if sum(map(len, self._held)) > MAX_ROW:
+                raise self._too_long()
+        if rest := b"".join(self._held):
+            yield self._checked(rest)
 
-    def _check(self, piece: bytes) -> None:
+    def _too_long(self) -> InputError:
+        if self._open:
+            return self._error("the CSV has a quote that is not closed", "csv-quote")
+        return self._error(f"has a row longer than {MAX_ROW} bytes", "line-too-long")
+
+    def _checked(self, piece: bytes) -> bytes:
         try:
             csv_body.check_quotes(piece)
         except InputError as exc:
             raise self._error(exc.message, exc.code) from exc
         self._lines += piece.count(b"\n")
+        return piece
 
     def _cut(self, data: bytes) -> int:
         """Return how much of the new data ends at the end of a row: behind an even number of quotes. 0: nothing.
@@ -157,9 +167,6 @@ class _Quotes:
 
     def _error(self, message: str, code: str) -> InputError:
         return InputError(message, code=code, path=f"{self._source.name}, in or after line {self._lines + 1}")
-
-    def close(self) -> None:
-        """Leave the stream to its owner."""
 
 
 def _position(raw: IO[bytes]) -> int:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm as warm_start
+
+import modelpack
 
 # A shell that starts the suite in the background ignores SIGINT, and every process started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,6 +44,23 @@ def trust_store(trust_stores: Iterator[Path]) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELPACK_TRUST_STORE", str(store))
         yield store
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """The program `modelpack` as tests/helpers/warm.py starts it: without the seconds that imports take."""
+    real = Path(sys.executable).with_name("modelpack")
+    if "site-packages" in modelpack.__file__:
+        yield real  # that of an installed wheel is to be tried itself
+        return
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
+        path, program = f"{folder}/socket", Path(folder, "modelpack")
+        line = [sys.executable, warm_start.__file__, path]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:  # ends with its input
+            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+            program.write_text(warm_start.CLIENT.format(python=sys.executable, real=str(real), path=path))
+            program.chmod(0o755)
+            yield program
 
 
 @contextmanager

@@ -214,11 +214,11 @@ def command() -> list[str]:
 
 
 @pytest.fixture
-def run(command: list[str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+def run(warm: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run `modelpack predict` in a real process, in the test's own directory."""
 
     def call(*words: str | Path, stdin: bytes = b"", **more: Any) -> subprocess.CompletedProcess[bytes]:
-        line = [*command, "predict", *map(str, words)]
+        line = [str(warm), "predict", *map(str, words)]
         return subprocess.run(line, input=stdin, capture_output=True, cwd=tmp_path, timeout=60, **more)
 
     return call

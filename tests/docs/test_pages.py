@@ -18,13 +18,11 @@ import doctest
 import io
 import os
 import re
-import runpy
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,12 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sklearn.dummy import DummyRegressor
-
-import modelpack
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WARM = ROOT / "tests" / "docs" / "warm.py"
 MARK = "<!-- executed by the suite -->"
 ALWAYS = ["README.md", "docs/tutorial.md", "docs/save-and-load.md", "docs/spark.md", "docs/trust.md"]
 FENCE = re.compile(r"^```(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -183,30 +177,14 @@ class Reader:
                 server.wait()
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[str]:
-    """The program `modelpack` as warm.py runs it; an installed wheel is asked by its own console script."""
-    real = str(Path(sys.executable).with_name("modelpack"))
-    if "site-packages" in modelpack.__file__:
-        yield f'#!/bin/sh\nexec "{real}" "$@"\n'
-        return
-    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
-        path = f"{folder}/socket"
-        line = [sys.executable, str(WARM), path]
-        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:  # ends with its input
-            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-            yield str(runpy.run_path(str(WARM))["CLIENT"]).format(python=sys.executable, real=real, path=path)
-
-
 @pytest.fixture
 def reader(
-    warm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Reader]:
     """A reader in an empty directory, at home there, with the commands of this interpreter first on the path."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "modelpack").write_text(warm)
-    (programs / "modelpack").chmod(0o755)
+    (programs / "modelpack").symlink_to(warm)
     if shutil.which("curl") is None:
         curl = programs / "curl"
         curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/scripts/curl.py" "$@"\n')
@@ -239,42 +217,6 @@ def pages() -> list[str]:
 def test_what_the_page_says_is_what_happens(reader: Reader):
     for block in blocks((ROOT / reader.page).read_text(encoding="utf-8")):
         reader.follow(block)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--version",
-        "inspect nowhere",
-        "no-such-command",
-        "verify . --json < /dev/null",
-        "--help | head -n 1; pwd; exit 7",
-    ],
-)
-def test_a_warm_start_changes_nothing(warm: str, words: str, tmp_path: Path) -> None:
-    program = tmp_path / "modelpack"
-    program.write_text(warm)
-    program.chmod(0o755)
-    said = []
-    for folder in (tmp_path, Path(sys.executable).parent):
-        line = ["bash", "-c", f'PATH="{folder}:$PATH"; modelpack {words}']
-        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-        said.append((done.returncode, done.stdout, done.stderr))
-    assert said[0] == said[1]
-
-
-def test_a_warm_command_is_stopped_by_the_signal_that_its_program_gets(warm: str, tmp_path: Path) -> None:
-    program = tmp_path / "modelpack"
-    program.write_text(warm)
-    program.chmod(0o755)
-    model = modelpack.save(DummyRegressor().fit([[1.0]], [1.0]), tmp_path / "pkg", example=[[1.0]])
-    line = [str(program), "predict", str(model.path), "-i", "-", "--input-format", "csv", "-o", str(tmp_path / "o.csv")]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
-        while len(list(tmp_path.iterdir())) < 3:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("page", ALWAYS)

@@ -141,11 +141,11 @@ def lock_as(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., mode
 
 
 @pytest.fixture
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(warm: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run modelpack in a process of its own."""
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        call = [sys.executable, "-P", "-m", "modelpack", *map(str, arguments)]
+        call = [warm, *map(str, arguments)]
         return subprocess.run(call, capture_output=True, text=True, env={**os.environ, **variables}, timeout=120)
 
     return run

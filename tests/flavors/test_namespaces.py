@@ -18,6 +18,7 @@ import pytest
 
 import modelpack
 from modelpack.sources import PREFIX
+from modelpack.trust import default_store
 
 X = np.arange(6.0).reshape(3, 2)
 
@@ -135,16 +136,27 @@ def saved(folder: Path, kind: str, number: int) -> tuple[modelpack.Package, np.n
     return package, np.asarray(answer)
 
 
-@pytest.fixture(params=KINDS)
-def two(request: pytest.FixtureRequest, tmp_path: Path) -> list[tuple[modelpack.Package, np.ndarray]]:
+Two = list[tuple[modelpack.Package, np.ndarray]]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Two:
     """Two packages whose code has the same module names."""
-    found = [saved(tmp_path / str(number), request.param, number) for number in (10, 1000)]
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELPACK_TRUST_STORE", str(folder / "store"))
+        found = [saved(folder / str(number), request.param, number) for number in (10, 1000)]
     assert not np.array_equal(found[0][1], found[1][1])
     assert [package.plan().candidates[0].trust for package, _ in found] == ["code", "code"]
     return found
 
 
-Two = list[tuple[modelpack.Package, np.ndarray]]
+@pytest.fixture
+def two(made: Two) -> Two:
+    """The same, allowed to whoever runs the test."""
+    for package, _ in made:
+        default_store().add(package.digest, name=package.manifest.name, version="1", source="saved")
+    return made
 
 
 def test_each_keeps_its_own_whatever_the_order(two: Two) -> None:

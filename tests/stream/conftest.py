@@ -152,6 +152,6 @@ def _make_package() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def command() -> list[str]:
-    """The start of a real `modelpack stream` command line, with this very Python."""
-    return COMMAND
+def command(warm: Path) -> list[str]:
+    """The start of a `modelpack stream` command line, in a process that starts warm."""
+    return [str(warm), "stream"]

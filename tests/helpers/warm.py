@@ -2,7 +2,8 @@
 
 ``python warm.py SOCKET`` says a line when it is ready and serves until its standard input ends. :data:`CLIENT` is the
 program to put on PATH: it hands over its arguments, directory, environment and file descriptors, passes signals on, and
-ends as the command ends. Servers start for real: their workers are processes of their own.
+ends as the command ends; when it is killed, the command is killed a moment later. Servers start for real: their workers
+are processes of their own.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def received(connection: socket.socket) -> None:
     pid = os.fork()
     if pid:
         connection.sendall(f"{pid}\n".encode())
+        if connection in select.select([connection, os.pidfd_open(pid)], [], [])[0]:
+            os.kill(pid, signal.SIGKILL)  # the client is gone
         _, status = os.waitpid(pid, 0)
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
@@ -95,6 +98,6 @@ if __name__ == "__main__":
     assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1, threads
     gc.freeze()
     if serve(sys.argv[1]):
-        from modelpack.cli import main
+        from modelpack.__main__ import run
 
-        main()
+        run()

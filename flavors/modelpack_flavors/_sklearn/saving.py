@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import io
 import pickle
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelpack import imports
 from modelpack.audits import Audit
 from modelpack.audits import skops as audits
 from modelpack.errors import PackageError, SaveError
@@ -147,12 +147,10 @@ def _installed(top: str) -> bool:
     places = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     if origin is not None and any(Path(origin).is_relative_to(place) for place in places):
         return True
-    return top in importlib.metadata.packages_distributions()
+    return bool(imports.distributions({top}))
 
 
 def _distributions(modules: set[str]) -> list[str]:
     """Return the distributions that the modules come from, beyond those always named."""
     tops = {module.partition(".")[0] for module in modules} - {"sklearn", "numpy", "scipy", *sys.stdlib_module_names}
-    known = importlib.metadata.packages_distributions() if tops else {}
-    found = {name for top in tops for name in known.get(top, ())}
-    return sorted(found - {_LIBRARY} - _BESIDE)
+    return sorted(imports.distributions(tops).keys() - {_LIBRARY} - _BESIDE)

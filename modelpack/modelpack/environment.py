@@ -5,7 +5,6 @@ Capture reads installed metadata only: no subprocess, no network, no reloading o
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -24,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 from modelpack import imports
 from modelpack.errors import EnvironmentMismatch, EnvironmentWarning, SaveError, UsageError
 from modelpack.flavor import Policy
+from modelpack.installed import version as installed
 from modelpack.known import KNOWN
 from modelpack.manifest import Environment, Platform, Python
 
@@ -116,14 +116,6 @@ def _holds(requirement: Requirement) -> bool:
         return requirement.marker is None or requirement.marker.evaluate()
     except (KeyError, ValueError):
         return True
-
-
-def installed(name: str) -> str | None:
-    """Return the version of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def strange(names: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from modelpack import plugins
+from modelpack import installed
 from modelpack.errors import FlavorError, UsageError
 from modelpack.signature import IO, Signature, Table, Tensors
 
@@ -250,7 +250,7 @@ def available() -> Mapping[str, str]:
         FlavorError: two distributions offer the same name (``flavor-duplicate``).
     """
     found = dict(builtin())
-    for point in plugins.offered(GROUP):
+    for point in installed.offered(GROUP):
         if found.get(point.name, point.value) != point.value:
             raise FlavorError(
                 f"two installed distributions offer the flavor {point.name!r}: {found[point.name]} and {point.value}",

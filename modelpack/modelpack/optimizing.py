@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelpack import atomic, environment, examples, flavor, loading, render, saving, twins
+from modelpack import atomic, examples, flavor, installed, loading, render, saving, twins
 from modelpack.errors import FlavorError, IntegrityError, ManifestError, UsageError
 from modelpack.flavor import Converter, SaveContext, Saved
 from modelpack.frame import Frame
@@ -173,6 +173,6 @@ def _provenance(package: Package, entry: FlavorEntry, part: Part) -> Mapping[str
     """Return the package's provenance, and from which package by which tools this one is derived."""
     manifest = package.manifest
     made_with = {name for id_ in entry.payloads.values() for name in manifest.payloads[id_].made_with}
-    tools = {name: environment.installed(name) for name in sorted({*_CONVERTERS, *made_with})}
+    tools = {name: installed.version(name) for name in sorted({*_CONVERTERS, *made_with})}
     known = {name: version for name, version in tools.items() if version is not None}
     return derived(manifest, package.digest, "twin", flavor=part.flavor, tools=known)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from modelpack import plugins
+from modelpack import installed
 from modelpack.audits import Audit, Class, skops
 from modelpack.errors import FlavorError, ModelpackError, PackageError, TrustError, UsageError
 from modelpack.files import VerifiedFiles
@@ -97,7 +97,7 @@ def assess(format_id: str, files: VerifiedFiles, entry: str | None, *, plugin: s
 
 def _offered(format_id: str) -> Auditor | None:
     """Return the audit that is installed for a format; the name is compared with those found, and nothing else."""
-    points = {point.value: point for point in plugins.offered(GROUP) if point.name == format_id}
+    points = {point.value: point for point in installed.offered(GROUP) if point.name == format_id}
     if not points:
         return None
     if len(points) > 1:

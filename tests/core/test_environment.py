@@ -4,11 +4,11 @@ import platform
 
 import pytest
 
-from modelpack import environment
+from modelpack import environment, installed
 from modelpack.errors import EnvironmentMismatch, SaveError
 from modelpack.manifest import Environment, Python
 
-NUMPY = environment.installed("numpy")
+NUMPY = installed.version("numpy")
 assert NUMPY is not None
 
 
@@ -18,7 +18,7 @@ def saved(**versions: str) -> Environment:
 
 def test_capture_records_what_is_installed() -> None:
     env = environment.capture(["numpy", "not-installed-here"], ["packaging>=20", "not-there; python_version > '2'"])
-    assert env.captured == {"numpy": NUMPY, "packaging": environment.installed("packaging")}
+    assert env.captured == {"numpy": NUMPY, "packaging": installed.version("packaging")}
     assert env.critical == ("numpy",)
     assert env.dependencies == ("not-there; python_version > '2'", f"numpy=={NUMPY}", "packaging>=20")
     assert env.python.captured == platform.python_version()

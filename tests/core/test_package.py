@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import modelpack
-from modelpack import document, flavor, plugins, trust
+from modelpack import document, flavor, installed, trust
 from modelpack.errors import EnvironmentMismatch, FlavorError, IntegrityError, TrustError, UsageError
 from modelpack.manifest import Manifest, content_digest
 from modelpack.package import Package
@@ -234,7 +234,7 @@ class FakePoint:
 
 def test_third_party_flavors_come_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [FakePoint("martian", "json:loads")]
-    monkeypatch.setattr(plugins, "offered", lambda group: points)
+    monkeypatch.setattr(installed, "offered", lambda group: points)
     assert flavor.available()["martian"] == "json:loads"
     with pytest.raises(FlavorError, match="json:loads is not a flavor") as info:
         flavor.get("martian")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelpack import plugins
+from modelpack import installed
 
 
 def install(site: Path, name: str, text: str) -> None:
@@ -18,7 +18,7 @@ def install(site: Path, name: str, text: str) -> None:
 
 
 def names() -> list[str]:
-    return sorted(point.name for point in plugins.offered("some.group"))
+    return sorted(point.name for point in installed.offered("some.group"))
 
 
 def test_what_is_installed_meanwhile_is_found_and_what_goes_is_not(
@@ -35,7 +35,9 @@ def test_what_is_installed_meanwhile_is_found_and_what_goes_is_not(
     assert names() == ["first"]
     monkeypatch.setattr(sys, "path", [*sys.path, str(other)])
     assert names() == ["first", "second"]
+    assert [installed.version(name) for name in ("one", "two", "three")] == ["1.0", "1.0", None]
     (site / "one-1.0.dist-info").rename(tmp_path / "gone")
     assert names() == ["second"]
-    (point,) = plugins.offered("some.group")
-    assert (point.value, plugins.offered("another.group")) == ("two:B", ())
+    assert [installed.version(name) for name in ("one", "two", "three")] == [None, "1.0", None]
+    (point,) = installed.offered("some.group")
+    assert (point.value, installed.offered("another.group")) == ("two:B", ())

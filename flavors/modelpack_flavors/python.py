@@ -5,8 +5,10 @@ Always class ``code``: loading it runs what the package holds.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import io
+import os
 import sys
 import sysconfig
 import types
@@ -259,9 +261,14 @@ def _is_local(module: types.ModuleType) -> bool:
     top = (module.__name__ or "").partition(".")[0]
     if top in ("modelpack", "modelpack_flavors", "modelpack_server"):
         return False
-    where = Path(file).resolve()
+    return not _holds_installed(os.path.dirname(file))  # noqa: PTH120 - of some thousand modules
+
+
+@functools.lru_cache(maxsize=4096)
+def _holds_installed(folder: str) -> bool:
+    where = Path(folder).resolve()
     # Also what `pip install --user` and Debian's packages put elsewhere.
-    return not ({"site-packages", "dist-packages"} & set(where.parts) or str(where).startswith(_INSTALLED))
+    return bool({"site-packages", "dist-packages"} & set(where.parts)) or str(where).startswith(_INSTALLED)
 
 
 FLAVOR = PythonFlavor()

@@ -29,6 +29,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
+TESTS = Path(__file__).parent
+# What has a session of Spark in its own process. A JVM takes seconds to start, and many more until it is warm.
+SPARK = ("spark_engine/", "flavors/test_spark", "flavors/test_mlflow_spark", "tables/test_flights")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return what a test has to stay with in one process: the others of its file, or all those that use Spark."""
+    name = item.path.relative_to(TESTS).as_posix()
+    uses_spark = name.startswith(SPARK) or "[spark" in item.name or item.name.endswith("[docs/spark.md]")
+    return "spark" if uses_spark else name.removesuffix(".py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say to ``--dist loadgroup`` what stays together, and begin with what takes longest."""
+    groups = {item: group_of(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: groups[item] != "spark")
+
+
 @pytest.fixture(scope="session")
 def trust_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Paths of trust stores that are not there yet."""

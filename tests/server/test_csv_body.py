@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpack import coerce
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
 from modelpack_server.batch import inputs, readers
@@ -145,3 +146,11 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
             csv_body.decode(body, signature)
         except InputError as exc:
             assert exc.code.startswith("csv-")
+
+
+def test_answers_of_one_column_of_text_are_read_back_as_they_were() -> None:
+    io = Table(columns=(Column(name="t", type="utf8", nullable=True),))
+    answer = coerce.outputs({"t": [None, "", "a", None]}, io)
+    body = csv_body.encode(answer)
+    assert body == b't\n\n""\na\n\n'
+    assert rows(body) == [{"t": None}, {"t": ""}, {"t": "a"}, {"t": None}]

@@ -17,7 +17,7 @@ import pyarrow.csv as arrow_csv
 from modelpack.errors import Fault, InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensors
-from modelpack_server.codecs import Decoded, answers, cells, csv_text, shapes
+from modelpack_server.codecs import Decoded, answers, csv_text, shapes
 from modelpack_server.codecs.typed import typed
 
 __all__ = ["check_quotes", "decode", "encode"]
@@ -61,8 +61,7 @@ def encode(frame: Frame) -> bytes:
     head = csv_text.header(table.column_names)
     if not table.num_rows or not table.num_columns:
         return head
-    texts = pa.table([cells.texts(column) for column in table.columns], names=table.column_names)
-    return b"".join((head, csv_text.lines(texts), b"\n"))
+    return b"".join((head, csv_text.lines(csv_text.texts(table)), b"\n"))
 
 
 def check_quotes(body: bytes) -> None:

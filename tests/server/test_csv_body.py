@@ -154,3 +154,7 @@ def test_answers_of_one_column_of_text_are_read_back_as_they_were() -> None:
     body = csv_body.encode(answer)
     assert body == b't\n\n""\na\n\n'
     assert rows(body) == [{"t": None}, {"t": ""}, {"t": "a"}, {"t": None}]
+
+
+def test_a_row_of_another_width_that_is_no_text_is_refused_without_its_bytes() -> None:
+    refused(b"a,b\n1,2\n\xff,2,3\n", "csv-encoding")

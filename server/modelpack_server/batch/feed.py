@@ -15,6 +15,7 @@ from modelpack.dtypes import Item
 from modelpack.errors import Fault, InputError
 from modelpack.frame import Frame, Vector
 from modelpack.signature import Signature, Table, Tensors
+from modelpack_server.batch import kept_text
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.sifting import sieve
@@ -50,9 +51,26 @@ def wanted(signature: Signature, options: Options) -> Wanted:
 def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tolerant: bool) -> Fed:
     """Coerce the rows of a chunk to the signature; ``tolerant`` sorts out those that do not fit.
 
+    Rows do not fit either that have text to ``keep`` that cannot be written.
+
     Raises:
         InputError: rows that do not fit, or (tolerant or not) a whole that does not: a column is missing.
     """
+    unwritable = kept_text.faults(chunk, keep)
+    if not unwritable:
+        return _fed(chunk, signature, keep, tolerant=tolerant)
+    frame, rows, wrong = _fed(chunk, signature, keep, tolerant=True)
+    told = {(fault.row, fault.column) for fault in wrong}
+    faults = [*wrong, *(fault for fault in unwritable if (fault.row, fault.column) not in told)]
+    faults.sort(key=lambda fault: fault.row or 0)
+    if not tolerant:
+        raise InputError.from_faults(faults[:MAX_FAULTS])
+    found = np.arange(len(chunk)) if rows is None else rows
+    written = ~np.isin(found, [fault.row for fault in unwritable])
+    return frame.take(np.flatnonzero(written)), found[written], faults
+
+
+def _fed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tolerant: bool) -> Fed:
     if (frame := _tensors(chunk, signature)) is not None:
         return frame, None, []
     data, wire = _shaped(chunk, signature, keep), chunk.wire

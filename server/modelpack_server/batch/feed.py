@@ -66,7 +66,7 @@ def feed(chunk: Chunk, signature: Signature, keep: Sequence[str] | None, *, tole
     if not tolerant:
         raise InputError.from_faults(faults[:MAX_FAULTS])
     found = np.arange(len(chunk)) if rows is None else rows
-    written = ~np.isin(found, [fault.row for fault in unwritable])
+    written = ~np.isin(found, [fault.row for fault in unwritable if fault.row is not None])
     return frame.take(np.flatnonzero(written)), found[written], faults
 
 

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack import coerce
@@ -139,6 +139,7 @@ def test_what_was_written_is_read_back(table: list[list[str | None]]) -> None:
     assert rows(text.getvalue().encode()) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for signature in (TABLE, MATRIX):

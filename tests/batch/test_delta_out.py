@@ -106,6 +106,20 @@ def test_overwriting_takes_the_place_of_all_rows_in_one_commit(data: Path, model
     assert len(pa.table(DeltaTable(out, version=0).to_pyarrow_table())) == 6
 
 
+def test_an_answer_called_like_a_kept_column_but_for_the_case_gets_another_name(
+    model: Model, write: Any, tmp_path: Path
+) -> None:
+    row = {"id": [1], "x": [1.0], "n": [1], "name": ["a"], "Score": ["kept"], "LABEL": ["too"]}
+    source = write(pa.table(row), tmp_path / "in.parquet")
+    predict_files(model, [source], tmp_path / "out", DELTA)
+    predict_files(model, [source], tmp_path / "file.parquet")
+    found = rows(tmp_path / "out")[0]
+    assert (found["Score"], found["score_prediction"]) == ("kept", 2.0)
+    assert (found["LABEL"], found["label_prediction"]) == ("too", "1|'a'")
+    # Where case counts they are two.
+    assert {"Score", "score", "LABEL", "label"} < set(pq.read_schema(tmp_path / "file.parquet").names)
+
+
 def test_from_table_to_table(data: Path, model: Model, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "in", pq.read_table(data))
     predict_files(model, [tmp_path / "in"], tmp_path / "out", DELTA)

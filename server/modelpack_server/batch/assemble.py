@@ -49,7 +49,9 @@ class Assembler:
             self._names = self._kept_names(chunk)
             self._first = chunk.source.name
             self._json = isinstance(chunk.data, list) and bool(chunk.data)
-            self._answers = answers.rename(scored, self._names).column_names
+            # To a Delta table names that differ in case are the same.
+            same = str.lower if self._output == "delta" else str
+            self._answers = answers.rename(scored, self._names, same=same).column_names
         elif len(self._answers) != scored.num_columns:
             raise OutputError(
                 f"the model gave {scored.num_columns} columns here and {len(self._answers)} before",

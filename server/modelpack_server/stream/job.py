@@ -256,7 +256,7 @@ class _Stream:
         """Score the files into one new file of the output; without any row there is none."""
         if self._options.engine is not None and self._table is not None:
             return self._spread(pieces)
-        assembler = Assembler("parquet", self._wanted)
+        assembler = Assembler("delta", self._wanted)
         with contextlib.ExitStack() as stack:
             part: Part | None = None
             for scored in self._scored(pieces):
@@ -288,7 +288,7 @@ class _Stream:
             return found
         schema = self._follower.shape.schema
         kept = pa.schema([schema.field(name) for name in self._wanted.kept(schema.names)]).empty_table()
-        renamed = answers.rename(found, kept.column_names)
+        renamed = answers.rename(found, kept.column_names, same=str.lower)
         return pa.table([*kept.columns, *renamed.columns], names=[*kept.column_names, *renamed.column_names])
 
     def _scored(self, pieces: Sequence[Piece]) -> Iterator[Scored]:

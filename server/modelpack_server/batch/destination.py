@@ -58,11 +58,11 @@ class _Single:
 @contextmanager
 def stream(path: Path | None) -> Iterator[Destination]:
     """Write to standard output (None), a pipe or a device as rows are scored; nothing can be taken back."""
-    with contextlib.ExitStack() as stack:
+    # What is left in a buffer is written when the file is closed, which fails too where writing did.
+    with translated("standard output" if path is None else str(path)), contextlib.ExitStack() as stack:
         raw = sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
-        with translated("standard output" if path is None else str(path)):
-            yield _Single(raw)
-            raw.flush()
+        yield _Single(raw)
+        raw.flush()
 
 
 @contextmanager

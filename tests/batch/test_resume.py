@@ -332,3 +332,27 @@ def test_what_is_finished_stays_if_an_input_cannot_be_reached(
         patch.setattr("modelpack_server.batch.record.unchanged", unreachable)
         predict_files(model, ["data"], "out/")
     assert predict_files(model, ["data"], "out/").resumed > 0
+
+
+@pytest.mark.parametrize("letter", ["d", "é"])
+def test_rejects_of_files_whose_long_paths_end_alike_are_kept_apart(
+    letter: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inner = Path(letter * 110) / (letter * 110)
+    for top in ("a", "b"):
+        (Path("in") / top / inner).mkdir(parents=True)
+        (Path("in") / top / inner / "x.csv").write_text(f"id,x,n,name\n{top},oops,1,a\n")
+    options = Options(on_error=Path("bad.jsonl"))
+    assert predict_files(model, ["in"], "out/", options).rejected == 2
+    lines = [json.loads(line) for line in Path("bad.jsonl").read_text().splitlines()]
+    assert [line["record"]["id"] for line in lines] == ["a", "b"]
+
+
+def test_outputs_whose_long_names_begin_alike_do_not_meet(data: Path, model: Model) -> None:
+    for letter in ("y", "\U0001f600"):
+        first, second = Path(letter * 61 + "A"), Path(letter * 61 + "B")
+        state = State.open(first)
+        assert predict_files(model, ["data"], f"{second}/").rows == 4
+        assert predict_files(model, ["data/1.csv"], f"{second}.csv").rows == 1
+        state.close()

@@ -86,6 +86,8 @@ class _Load:
         self._name = options.job or whole[:32]
         self._mark = fingerprint(whole)
         self._unique = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{whole} {self._name}"))
+        # Files that were made with rejects lack rows that end a run without them.
+        self._end = f"{self._unique}-c00{int(options.on_error is not None)}.snappy.parquet"
         self._schema: pa.Schema | None = None
         self.target = Target(plan.path, family="predict", own=self._unique)
 
@@ -139,7 +141,7 @@ class _Load:
         if not self.target.root.is_dir():
             return
         with self.target.alone():
-            self.target.discard(self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"))
+            self.target.discard(self.target.root.glob(f"part-*-{self._end}"))
             self.tidy()
         if fresh:
             with contextlib.suppress(OSError):
@@ -153,7 +155,7 @@ class _Load:
             destination.refuse_existing(self._on_error, overwrite=self._overwrite)
 
     def _path(self, number: int) -> Path:
-        return self.target.root / f"part-{number:05d}-{self._unique}-c000.snappy.parquet"
+        return self.target.root / f"part-{number:05d}-{self._end}"
 
     def _aside(self, number: int) -> Path:
         """Return where the rows are that a part refuses, until all of them are in one file."""

@@ -74,6 +74,30 @@ def test_wheels_beside_are_found_again(locked: modelpack.Package, indexes: uv.In
     assert cache.create(locked, indexes=again).fresh
 
 
+@pytest.mark.parametrize("way", ["beside", "output", "in place"])
+def test_a_relative_path_is_one_from_where_the_command_is_called(
+    locked: modelpack.Package, indexes: uv.Indexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = locked.path.relative_to(tmp_path)
+    if way == "beside":
+        vendoring.beside(package, Path("there"), indexes=indexes)
+        found = Path("there")
+    else:
+        found = vendoring.into(package, "there" if way == "output" else None, indexes=indexes).path / vendoring.INSIDE
+    assert [path.name for path in (tmp_path / found).iterdir()] == ["tiny_twice-1.2-py3-none-any.whl"]
+
+
+def test_pip_is_not_believed_that_all_wheels_are_there(
+    locked: modelpack.Package, indexes: uv.Indexes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendoring, "_fetch", lambda pins, fetched, options: (fetched / "x.whl").write_bytes(b"x"))
+    with pytest.raises(EnvironmentMismatch, match=r"no wheel with a digest of the lock for tiny-twice") as info:
+        vendoring.beside(locked.path, tmp_path / "beside", indexes=indexes)
+    assert info.value.code == "vendor-failed"
+    assert not (tmp_path / "beside").exists()
+
+
 def test_wheels_are_those_of_the_models_python(
     plain: modelpack.Package,
     lock_as: Callable[..., modelpack.Package],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -60,12 +61,14 @@ def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes
         UsageError: pip is not installed here (``extra-missing``).
     """
     opened = Package.open(package)
-    _download(opened.environment, locking.pins(opened)[0], directory, indexes or Indexes())
-    return sorted(path.name for path in directory.glob("*.whl"))
+    return _download(opened.environment, locking.pins(opened)[0], directory, indexes or Indexes())
 
 
-def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
-    """Let pip fetch the wheels for this platform; uv cannot. Each must have a digest of the lock."""
+def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> list[str]:
+    """Let pip fetch the wheels for this platform, which uv cannot, and return their names.
+
+    Each must have a digest of the lock. All of them get into the directory, or none.
+    """
     python, needed = _for_python(env, pins)
     if any(one.builds or not one.hashes for one in needed):
         raise EnvironmentMismatch(
@@ -78,19 +81,51 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
         raise UsageError(
             "wheels are fetched with pip, which is not installed", code="extra-missing", hint="Install pip."
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    # pip runs elsewhere, so that no file that lies about here is an option or a module of it.
+    place = directory.absolute()
+    fresh = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
+            fetched = Path(name)
+            _fetch(needed, fetched, [*python, *indexes.arguments()])
+            found = _of_the_lock(needed, fetched)
+            for path in found:
+                path.replace(place / path.name)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return sorted(path.name for path in found)
+
+
+def _fetch(pins: Sequence[Pin], fetched: Path, options: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="modelpack-vendor-") as name:
         listed = Path(name) / "requirements.txt"
-        listed.write_text("".join(f"{one.line()}\n" for one in needed))
-        call = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", *python]
-        call += ["--dest", str(directory)]
+        listed.write_text("".join(f"{one.line()}\n" for one in pins))
+        call = ["download", "--quiet", "--no-input", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        call += ["--dest", str(fetched), *options, "-r", str(listed)]
         done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-            [sys.executable, "-P", "-m", "pip", *call, *indexes.arguments(), "-r", str(listed)],
-            cwd=name, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "pip", *call], cwd=name, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         words = " ".join(done.stderr.split())[-600:]
         raise EnvironmentMismatch(f"pip failed: {words}", code="vendor-failed", path="environment.locks")
+
+
+def _of_the_lock(pins: Sequence[Pin], fetched: Path) -> list[Path]:
+    """Return the wheels that have the digests of the lock, one for each pin, whatever pip said."""
+    there = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in sorted(fetched.glob("*.whl"))}
+    found = {one.name: [there[digest] for digest in one.hashes if digest in there] for one in pins}
+    lacking = sorted(name for name, paths in found.items() if not paths)
+    if lacking:
+        raise EnvironmentMismatch(
+            f"pip has fetched no wheel with a digest of the lock for {', '.join(lacking)}",
+            code="vendor-failed",
+            path="environment.locks",
+            hint="See pip's own settings: pip config list.",
+        )
+    return sorted({path for paths in found.values() for path in paths})
 
 
 def _for_python(env: Environment, pins: Sequence[Pin]) -> tuple[list[str], Sequence[Pin]]:

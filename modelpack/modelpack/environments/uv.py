@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelpack.errors import EnvironmentMismatch, UsageError
 
-__all__ = ["Indexes", "interpreter", "room", "run", "withdrawn"]
+__all__ = ["Indexes", "failure", "interpreter", "room", "run", "withdrawn"]
 
 # What uv says -> our code, what it means, and what to do. The first that occurs is taken.
 _FAILURES = (
@@ -36,6 +36,9 @@ _FAILURES = (
     ("was not found in the", "version-missing", "a distribution is not to be had", "Name its index to uv."),
     ("No solution found", "unsolvable", "no set of versions meets all requirements", "See what uv says."),
 )  # fmt: skip
+# What may be a secret in an address: who asks, with which password; and the query, which may be a signature.
+_ASKING = re.compile(r"//[^\s/@]+@")
+_QUERY = re.compile(r"\?[^\s`'\"<>]+")
 # Settings of the caller's that would change what is installed where.
 _DROPPED = ("VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT", "UV_SYSTEM_PYTHON", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
 
@@ -62,7 +65,7 @@ def run(arguments: Sequence[str]) -> str:
     """
     done = _call(arguments)
     if done.returncode:
-        raise _failure(done.stderr)
+        raise failure(done.stderr)
     return done.stderr
 
 
@@ -98,7 +101,7 @@ def room() -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _failure(os.strerror(errno.ENOSPC)) from exc
+            raise failure(os.strerror(errno.ENOSPC)) from exc
         if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise EnvironmentMismatch(
                 f"{exc.filename} cannot be written: {exc.strerror}",
@@ -124,9 +127,20 @@ def _program() -> str:
     return found
 
 
-def _failure(said: str) -> EnvironmentMismatch:
-    words = " ".join(said.split())[-600:]
-    for sign, code, meaning, hint in _FAILURES:
-        if sign.casefold() in " ".join(said.split()).casefold():
+def failure(
+    said: str,
+    known: Sequence[tuple[str, str, str, str]] = _FAILURES,
+    *,
+    otherwise: str = "uv-failed",
+    program: str = "uv",
+) -> EnvironmentMismatch:
+    """Return the error for what an installer said: the first of those ``known`` whose sign is in it.
+
+    The message ends with its words; of addresses in them only what is no secret.
+    """
+    text = " ".join(said.split())
+    words = _QUERY.sub("?***", _ASKING.sub("//***@", text))[-600:]
+    for sign, code, meaning, hint in known:
+        if sign.casefold() in text.casefold():
             return EnvironmentMismatch(f"{meaning}: {words}", code=code, path="environment", hint=hint)
-    return EnvironmentMismatch(f"uv failed: {words}", code="uv-failed", path="environment")
+    return EnvironmentMismatch(f"{program} failed: {words}", code=otherwise, path="environment")

@@ -14,16 +14,33 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelpack import environment, saving
-from modelpack.environments import locking, pylock, wanted
+from modelpack.environments import locking, pylock, uv, wanted
 from modelpack.environments.uv import Indexes
 from modelpack.environments.wanted import Pin
-from modelpack.errors import EnvironmentMismatch, UsageError
+from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
 from modelpack.manifest import Environment
 from modelpack.package import Package
 
 __all__ = ["INSIDE", "beside", "inside", "into"]
 
 INSIDE = f"environment/{pylock.WHEELS}/"
+
+_OFFLINE = ("index-unreachable", "the package index cannot be reached",
+            "Give the wheels with --find-links DIRECTORY, or see pip's own settings: pip config list.")  # fmt: skip
+# What pip says, as uv.FAILURES. Behind what it says of the network comes that it found nothing.
+_FAILURES = (
+    ("No space left on device", "disk-full", "the disk is full", "Make room, here and for temporary files."),
+    ("Disk quota exceeded", "disk-full", "the disk is full", "Make room, here and for temporary files."),
+    ("DO NOT MATCH THE HASHES", "hash-mismatch", "a file is not the one that was locked",
+     "The index, or the directory of --find-links, has other bytes."),
+    *((sign, *_OFFLINE) for sign in (
+        "NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ReadTimeoutError", "Connection refused",
+        "Connection broken", "connection error", "ConnectionError", "SSLError", "ProxyError", "HTTP error",
+        "Max retries exceeded",
+    )),
+    ("No matching distribution", "version-missing", "a version, or a wheel of it for this platform, is not to be had",
+     "It was withdrawn, or lies elsewhere: see pip's own settings, pip config list."),
+)  # fmt: skip
 
 
 def inside(package: Package) -> bool:
@@ -50,14 +67,17 @@ def into(
         shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)
         _download(opened.environment, pins, directory / pylock.WHEELS, indexes or Indexes())
 
-    return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
+    with uv.room():
+        return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
 
 
 def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes | None = None) -> list[str]:
     """Put the wheels of the package's lock into a directory, for ``--find-links``, and return their names.
 
     Raises:
-        EnvironmentMismatch: there is no complete lock, or a wheel is not to be had (``vendor-failed``).
+        EnvironmentMismatch: there is no complete lock (``vendor-failed``), or a wheel is not to be had
+            (``index-unreachable``, ``hash-mismatch``, ``version-missing``, ``disk-full``, …).
+        SaveError: the directory cannot be made (``target-unwritable``).
         UsageError: pip is not installed here (``extra-missing``).
     """
     opened = Package.open(package)
@@ -84,9 +104,12 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
     # pip runs elsewhere, so that no file that lies about here is an option or a module of it.
     place = directory.absolute()
     fresh = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SaveError(f"{directory} cannot be written: {exc.strerror}", code="target-unwritable") from exc
+    try:
+        with uv.room(), tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
             fetched = Path(name)
             _fetch(needed, fetched, [*python, *indexes.arguments()])
             found = _of_the_lock(needed, fetched)
@@ -109,8 +132,7 @@ def _fetch(pins: Sequence[Pin], fetched: Path, options: Sequence[str]) -> None:
             [sys.executable, "-P", "-m", "pip", *call], cwd=name, capture_output=True, text=True, check=False
         )
     if done.returncode:
-        words = " ".join(done.stderr.split())[-600:]
-        raise EnvironmentMismatch(f"pip failed: {words}", code="vendor-failed", path="environment.locks")
+        raise uv.failure(done.stderr, _FAILURES, otherwise="vendor-failed", program="pip")
 
 
 def _of_the_lock(pins: Sequence[Pin], fetched: Path) -> list[Path]:

@@ -156,6 +156,8 @@ def test_a_lock_is_read_back_as_pins() -> None:
         (one(name="x @ https://evil.example/x.whl"), "requirement-refused"),
         (one(name="x\n--extra-index-url y"), "requirement-refused"),
         (one(name="x[extra]"), "requirement-refused"),
+        (one(name="x-1-py3-none-any.whl"), "requirement-refused"),
+        (one(name="x-1.Tar.Gz"), "requirement-refused"),
         (one(version="1 --hash=sha256:00"), "requirement-refused"),
         (one(more="marker = \"os_name == 'a' --hash=x\""), "requirement-refused"),
         (one(more=r"""marker = 'os_name != "a\n--extra-index-url=https://evil.example"'"""), "requirement-refused"),
@@ -176,7 +178,14 @@ def test_a_lock_that_is_no_plain_one_is_refused(raw: bytes, code: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["-r other.txt", "--index-url=https://evil.example", "x @ file:///etc/passwd", "x==1 --hash=sha256:0", "x>1"],
+    [
+        "-r other.txt",
+        "--index-url=https://evil.example",
+        "x @ file:///etc/passwd",
+        "x==1 --hash=sha256:0",
+        "x>1",
+        "x-1.whl==1",
+    ],
 )
 def test_options_in_a_partial_lock_are_refused(line: str) -> None:
     with pytest.raises(EnvironmentMismatch) as info:
@@ -196,6 +205,13 @@ def test_options_in_a_partial_lock_are_refused(line: str) -> None:
         r"x; os_name != '\x1b[2J'",
         r"x; os_name != 'both \x27 and \x22'",
         "x; os_name != 'a\n'",
+        "x-1-py3-none-any.whl",
+        "X-1-py3-none-any.WHL[extra] ; os_name == 'posix'",
+        "x-1.zip>=0",
+        "x-1.tar.gz",
+        "x-1.tgz",
+        "x-1.tar.bz2",
+        "x-1.tar.xz",
     ],
 )
 def test_options_in_dependencies_are_refused(text: str) -> None:

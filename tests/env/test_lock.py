@@ -15,7 +15,7 @@ from packaging.pylock import Pylock
 import modelpack
 from modelpack import trust
 from modelpack.cli import main
-from modelpack.environments import locking, pylock, uv, wanted
+from modelpack.environments import cache, locking, pylock, uv, wanted
 from modelpack.errors import EnvironmentMismatch, TrustError
 from modelpack.manifest import Environment
 
@@ -47,6 +47,27 @@ def test_a_locked_package_is_another_one_that_says_where_it_is_from(package: mod
     assert [(one.kind, one.path) for one in made.environment.locks] == [("pylock", "environment/pylock.toml")]
     assert trust.default_store().allows(made.digest)
     modelpack.open(made.path)
+
+
+def asking(package: modelpack.Package, **fields: Any) -> modelpack.Package:
+    """Return the package as if it had been saved with this environment."""
+    environment = Environment(python=package.environment.python, **fields)
+    return locking.rewrite(package, None, lambda _: None, environment, change="lock", grant=True)
+
+
+def test_nothing_to_install_is_a_valid_lock_of_nothing(plain: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(asking(plain).path, indexes=from_directory(wheels))
+
+    raw = (made.path / "environment" / "pylock.toml").read_text()
+    Pylock.from_dict(tomllib.loads(raw)).validate()
+    assert locking.pins(made)[0] == []
+    assert list(cache.create(made).path.glob("lib/python*/site-packages/*.dist-info")) == []
+
+
+def test_what_is_asked_for_and_was_never_installed_is_locked(plain: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(asking(plain, dependencies=("tiny-twice",)).path, indexes=from_directory(wheels))
+
+    assert [(one.name, one.version) for one in locking.pins(made)[0]] == [("tiny-twice", "1.2")]
 
 
 def test_locking_again_replaces_the_lock(package: modelpack.Package, wheels: Path) -> None:

@@ -27,13 +27,26 @@ from modelpack.installed import version as installed
 from modelpack.known import KNOWN
 from modelpack.manifest import Environment, Platform, Python
 
-__all__ = ["POLICY", "Difference", "capture", "compare", "policy", "require", "same_series", "strange", "warn"]
+__all__ = [
+    "POLICY",
+    "Difference",
+    "capture",
+    "compare",
+    "names_file",
+    "policy",
+    "require",
+    "same_series",
+    "strange",
+    "warn",
+]
 
 # What `load` does about a critical package of another version where its caller does not say.
 POLICY = "MODELPACK_ENVIRONMENT_POLICY"
 
 # Names as pip takes them: nothing that means something to a shell.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+# A name that ends so is one of PEP 508, and to pip and uv a file that lies where they run.
+_ARCHIVE = re.compile(r".*\.(whl|zip|tgz|tbz2?|txz|tlz|tar(\.(gz|bz2|xz|lz|lzma|zst))?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +136,11 @@ def strange(names: Iterable[str]) -> list[str]:
     return sorted({canonicalize_name(name) for name in names} - KNOWN)
 
 
+def names_file(name: str) -> bool:
+    """Say whether an installer takes the name of a distribution for that of a file: ``x-1-py3-none-any.whl``."""
+    return _ARCHIVE.fullmatch(name) is not None
+
+
 def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[Difference]:
     """Return how this environment differs from the one recorded, worst first.
 
@@ -206,7 +224,8 @@ def _argument(difference: Difference) -> str | None:
 
 def _requirement(text: str, position: int) -> Requirement:
     path = f"dependencies[{position}]"
-    if "://" in text or "@" in text:
+    name = _NAME.match(text.strip())
+    if "://" in text or "@" in text or (name and names_file(name[0])):
         # It may hold a password, so it is not repeated; and no environment is made from it (wanted.requirements).
         raise SaveError(
             "a dependency is a name with versions; addresses and paths are not put into packages",

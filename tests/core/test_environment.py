@@ -58,6 +58,18 @@ def test_what_is_no_requirement_is_refused() -> None:
     assert (info.value.code, info.value.path) == ("dependency-invalid", "dependencies[1]")
 
 
+@pytest.mark.parametrize("text", ["x-1-py3-none-any.whl", "x-1.tar.gz[all]>=1", "X.ZIP; os_name == 'nt'"])
+def test_a_name_that_installers_take_for_a_file_is_refused(text: str) -> None:
+    with pytest.raises(SaveError, match="addresses and paths are not put into packages") as info:
+        environment.capture([], [text])
+    assert (info.value.code, info.value.path) == ("dependency-invalid", "dependencies[0]")
+
+
+@pytest.mark.parametrize("text", ["zc.recipe.egg", "tarball", "x-zip", "x.whlx"])
+def test_other_names_with_dots_and_hyphens_are_names(text: str) -> None:
+    assert environment.capture([], [text]).dependencies == (text,)
+
+
 def test_the_same_environment_has_no_differences() -> None:
     assert environment.compare(environment.capture(["numpy", "packaging"])) == []
 

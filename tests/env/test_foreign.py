@@ -109,12 +109,64 @@ def test_constraints_beside_them_fix_versions(folder: Folder) -> None:
         ("conda-forge::numpy=2.4=py311_0", "numpy==2.4.*"),
         ("pytorch>=2.1", "torch>=2.1"),
         ("pandas", "pandas"),
+        ("numpy 1.26.4", "numpy==1.26.4"),
+        ("torch 2", "torch==2"),
+        ("numpy  1.26.4  py310_0", "numpy==1.26.4"),
+        ("numpy==1.26.4=py310_0", "numpy==1.26.4"),
+        ("numpy 1.26.*", "numpy==1.26.*"),
+        ("numpy=1.26*", "numpy==1.26.*"),
+        ("numpy *", "numpy"),
+        ("numpy >= 1.26, < 2", "numpy<2,>=1.26"),
+        ("numpy = 1.26", "numpy==1.26.*"),
+        ("numpy ~=1.26,!=1.26.2", "numpy!=1.26.2,~=1.26"),
     ],
 )
 def test_what_conda_installs_is_called_as_the_index_calls_it(folder: Folder, spec: str, expected: str) -> None:
     made = folder(conda_yaml=CONDA.format(more=f"- {spec}\n", pip="  - tiny-twice==1.2\n"))
     found = wanted.requirements(modelpack.open(made).environment)
     assert found == ["mlflow==3.17.2", "tiny-twice==1.2", expected]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "numpy 1.26.4|1.26.5", "numpy=1.26|2", "numpy py310_0", "numpy >=1.26 py310_0", "numpy[version='>=1']",
+        "numpy @ https://elsewhere.example/x.whl", "numpy; os_name == 'nt'", "numpy 1.26.4 --pre", "numpy 1 2 3",
+        "numpy 1.26.4 ; os_name == 'nt'", "numpy-quaternion 1", "python 3.10|3.11",
+    ],
+)  # fmt: skip
+def test_what_conda_says_and_an_index_cannot_becomes_no_other_name(folder: Folder, spec: str) -> None:
+    environment = modelpack.open(folder(conda_yaml=CONDA.format(more=f'- "{spec}"\n', pip=""))).environment
+    assert environment.dependencies == ("mlflow==3.17.2", f"conda::{spec}")
+    with pytest.raises(EnvironmentMismatch) as info:
+        wanted.requirements(environment)
+    assert info.value.code == "requirement-refused"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("python=3.10.12", "3.10.12"),
+        ("python==3.10.12", "3.10.12"),
+        ("python=3.10", "3.10"),
+        ("python=3.10.*", "3.10"),
+        ("python 3.10", "3.10"),
+        ("python 3.10.12 h955ad1f_0", "3.10.12"),
+        ("conda-forge::python=3.10", "3.10"),
+        ("conda-forge/linux-64::python=3.10.12=h955ad1f_0", "3.10.12"),
+        ("python>=3.10,<3.11", "3.10"),
+        ("python >=3.10, <3.11", "3.10"),
+        ("python >3.9,<=3.11.4", "3.11"),
+        ("python<3.11", "3.10"),
+        ("python>=3.10", None),
+        ("python", None),
+        ("python=3", None),
+    ],
+)
+def test_the_python_that_conda_is_asked_for_is_the_packages(folder: Folder, spec: str, expected: str | None) -> None:
+    made = folder(conda_yaml=f"dependencies:\n- {spec}\n", MLmodel=MLMODEL.replace("    python_version: 3.11.7\n", ""))
+    environment = modelpack.open(made).environment
+    assert (environment.python.captured, environment.dependencies) == (expected, ())
 
 
 REFUSED = {

@@ -15,7 +15,7 @@ from packaging.pylock import Pylock
 import modelpack
 from modelpack import trust
 from modelpack.cli import main
-from modelpack.environments import locking, pylock, uv, wanted
+from modelpack.environments import cache, locking, pylock, uv, wanted
 from modelpack.errors import EnvironmentMismatch, TrustError
 from modelpack.manifest import Environment
 
@@ -47,6 +47,27 @@ def test_a_locked_package_is_another_one_that_says_where_it_is_from(package: mod
     assert [(one.kind, one.path) for one in made.environment.locks] == [("pylock", "environment/pylock.toml")]
     assert trust.default_store().allows(made.digest)
     modelpack.open(made.path)
+
+
+def asking(package: modelpack.Package, **fields: Any) -> modelpack.Package:
+    """Return the package as if it had been saved with this environment."""
+    environment = Environment(python=package.environment.python, **fields)
+    return locking.rewrite(package, None, lambda _: None, environment, change="lock", grant=True)
+
+
+def test_nothing_to_install_is_a_valid_lock_of_nothing(plain: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(asking(plain).path, indexes=from_directory(wheels))
+
+    raw = (made.path / "environment" / "pylock.toml").read_text()
+    Pylock.from_dict(tomllib.loads(raw)).validate()
+    assert locking.pins(made)[0] == []
+    assert list(cache.create(made).path.glob("lib/python*/site-packages/*.dist-info")) == []
+
+
+def test_what_is_asked_for_and_was_never_installed_is_locked(plain: modelpack.Package, wheels: Path) -> None:
+    made = locking.lock(asking(plain, dependencies=("tiny-twice",)).path, indexes=from_directory(wheels))
+
+    assert [(one.name, one.version) for one in locking.pins(made)[0]] == [("tiny-twice", "1.2")]
 
 
 def test_locking_again_replaces_the_lock(package: modelpack.Package, wheels: Path) -> None:
@@ -156,6 +177,8 @@ def test_a_lock_is_read_back_as_pins() -> None:
         (one(name="x @ https://evil.example/x.whl"), "requirement-refused"),
         (one(name="x\n--extra-index-url y"), "requirement-refused"),
         (one(name="x[extra]"), "requirement-refused"),
+        (one(name="x-1-py3-none-any.whl"), "requirement-refused"),
+        (one(name="x-1.Tar.Gz"), "requirement-refused"),
         (one(version="1 --hash=sha256:00"), "requirement-refused"),
         (one(more="marker = \"os_name == 'a' --hash=x\""), "requirement-refused"),
         (one(more=r"""marker = 'os_name != "a\n--extra-index-url=https://evil.example"'"""), "requirement-refused"),
@@ -176,7 +199,14 @@ def test_a_lock_that_is_no_plain_one_is_refused(raw: bytes, code: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["-r other.txt", "--index-url=https://evil.example", "x @ file:///etc/passwd", "x==1 --hash=sha256:0", "x>1"],
+    [
+        "-r other.txt",
+        "--index-url=https://evil.example",
+        "x @ file:///etc/passwd",
+        "x==1 --hash=sha256:0",
+        "x>1",
+        "x-1.whl==1",
+    ],
 )
 def test_options_in_a_partial_lock_are_refused(line: str) -> None:
     with pytest.raises(EnvironmentMismatch) as info:
@@ -196,6 +226,13 @@ def test_options_in_a_partial_lock_are_refused(line: str) -> None:
         r"x; os_name != '\x1b[2J'",
         r"x; os_name != 'both \x27 and \x22'",
         "x; os_name != 'a\n'",
+        "x-1-py3-none-any.whl",
+        "X-1-py3-none-any.WHL[extra] ; os_name == 'posix'",
+        "x-1.zip>=0",
+        "x-1.tar.gz",
+        "x-1.tgz",
+        "x-1.tar.bz2",
+        "x-1.tar.xz",
     ],
 )
 def test_options_in_dependencies_are_refused(text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from modelpack.errors import PackageError
@@ -29,7 +30,10 @@ LONGEST = 256
 _TOOLS = frozenset({"python", "pip"})
 # Names that conda has for distributions of the index; others that are known are called the same.
 _CONDA = {"pytorch": "torch", "py-xgboost": "xgboost"}
-_SPEC = re.compile(r"([A-Za-z0-9._-]+) *(.*)")
+_SPEC = re.compile(r"([A-Za-z0-9._-]+)(.*)")
+# What conda takes without an operator: a version, or how it begins; and the build that may follow it.
+_BARE = re.compile(r"[0-9][A-Za-z0-9._!+]*\*?|\*")
+_BUILD = re.compile(r"[A-Za-z0-9_.*]+")
 
 
 def read(root: Path, paths: tuple[str, ...], versions: Mapping[str, str], python: str | None) -> Environment:
@@ -122,28 +126,57 @@ def _kept(line: str) -> str:
 
 def _from_conda(spec: str) -> str | None:
     """Return what a distribution that conda installs is called on an index; None for conda's own tools."""
-    match = _SPEC.fullmatch(spec.rpartition("::")[2])
-    name = canonicalize_name(match[1]) if match else ""
+    name, versions = _conda(spec)
     name = _CONDA.get(name, name)
-    if name in _TOOLS:
+    if name in _TOOLS and versions is not None:
         return None
-    if match is None or name not in KNOWN:
-        # Anybody can have registered that name elsewhere.
-        return f"conda::{spec}"
-    version = match[2].strip()
-    if version[:1] == "=" and version[:2] != "==":
-        # In conda `=1.2` means 1.2 and all that begins so; MLflow writes whole versions in this way.
-        number = version[1:].partition("=")[0]
-        version = f"=={number}" if number.count(".") >= 2 else f"=={number.removesuffix('.*')}.*"
-    return f"{name}{version}"
+    # Anybody can have registered what is not known elsewhere.
+    return f"conda::{spec}" if versions is None or name not in KNOWN else f"{name}{versions}"
+
+
+def _conda(spec: str) -> tuple[str, str | None]:
+    """Return the name in a spec of conda's, and its versions in the words of PEP 440; None if they have none."""
+    match = _SPEC.fullmatch(spec.rpartition("::")[2].strip())
+    if match is None:
+        return "", None
+    rest = re.sub(r"\s*([=<>!~,|]+)\s*", r"\1", match[2].strip())
+    versions, *builds = rest.split() or [""]
+    if builds and not (len(builds) == 1 and _BARE.fullmatch(versions.lstrip("=")) and _BUILD.fullmatch(builds[0])):
+        return canonicalize_name(match[1]), None
+    written = ",".join(filter(None, map(_clause, versions.split(","))))
+    try:
+        # A name that goes on where the versions should begin would be another distribution's.
+        SpecifierSet(written)
+    except InvalidSpecifier:
+        return canonicalize_name(match[1]), None
+    return canonicalize_name(match[1]), written
+
+
+def _clause(text: str) -> str:
+    """Return one condition on a version as PEP 440 has it; what has no such form as it is."""
+    number = text.lstrip("=").partition("=")[0]
+    if number == "*" or not _BARE.fullmatch(number):
+        return "" if number == "*" else text
+    if number.endswith("*"):
+        return f"=={number.rstrip('.*')}.*"
+    # In conda `=1.2` means 1.2 and all that begins so; MLflow writes whole versions in this way.
+    begins = text[:1] == "=" and text[:2] != "==" and number.count(".") < 2
+    return f"=={number}.*" if begins else f"=={number}"
 
 
 def _python(venv: Mapping[str, Any], specs: list[str]) -> str | None:
+    """Return the Python that the documents name: the version, or the newest series where they set an end to them."""
     found = venv.get("python")
     if isinstance(found, str) and found:
         return found
-    for one in specs:
-        match = re.fullmatch(r"python *={1,2}([0-9][0-9.]*)(=.*)?", one)
-        if match:
-            return match[1]
+    for name, versions in map(_conda, specs):
+        if name == "python" and versions:
+            exact = re.fullmatch(r"==([0-9]+\.[0-9]+(\.[0-9]+)?)(\.\*)?", versions)
+            return exact[1] if exact else _newest(SpecifierSet(versions))
     return None
+
+
+def _newest(versions: SpecifierSet) -> str | None:
+    """Return the newest minor version of Python 3 among these; None if they go on without end."""
+    fitting = [minor for minor in range(100) if any(versions.contains(f"3.{minor}.{micro}") for micro in range(40))]
+    return f"3.{fitting[-1]}" if fitting and fitting[-1] < 99 else None

@@ -124,7 +124,10 @@ def write(packages: Iterable[Locked], *, python: str | None) -> bytes:
     """
     lines = ['lock-version = "1.0"', 'created-by = "modelpack"']
     lines += [f"requires-python = {_text(python)}"] if python else []
-    for one in sorted(packages, key=lambda one: (one.pin.name, one.pin.version, one.pin.marker or "")):
+    ordered = sorted(packages, key=lambda one: (one.pin.name, one.pin.version, one.pin.marker or ""))
+    # The key is there although there is nothing to install.
+    lines += [] if ordered else ["packages = []"]
+    for one in ordered:
         lines += ["", "[[packages]]", f"name = {_text(one.pin.name)}", f"version = {_text(one.pin.version)}"]
         lines += [f"marker = {_text(one.pin.marker)}"] if one.pin.marker else []
         lines += _files(one.files)

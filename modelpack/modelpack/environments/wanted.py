@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from modelpack.environment import names_file
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
@@ -60,7 +61,7 @@ def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes
     except (ValueError, RecursionError):
         # Also InvalidRequirement, InvalidVersion and InvalidMarker.
         raise _refused(path) from None
-    if plain.name != name or plain.extras or str(plain.specifier) != "==0":
+    if plain.name != name or plain.extras or str(plain.specifier) != "==0" or names_file(name):
         raise _refused(path)
     return Pin(name=canonicalize_name(name), version=str(known), marker=condition, hashes=tuple(sorted(set(hashes))))
 
@@ -69,7 +70,7 @@ def requirements(environment: Environment) -> list[str]:
     """Return the dependencies of a package, written anew from what they mean.
 
     Raises:
-        EnvironmentMismatch: one is no PEP 508 requirement, or names an address (``requirement-refused``).
+        EnvironmentMismatch: one is no PEP 508 requirement, or names an address or a file (``requirement-refused``).
     """
     found = []
     for i, text in enumerate(environment.dependencies):
@@ -78,7 +79,8 @@ def requirements(environment: Environment) -> list[str]:
             written = _anew(Requirement, text)
         except (ValueError, RecursionError):
             raise _refused(path, text) from None
-        if Requirement(written).url is not None:
+        read = Requirement(written)
+        if read.url is not None or names_file(read.name):
             raise _refused(path, text)
         found.append(written)
     return found

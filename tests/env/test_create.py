@@ -19,7 +19,7 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import building, cache, layer, locking, quick, uv, wanted
+from modelpack.environments import building, cache, layer, locking, places, quick, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 from modelpack.manifest import Environment, Python
@@ -323,7 +323,7 @@ def test_environments_are_listed_and_pruned_but_not_while_in_use(
     built = cache.create(locked, indexes=indexes)
     assert [(one["path"], one["pins"]) for one in cache.listed()] == [(str(built.path), ["tiny-twice==1.2"])]
     assert cache.prune(days=1) == []
-    with cache._locked(built.path, cache.fcntl.LOCK_SH):
+    with places.locked(built.path, cache.fcntl.LOCK_SH):
         assert cache.prune() == []
     assert cache.prune() == [str(built.path)]
     assert cache.listed() == []

@@ -14,7 +14,7 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import cache, layer, quick, uv
+from modelpack.environments import cache, layer, places, quick, uv
 from modelpack.errors import EnvironmentMismatch
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,7 +119,7 @@ def test_one_that_somebody_runs_in_is_not_waited_for(
     locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = cache.create(locked, indexes=indexes)
-    monkeypatch.setattr(cache, "_locked", lambda *_: pytest.fail("it waits"))
+    monkeypatch.setattr(places, "locked", lambda *_: pytest.fail("it waits"))
     assert (cache.create(locked, indexes=indexes).path, cache.create(locked).fresh) == (built.path, False)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import building, cache, layer, locking, places, quick, uv, wanted
+from modelpack.environments import building, cache, layer, locking, quick, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 from modelpack.manifest import Environment, Python
@@ -315,15 +315,3 @@ def test_the_python_that_runs_here_is_found_by_uv() -> None:
     series = f"{sys.version_info[0]}.{sys.version_info[1]}"
     found = uv.interpreter(series)
     assert found is not None and Path(found).is_file()
-
-
-def test_environments_are_listed_and_pruned_but_not_while_in_use(
-    locked: modelpack.Package, indexes: uv.Indexes
-) -> None:
-    built = cache.create(locked, indexes=indexes)
-    assert [(one["path"], one["pins"]) for one in cache.listed()] == [(str(built.path), ["tiny-twice==1.2"])]
-    assert cache.prune(days=1) == []
-    with places.locked(built.path, cache.fcntl.LOCK_SH):
-        assert cache.prune() == []
-    assert cache.prune() == [str(built.path)]
-    assert cache.listed() == []

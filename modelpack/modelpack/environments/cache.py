@@ -7,19 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modelpack import environment
 from modelpack.environments import building, consent, locking, places, quick, uv, vendoring, wanted
-from modelpack.environments.quick import MARKER, folder
+from modelpack.environments.pruning import listed, prune
+from modelpack.environments.quick import folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import SaveError, UsageError
 from modelpack.manifest import Lock
@@ -169,24 +167,3 @@ def _key(package: Package, pins: Sequence[Pin]) -> str:
         [lines, building.series(package.environment), sysconfig.get_platform(), vendoring.inside(package)]
     )
     return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def listed() -> list[dict[str, Any]]:
-    """Return what the cache holds: path, facts, and when it was last used."""
-    found = []
-    for marker in sorted(folder().glob(f"*/{MARKER}")):
-        facts = json.loads(marker.read_text())
-        found.append({"path": str(marker.parent), "used": marker.stat().st_mtime, **facts})
-    return found
-
-
-def prune(*, days: float = 0) -> list[str]:
-    """Remove the environments that were not used for so many days and that nobody runs in; return their paths."""
-    removed = []
-    for place in sorted(path for path in folder().glob("*") if path.is_dir() and not path.name.startswith(".")):
-        with contextlib.suppress(BlockingIOError), uv.room(), places.locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            marker = place / MARKER
-            if not marker.is_file() or time.time() - marker.stat().st_mtime >= days * 86400:
-                shutil.rmtree(place, ignore_errors=True)
-                removed.append(str(place))
-    return removed

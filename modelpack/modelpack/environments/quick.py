@@ -13,17 +13,20 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "MARKER",
     "RUNTIME",
     "become",
     "digest",
+    "facts",
     "fingerprint",
     "folder",
     "hold",
+    "hold_layer",
     "inside",
     "note",
     "running_in",
@@ -80,7 +83,7 @@ def start(package: str | os.PathLike[str], arguments: Sequence[str]) -> None:
         place, layer = folder() / found["environment"], folder() / found["layer"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if known and layer.name == f".layer-{fingerprint()}" and layer.is_dir() and hold(place):
+    if known and layer.name == f".layer-{fingerprint()}" and hold_layer(layer) and hold(place):
         become(place, layer, known, arguments)
 
 
@@ -97,9 +100,19 @@ def _note(package: str) -> Path:
     return folder() / f".package-{package.removeprefix('sha256:')}.json"
 
 
+def facts(place: Path) -> dict[str, Any] | None:
+    """Return what is written down of an environment that was built to its end; None if that cannot be read."""
+    try:
+        found = json.loads((place / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(found, dict) and isinstance(found.get("package"), str) and isinstance(found.get("pins"), list)
+    return found if known else None
+
+
 def whole(place: Path) -> bool:
     """Say whether an environment is there: built to its end, and the Python it was built with is still installed."""
-    return (place / MARKER).is_file() and (place / "bin" / "python").exists()
+    return facts(place) is not None and (place / "bin" / "python").exists()
 
 
 def hold(place: Path) -> bool:
@@ -107,22 +120,35 @@ def hold(place: Path) -> bool:
 
     One that this user cannot write to, nobody prunes as this user; it is run in all the same.
     """
-    if not whole(place):
-        return False
-    file = _opened(place.parent / f".{place.name}.lock")
-    if file is not None:
+    return _held(place.parent / f".{place.name}.lock", place / MARKER, lambda: whole(place))
+
+
+def hold_layer(layer: Path) -> bool:
+    """Keep a runtime from being pruned, in the same way."""
+    return _held(layer, layer, layer.is_dir)
+
+
+def _held(lock: Path, used: Path, there: Callable[[], bool]) -> bool:
+    while there():
+        file = _opened(lock, os.O_RDONLY) if lock == used else _opened(lock, os.O_RDWR | os.O_CREAT, os.O_RDONLY)
+        if file is None:
+            break
         fcntl.flock(file, fcntl.LOCK_SH)
-        if not whole(place):
-            os.close(file)
-            return False
-        os.set_inheritable(file, True)
+        with contextlib.suppress(FileNotFoundError):
+            # Who prunes removes the lock with what it locks; then somebody may have made both anew.
+            if os.path.samestat(os.fstat(file), lock.stat()) and there():
+                os.set_inheritable(file, True)
+                break
+        os.close(file)
+    else:
+        return False
     with contextlib.suppress(OSError):
-        os.utime(place / MARKER)
+        os.utime(used)
     return True
 
 
-def _opened(lock: Path) -> int | None:
-    for how in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+def _opened(lock: Path, *ways: int) -> int | None:
+    for how in ways:
         with contextlib.suppress(OSError):
             return os.open(lock, how, 0o600)
     return None

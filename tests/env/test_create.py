@@ -104,7 +104,7 @@ def test_a_python_that_is_no_version_is_given_to_nobody(text: str, monkeypatch: 
         assert (info.value.code, info.value.path) == ("requirement-refused", "environment.python.captured")
 
 
-@pytest.mark.parametrize("options", ["size=200k", "size=1m,nr_inodes=4"], ids=["uv", "before uv"])
+@pytest.mark.parametrize("options", ["size=200k,mode=755", "size=1m,nr_inodes=4,mode=755"], ids=["uv", "before uv"])
 def test_a_full_disk_is_said_as_such_and_nothing_half_is_left(
     package: modelpack.Package, indexes: uv.Indexes, wheels: Path, make_wheel: Callable[..., Path], options: str
 ) -> None:

@@ -81,7 +81,8 @@ def create(
     do; source distributions are built only if the package's code is allowed.
 
     Raises:
-        EnvironmentMismatch: there is no lock, or it cannot be built (``hash-mismatch``, ``python-unavailable``, …).
+        EnvironmentMismatch: there is no lock, or it cannot be built (``hash-mismatch``, ``python-unavailable``, …), or
+            others can write where it is kept (``cache-unsafe``).
         TrustError: ``code-not-allowed``.
         UsageError: ``lock-partial``, ``extra-missing``.
         SaveError: ``target-exists``, ``target-unwritable``.
@@ -116,11 +117,12 @@ def _built_at(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.In
 
 def _kept_at(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> bool:
     """Build in the cache if it is not there, and say whether that was so."""
+    places.cache(make=False)
     # Whoever runs in it holds its lock, so the lock of one that is there is not waited for.
     if quick.whole(place):
         return False
     with uv.room():
-        place.parent.mkdir(parents=True, exist_ok=True)
+        places.cache(make=True)
         with places.locked(place, fcntl.LOCK_EX):
             # Somebody else may have built it meanwhile.
             if quick.whole(place):

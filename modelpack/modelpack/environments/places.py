@@ -19,10 +19,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ending_cleanly", "locked", "staged", "sweep"]
+from modelpack.environments import quick
+from modelpack.errors import EnvironmentMismatch
+
+__all__ = ["cache", "ending_cleanly", "locked", "staged", "sweep"]
 
 # What was there before, until it is removed.
 _GONE = "gone"
+
+
+def cache(*, make: bool) -> Path:
+    """Return the directory environments are kept in, which nobody else can write to; made if it is not there.
+
+    Raises:
+        EnvironmentMismatch: another user owns it, or can write to it (``cache-unsafe``).
+        OSError: it cannot be made.
+    """
+    place = quick.folder()
+    for part in (*reversed(place.parents), place) if make else ():
+        # Of a umask that gives others everything nothing is taken over.
+        with contextlib.suppress(FileExistsError):
+            part.mkdir(mode=0o755)
+    if reason := quick.unsafe(place):
+        raise EnvironmentMismatch(
+            f"environments in {place} are not used: {reason}",
+            code="cache-unsafe",
+            path="environment",
+            hint=f"Make it yours alone (chmod go-w {place}), or let MODELPACK_ENVIRONMENTS name another directory.",
+        )
+    return place
 
 
 @contextlib.contextmanager

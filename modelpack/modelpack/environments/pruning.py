@@ -44,8 +44,12 @@ def prune(*, days: float = 0) -> list[str]:
     """Remove the environments that were not used for so many days and that nobody runs in; return their paths.
 
     What is left beside them of no use goes too: half of what killed processes built, locks, runtimes and notes.
+
+    Raises:
+        EnvironmentMismatch: others can write there (``cache-unsafe``), or this user cannot (``cache-unwritable``).
     """
     removed = []
+    places.cache(make=False)
     for place in _environments():
         with contextlib.suppress(BlockingIOError), uv.room(), places.locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
             marker = place / MARKER

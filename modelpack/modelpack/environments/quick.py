@@ -31,6 +31,7 @@ __all__ = [
     "note",
     "running_in",
     "start",
+    "unsafe",
     "whole",
 ]
 
@@ -48,6 +49,20 @@ def folder() -> Path:
         return Path(named).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelpack" / "environments"
+
+
+def unsafe(place: Path) -> str | None:
+    """Say why nothing in a directory or a file is believed or run; None if nothing speaks against it or it is missing.
+
+    It must belong to this user or to root, as the caches of images do, and nobody else may write to it.
+    """
+    try:
+        states = (place.lstat(), place.stat())
+    except OSError:
+        return None
+    if any(one.st_uid not in (0, os.geteuid()) for one in states):
+        return "it belongs to another user"
+    return "others can write to it" if states[1].st_mode & 0o022 else None
 
 
 def inside(digest: str) -> bool:
@@ -79,9 +94,11 @@ def start(package: str | os.PathLike[str], arguments: Sequence[str]) -> None:
     """Become the command in the package's environment if a note says which that is; else return."""
     known = digest(package)
     try:
-        found = json.loads(_note(known or "").read_text())
+        found = _noted(known or "")
         place, layer = folder() / found["environment"], folder() / found["layer"]
     except (OSError, ValueError, KeyError, TypeError):
+        return
+    if place.parent != folder() or unsafe(folder()) or unsafe(layer):
         return
     if known and layer.name == f".layer-{fingerprint()}" and hold_layer(layer) and hold(place):
         become(place, layer, known, arguments)
@@ -92,8 +109,17 @@ def note(package: str, place: Path, layer: Path) -> None:
     target = _note(package)
     with contextlib.suppress(OSError):
         written = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-        written.write_text(json.dumps({"environment": place.name, "layer": layer.name}))
+        with open(written, "x", opener=lambda path, flags: os.open(path, flags, 0o644)) as stream:
+            json.dump({"environment": place.name, "layer": layer.name}, stream)
         written.replace(target)
+
+
+def _noted(package: str) -> dict[str, str]:
+    note = _note(package)
+    if reason := unsafe(note):
+        raise ValueError(reason)
+    found: dict[str, str] = json.loads(note.read_text())
+    return found
 
 
 def _note(package: str) -> Path:
@@ -111,8 +137,8 @@ def facts(place: Path) -> dict[str, Any] | None:
 
 
 def whole(place: Path) -> bool:
-    """Say whether an environment is there: built to its end, and the Python it was built with is still installed."""
-    return facts(place) is not None and (place / "bin" / "python").exists()
+    """Say whether an environment is there: built to its end, nobody else's, and its Python is still installed."""
+    return facts(place) is not None and not unsafe(place) and (place / "bin" / "python").exists()
 
 
 def hold(place: Path) -> bool:

@@ -129,3 +129,14 @@ def test_what_is_gone_before_it_is_entered_is_said(locked: modelpack.Package, mo
     with pytest.raises(EnvironmentMismatch, match="not there any more") as info:
         place.enter_environment("isolated", str(locked.path), None)
     assert (info.value.code, info.value.path) == ("environment-gone", "environment.locks")
+
+
+def test_programs_are_found_in_the_environment_that_is_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(os, "execve", lambda _, __, variables: seen.update(variables))
+    for name, value in (("VIRTUAL_ENV", "/another"), ("PATH", "/another/bin:/bin"), ("PYTHONPATH", "/mine")):
+        monkeypatch.setenv(name, value)
+    quick.become(tmp_path / "this", tmp_path / "layer", "sha256:" + "0" * 64, [])
+    assert seen["VIRTUAL_ENV"] == str(tmp_path / "this")
+    assert seen["PATH"] == f"{tmp_path / 'this' / 'bin'}:/another/bin:/bin"
+    assert "PYTHONPATH" not in seen

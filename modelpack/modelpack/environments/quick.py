@@ -183,7 +183,9 @@ def _opened(lock: Path, *ways: int) -> int | None:
 def become(place: Path, layer: Path, package: str, arguments: Sequence[str]) -> None:
     """Become the command ``modelpack`` with these arguments, run by the environment's Python for this digest."""
     environment = {**os.environ, RUNTIME: str(layer), _ENTERED: package, "PYTHONSAFEPATH": "1"}
-    environment.pop("PYTHONPATH", None)
-    environment.pop("PYTHONHOME", None)
+    # What starts further programs finds those of this environment, not of one that was active before.
+    environment |= {"VIRTUAL_ENV": str(place), "PATH": os.pathsep.join([str(place / "bin"), *os.get_exec_path()])}
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV_PROMPT"):
+        environment.pop(name, None)
     python = str(place / "bin" / "python")
     os.execve(python, [python, "-P", "-m", "modelpack", *arguments], environment)  # noqa: S606 - no shell

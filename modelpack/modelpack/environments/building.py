@@ -83,7 +83,8 @@ def fill(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes
 def _interpreter(needed: Environment) -> str:
     """Return the Python to build with: this one if it is of the series that the model was saved on."""
     base: str = getattr(sys, "_base_executable", sys.executable)
-    return base if series(needed) == _HERE else series(needed)
+    wanted_one = series(needed)
+    return base if wanted_one == _HERE else uv.interpreter(wanted_one) or wanted_one
 
 
 def _name(activate: Path, at: Path) -> None:

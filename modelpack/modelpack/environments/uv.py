@@ -23,6 +23,8 @@ _FAILURES = (
     ("Disk quota exceeded", "disk-full", "the disk is full", "Make room; `modelpack env prune` removes old ones."),
     ("Hash mismatch", "hash-mismatch", "a file is not the one that was locked", "The index serves other bytes."),
     ("No interpreter found", "python-unavailable", "that Python is not installed here", "Install it, then try again."),
+    ("Failed to inspect Python interpreter", "python-unavailable", "what bears that Python's name does not start",
+     "Install it, or tell the shim that stands for it which one is meant: pyenv global, asdf set."),
     ("Network connectivity is disabled", "index-unreachable", "there is no network", "Vendor it first."),
     ("Failed to fetch", "index-unreachable", "the package index cannot be reached",
      "Without network: --find-links DIRECTORY with the wheels, or `modelpack env lock --partial`."),
@@ -95,8 +97,13 @@ def run(arguments: Sequence[str], *, keep: int | None = None) -> str:
 
 def interpreter(series: str) -> str | None:
     """Return the path of a Python of this series (``3.12``) that uv finds on this machine, or None."""
-    done = _call(["python", "find", "--no-project", "--system", series])
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    # Where the first one of that name is a shim that stands for nothing, uv looks no further.
+    named = (Path(place, f"python{series}") for place in os.get_exec_path() if Path(place).is_absolute())
+    for asked in (series, *(str(path) for path in named if path.is_file())):
+        done = _call(["python", "find", "--no-project", "--system", asked])
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.strip()
+    return None
 
 
 def _call(arguments: Sequence[str], keep: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -61,6 +61,16 @@ def test_without_a_lock_conda_gets_all_that_the_package_asks_for(
     assert found["dependencies"][-1] == {"pip": ["scipy==1.17.1", "pandas>=2"]}
 
 
+def test_conda_gets_markers_with_what_was_captured(plain: modelpack.Package) -> None:
+    env = plain.environment.model_copy(
+        update={"captured": {"pywin32": "306"}, "dependencies": ("pywin32; sys_platform == 'win32'",)}
+    )
+    plain.manifest = plain.manifest.model_copy(update={"environment": env})
+    found = yaml.safe_load(export.export(plain, "conda"))
+    marker = 'sys_platform == "win32"'
+    assert found["dependencies"][-1] == {"pip": [f"pywin32==306 ; {marker}", f"pywin32; {marker}"]}
+
+
 @pytest.fixture
 def dockerfile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[dict[str, str], list[Any]]]:
     """Return the parser by which scripts/env-image runs a Dockerfile."""

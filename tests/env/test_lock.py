@@ -70,6 +70,34 @@ def test_what_is_asked_for_and_was_never_installed_is_locked(plain: modelpack.Pa
     assert [(one.name, one.version) for one in locking.pins(made)[0]] == [("tiny-twice", "1.2")]
 
 
+def test_a_partial_lock_keeps_the_markers_of_what_was_captured(plain: modelpack.Package) -> None:
+    made = asking(
+        plain,
+        captured={"pywin32": "306", "click": "8.1.0", "attrs": "1"},
+        dependencies=("pywin32; sys_platform == 'win32'", "pandas; os_name == 'nt'", "click; os_name == 'posix'"),
+    )
+
+    pins, _ = locking.pins(locking.lock(made.path, partial=True))
+    assert {one.name: one.marker for one in pins} == {
+        "pywin32": 'sys_platform == "win32"',
+        "click": 'os_name == "posix"',
+        "attrs": None,
+    }
+
+
+def test_what_something_needed_here_brings_along_is_pinned_here(plain: modelpack.Package) -> None:
+    made = asking(plain, captured={"joblib": "1.5.0"}, dependencies=("joblib; sys_platform == 'win32'", "scikit-learn"))
+
+    pins, _ = locking.pins(locking.lock(made.path, partial=True))
+    assert {one.name: (one.version, one.marker) for one in pins}["joblib"] == ("1.5.0", None)
+
+
+def test_several_markers_of_one_distribution_are_alternatives() -> None:
+    texts = ("x>1; os_name == 'a'", "x>1; os_name == 'b' and python_version > '3'", "y; os_name == 'a'", "y")
+    pins = wanted.pinned(Environment(captured={"X": "2", "y": "1"}, dependencies=texts))
+    assert [one.marker for one in pins] == ['os_name == "a" or (os_name == "b" and python_version > "3")', None]
+
+
 def test_locking_again_replaces_the_lock(package: modelpack.Package, wheels: Path) -> None:
     locking.lock(package.path, partial=True)
     made = locking.lock(package.path, indexes=from_directory(wheels))

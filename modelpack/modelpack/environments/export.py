@@ -48,7 +48,7 @@ def _pins(package: Package) -> Sequence[Pin]:
     """Return the pins of the lock, or of what was captured if there is none."""
     if package.environment.locks:
         return locking.pins(package)[0]
-    return wanted.constraints(package.environment)
+    return wanted.pinned(package.environment)
 
 
 def _requirements(package: Package, _: str | None) -> str:

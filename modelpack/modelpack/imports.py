@@ -251,6 +251,15 @@ def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str
     return found if isinstance(found, dict) else {}
 
 
+def _developed(distribution: importlib.metadata.Distribution) -> bool:
+    """Say whether its metadata are those that setuptools leaves in the directory of a project, found on the path."""
+    if distribution.read_text("PKG-INFO") is None or distribution.read_text("METADATA") is not None:
+        return False
+    # Systems and older tools install such metadata too, where installed distributions lie, or with a list of files.
+    listed = any(distribution.read_text(name) for name in ("RECORD", "installed-files.txt"))
+    return not listed and {"site-packages", "dist-packages"}.isdisjoint(Path(str(distribution.locate_file(""))).parts)
+
+
 def origin(name: str) -> str | None:
     """Return where an installed distribution came from, if that was no index; no path or password is in it.
 
@@ -262,6 +271,8 @@ def origin(name: str) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     direct = _direct(distribution)
+    if not direct and _developed(distribution):
+        return "editable"
     # What conda made of a distribution it installed from a directory of its own, which it has removed.
     if not direct or (distribution.read_text("INSTALLER") or "").strip() == "conda":
         return None

@@ -233,6 +233,30 @@ def test_an_origin_is_told_without_paths_and_passwords(
     assert found.origins == {"tiny-thing": expected}
 
 
+@pytest.mark.parametrize(
+    ("place", "listed", "expected"),
+    [
+        ("project/src", "", "editable"),
+        ("project/src", "installed-files.txt", None),
+        ("lib/site-packages", "", None),
+        ("lib/dist-packages", "", None),
+        ("lib/site-packages/tiny_thing-1.0-py3.11.egg", "", None),
+    ],
+)
+def test_a_directory_in_development_is_told_by_what_setuptools_leaves_there(
+    place: str, listed: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / place / "tiny_thing.egg-info"
+    info.mkdir(parents=True)
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text("tiny_thing\n")
+    if listed:
+        (info / listed).write_text("../tiny_thing.py\n")
+    monkeypatch.syspath_prepend(tmp_path / place)
+
+    assert imports.origin("tiny-thing") == expected
+
+
 def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "tiny_thing-1.0.dist-info"
     info.mkdir()

@@ -34,6 +34,32 @@ def test_imports_are_found_wherever_they_stand_in_source() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from importlib import import_module as im\nim('yaml')", {"yaml"}),
+        ("import importlib as il\nil.import_module('yaml')", {"yaml"}),
+        ("load = importlib.import_module\nload('yaml')", {"yaml"}),
+        ("importlib.import_module(name='yaml')", {"yaml"}),
+        ("importlib.import_module(package=None, name='yaml')", {"yaml"}),
+        ("importlib.import_module('.nodes', 'yaml')", {"yaml.nodes"}),
+        ("importlib.import_module(name='..x', package='yaml.a')", {"yaml.x"}),
+        ("importlib.import_module('...x', 'yaml')", set()),
+        ("importlib.import_module('.x', __package__)", set()),
+        ("importlib.import_module('.', 'yaml')", {"yaml"}),
+        ("__import__(name='yaml')", {"yaml"}),
+        ("builtins.__import__('yaml')", {"yaml"}),
+        ("__import__('near', level=1)", set()),
+        ("__import__('near', None, None, (), 1)", set()),
+        ("importlib.import_module(3)", set()),
+        ("importlib.import_module(*names)", set()),
+        ("im('yaml')", set()),
+    ],
+)
+def test_modules_that_are_imported_by_a_call_are_found(source: str, expected: set[str]) -> None:
+    assert imports.of_source(source.encode()) == expected
+
+
+@pytest.mark.parametrize(
     "guard",
     ["if TYPE_CHECKING:", "if typing.TYPE_CHECKING:", 'if __name__ == "__main__":', "if '__main__' == __name__:"],
 )

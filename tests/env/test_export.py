@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,6 +193,18 @@ def test_the_image_runs_the_code_that_its_exporter_has_allowed_and_no_other(
     monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
     _, (_, last) = dockerfile(export.export(locked, "dockerfile"))
     assert "--allow-code" not in json.loads(last.last("ENTRYPOINT"))
+
+
+def test_no_name_ends_the_text_it_stands_in(plain: modelpack.Package, dockerfile: Any) -> None:
+    names = ("REQUIREMENTS", "CAPTURED", "EOF")
+    env = plain.environment.model_copy(update={"dependencies": names, "captured": {}})
+    plain.manifest = plain.manifest.model_copy(update={"environment": env})
+    text = export.export(plain, "dockerfile")
+    _, (first, _) = dockerfile(text)
+    assert [step.text for step in first.steps if step.word == "COPY"] == ["REQUIREMENTS\nCAPTURED\nEOF\n"]
+    for ending in re.findall(r"<<'(\w+)'", text):
+        with pytest.raises(EnvironmentMismatch):
+            wanted.requirements(env.model_copy(update={"dependencies": (ending,)}))
 
 
 @pytest.mark.parametrize("base", ["evil\nRUN x", "a b", "-x", "x@sha256:1"])

@@ -169,8 +169,8 @@ _WHEELS = """\
 COPY package/environment/wheels /tmp/wheels
 """
 _CAPTURED = """\
-COPY <<'CAPTURED' /tmp/captured.txt
-{pins}CAPTURED
+COPY <<'_CAPTURED' /tmp/captured.txt
+{pins}_CAPTURED
 """
 # Built in the directory that holds the package as `package/`. Two stages and a pip of its own, so that nothing of the
 # installer gets into the image; a user without rights; nothing is written while it runs, so that

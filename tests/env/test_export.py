@@ -207,6 +207,14 @@ def test_no_name_ends_the_text_it_stands_in(plain: modelpack.Package, dockerfile
             wanted.requirements(env.model_copy(update={"dependencies": (ending,)}))
 
 
+@pytest.mark.parametrize("name", ["true", "null", "no", "123", "1e3", "2026-01-02", "0x1f"])
+def test_the_name_in_a_file_of_conda_is_text(plain: modelpack.Package, name: str) -> None:
+    plain.manifest = plain.manifest.model_copy(update={"name": name})
+    found = yaml.safe_load(export.export(plain, "conda"))
+    assert found["name"] == name
+    assert found["channels"] == ["conda-forge"]
+
+
 @pytest.mark.parametrize("base", ["evil\nRUN x", "a b", "-x", "x@sha256:1"])
 def test_a_base_that_is_no_image_is_refused(locked: modelpack.Package, base: str) -> None:
     with pytest.raises(UsageError) as info:

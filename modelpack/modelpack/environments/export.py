@@ -58,12 +58,12 @@ def _requirements(package: Package, _: str | None) -> str:
 
 
 def _conda(package: Package, _: str | None) -> str:
-    lines = [f"name: {package.manifest.name}", "channels:", "  - conda-forge", "dependencies:"]
-    lines += [f"  - python={_series(package)}", "  - pip", "  - pip:"]
+    # A JSON string is a YAML string; without quotes some names are truth values, numbers, or dates.
+    lines = [f"name: {json.dumps(package.manifest.name)}", "channels:", '  - "conda-forge"', "dependencies:"]
+    lines += [f"  - {json.dumps(f'python={_series(package)}')}", '  - "pip"', '  - "pip":']
     texts = [f"{one.name}=={one.version}" + (f" ; {one.marker}" if one.marker else "") for one in _pins(package)]
     if not package.environment.locks:
         texts += [text for text in wanted.requirements(package.environment) if text not in texts]
-    # A JSON string is a YAML string.
     return "\n".join([*lines, *(f"    - {json.dumps(text)}" for text in texts)]) + "\n"
 
 

@@ -215,7 +215,37 @@ def test_the_name_in_a_file_of_conda_is_text(plain: modelpack.Package, name: str
     assert found["channels"] == ["conda-forge"]
 
 
-@pytest.mark.parametrize("base", ["evil\nRUN x", "a b", "-x", "x@sha256:1"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "reg.example/py:RC1",
+        "reg.example:5000/team/py__x/a-b.c:1.2_RC-1@sha256:" + "0" * 64,
+        "Reg.Example/py",
+        "[::1]:5000/py",
+        "localhost/py@sha512:" + "a" * 128,
+    ],
+)
+def test_a_base_is_named_as_registries_name_images(locked: modelpack.Package, base: str, dockerfile: Any) -> None:
+    assert dockerfile(export.export(locked, "dockerfile", base=base))[0] == {"BASE": base}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "evil\nRUN x",
+        "a b",
+        "-x",
+        "x@sha256:1",
+        "Python",
+        "a/B",
+        "x:",
+        "x:-1",
+        "x:1:2",
+        "x@sha256:" + "A" * 64,
+        "é",
+        "x\n",
+    ],
+)
 def test_a_base_that_is_no_image_is_refused(locked: modelpack.Package, base: str) -> None:
     with pytest.raises(UsageError) as info:
         export.export(locked, "dockerfile", base=base)

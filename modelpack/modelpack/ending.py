@@ -14,7 +14,7 @@ from typing import NoReturn
 
 __all__ = ["run"]
 
-# What Python says when it cannot write the last of its output.
+# What Python says when it cannot write the last of its output, and nothing else went wrong.
 _UNWRITTEN = 120
 
 
@@ -35,7 +35,7 @@ def run(work: Callable[[], int | None]) -> NoReturn:
                 # What native code has printed: os._exit() leaves it in the C library's buffer.
                 ctypes.CDLL(None).fflush(None)
         except (OSError, ValueError):
-            os._exit(_UNWRITTEN)
+            os._exit(code or _UNWRITTEN)
         os._exit(code)
 
     atexit.register(leave)  # before all others, hence called after them

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from typing import IO
 
 from modelpack.errors import SaveError, UsageError
 
-__all__ = ["exists", "flush_directory", "translated", "whole_file"]
+__all__ = ["exists", "flush_directory", "short", "translated", "whole_file"]
+
+_LONGEST = 160
 
 
 @contextmanager
@@ -30,8 +33,7 @@ def whole_file(path: Path, *, overwrite: bool, family: str = "") -> Iterator[IO[
     path = Path(os.path.realpath(path))
     with translated(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # File names are at most 255 bytes long, and this one is longer than the target's.
-        prefix = f".modelpack-{family or path.name[:60]}-"
+        prefix = f".modelpack-{family or short(path.name)}-"
         _sweep(path.parent, prefix)
         with _locked(path.parent / prefix) as opened:
             hidden = Path(opened.name)
@@ -43,6 +45,13 @@ def whole_file(path: Path, *, overwrite: bool, family: str = "") -> Iterator[IO[
             finally:
                 hidden.unlink(missing_ok=True)
         flush_directory(path.parent)
+
+
+def short(name: str) -> str:
+    """Return the name of a file, or what stands for it within a longer name: file names have at most 255 bytes."""
+    if len(raw := os.fsencode(name)) <= _LONGEST:
+        return name
+    return f"{name[:20]}-{hashlib.sha256(raw).hexdigest()[:32]}"
 
 
 def _locked(prefix: Path) -> IO[bytes]:

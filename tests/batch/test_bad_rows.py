@@ -165,7 +165,6 @@ def test_all_faults_of_a_chunk_are_told(model: Model, bad_csv: Path, tmp_path: P
         ("a.parquet", b"PAR1 nonsense", "cannot be read as parquet"),
         ("a.arrow", b"nonsense", "cannot be read as arrow"),
         ("a.arrows", b"nonsense", "cannot be read as arrows"),
-        ("a.csv", b"x,n,name\n1,1,\xff\n", "cannot be read as csv"),
         ("a.csv", b"x,\xff\n", "no readable header"),
         ("a.csv", b'x,n,name\n1,2,"open\n', "quote that neither opens nor closes"),
         ("a.csv", b'x,n,name\n1,2,a"b\n', "quote that neither opens nor closes"),
@@ -277,3 +276,76 @@ def test_text_of_parquet_that_is_not_utf8_is_one_bad_row(model: Model, tmp_path:
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
     (refused,) = map(json.loads, aside.read_text().splitlines())
     assert refused["record"]["name"] == "\udcffb"
+
+
+def broken_text() -> pa.Array:
+    """Return three texts of which the second is no UTF-8."""
+    return pa.array([b"a", b"\xffb", b"c"], pa.binary()).view(pa.string())
+
+
+class TestTextToKeepThatIsNotUtf8:
+    """No format can write it: its row is refused by row and column, and none of its bytes is changed."""
+
+    COLUMNS = {
+        "text": broken_text(),
+        "list": pa.ListArray.from_arrays([0, 1, 2, 3], broken_text()),
+        "struct": pa.StructArray.from_arrays([broken_text()], ["a"]),
+        "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), broken_text()),
+    }
+
+    @pytest.fixture
+    def doubling(self, make_model: Any) -> Model:
+        x = Table(columns=(Column(name="x", type="float64"),))
+        y = Table(columns=(Column(name="y", type="float64"),))
+        model: Model = make_model(Signature(inputs=x, outputs=y), lambda d, p: {"y": d["x"]})
+        return model
+
+    @pytest.fixture(params=[*COLUMNS, "csv"])
+    def source(self, request: Any, tmp_path: Path) -> Path:
+        if request.param == "csv":
+            path = tmp_path / "in.csv"
+            path.write_bytes(b"x,note\n1,a\n2,\xffb\n3,c\n")
+            return path
+        path = tmp_path / "in.arrow"
+        table = pa.table({"x": [1.0, 2.0, 3.0], "note": self.COLUMNS[request.param]})
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        return path
+
+    @pytest.mark.parametrize("out", ["csv", "jsonl", "parquet", "arrow"])
+    def test_is_refused(self, doubling: Model, source: Path, tmp_path: Path, out: str) -> None:
+        with pytest.raises(InputError) as caught:
+            predict_files(doubling, [source], tmp_path / f"o.{out}", Options(keep=["note"]))
+        line = " (line 3)" if source.suffix == ".csv" else ""
+        assert caught.value.path == f"{source}, row 2{line}, column 'note'"
+        assert [(fault.code, fault.row) for fault in caught.value.faults] == [("text-invalid", 2)]
+
+    @pytest.mark.parametrize("out", ["csv", "jsonl", "parquet", "arrow"])
+    @pytest.mark.parametrize("size", [1, 100])
+    def test_is_written_aside(
+        self, doubling: Model, source: Path, tmp_path: Path, read: Any, out: str, size: int
+    ) -> None:
+        options = Options(on_error=tmp_path / "bad.jsonl", batch_size=size)
+        summary = predict_files(doubling, [source], tmp_path / f"o.{out}", options)
+        assert (summary.rows, summary.rejected) == (2, 1)
+        (found,) = rejected(tmp_path / "bad.jsonl")
+        assert (found["row"], found["column"], found["code"]) == (2, "note", "text-invalid")
+        assert "\udcffb" in json.dumps(found["record"]["note"], ensure_ascii=False)
+        if out in ("csv", "jsonl"):
+            assert [float(row["y"]) for row in read(tmp_path / f"o.{out}")] == [1, 3]
+
+    def test_is_no_fault_where_it_is_not_kept(self, doubling: Model, source: Path, tmp_path: Path) -> None:
+        assert predict_files(doubling, [source], tmp_path / "o.csv", Options(keep=["x"])).rows == 3
+
+
+def test_bytes_of_csv_that_are_no_text_are_faults_of_their_own_cells(model: Model, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    (tmp_path / "in.csv").write_bytes(b'x,n,name\n1,1,\xc3\xa9\n2\xff,1,a\n3,1,\xff\n4,1,\xfe,5\n5,1,"\xe2\x82\xac"\n')
+    predict_files(model, [tmp_path / "in.csv"], tmp_path / "o.jsonl", Options(on_error=bad))
+    assert [json.loads(line)["name"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == ["é", "€"]
+    assert [(r["row"], r["line"], r["column"], r["code"]) for r in rejected(bad)] == [
+        (2, 3, "x", "number-invalid"),
+        (3, 4, "name", "text-invalid"),
+        (4, 5, None, "csv-ragged"),
+    ]
+    assert rejected(bad)[2]["record"] == "4,1,\udcfe,5"

@@ -106,6 +106,122 @@ def test_overwriting_takes_the_place_of_all_rows_in_one_commit(data: Path, model
     assert len(pa.table(DeltaTable(out, version=0).to_pyarrow_table())) == 6
 
 
+def test_an_answer_called_like_a_kept_column_but_for_the_case_gets_another_name(
+    model: Model, write: Any, tmp_path: Path
+) -> None:
+    row = {"id": [1], "x": [1.0], "n": [1], "name": ["a"], "Score": ["kept"], "LABEL": ["too"]}
+    source = write(pa.table(row), tmp_path / "in.parquet")
+    predict_files(model, [source], tmp_path / "out", DELTA)
+    predict_files(model, [source], tmp_path / "file.parquet")
+    found = rows(tmp_path / "out")[0]
+    assert (found["Score"], found["score_prediction"]) == ("kept", 2.0)
+    assert (found["LABEL"], found["label_prediction"]) == ("too", "1|'a'")
+    # Where case counts they are two.
+    assert {"Score", "score", "LABEL", "label"} < set(pq.read_schema(tmp_path / "file.parquet").names)
+
+
+def test_rows_that_another_run_has_replaced_are_loaded_again(data: Path, model: Model, tmp_path: Path) -> None:
+    out, june, july = tmp_path / "out", data / "0.parquet", data / "1.parquet"
+    over = Options(output_format="delta", mode="overwrite")
+    for _ in range(2):
+        for file, there in (june, [0, 1]), (july, [2, 3]):
+            assert not predict_files(model, [file], out, over).already
+            assert ids(out) == there
+            assert predict_files(model, [file], out, over).already
+    assert not predict_files(model, [june], out, DELTA).already
+    predict_files(model, [june], out, over)
+    assert not predict_files(model, [june], out, DELTA).already  # what was appended before is not there any more
+    assert ids(out) == [0, 0, 1, 1]
+
+
+def test_replacing_by_no_row_and_back_again(data: Path, model: Model, tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("id,x,n,name\n")
+    over = Options(output_format="delta", mode="overwrite", keep=())
+    for file, rows in [(tmp_path / "none.csv", 0), (data / "0.parquet", 2)] * 2:
+        assert not predict_files(model, [file], tmp_path / "out", over).already
+        assert DeltaTable(tmp_path / "out").to_pyarrow_table().num_rows == rows
+
+
+def delete_some(out: Path) -> None:
+    DeltaTable(out).delete("id < 3")
+
+
+def delete_all(out: Path) -> None:
+    DeltaTable(out).delete()
+
+
+def update(out: Path) -> None:
+    DeltaTable(out).update(updates={"name": "'other'"})
+
+
+def compact(out: Path) -> None:
+    write_deltalake(out, DeltaTable(out).to_pyarrow_table(), mode="append")
+    DeltaTable(out).optimize.compact()
+
+
+def replace_some(out: Path) -> None:
+    rows = DeltaTable(out).to_pyarrow_table().slice(0, 1)
+    write_deltalake(out, rows, mode="overwrite", predicate=f"id = {rows['id'][0]}")
+
+
+def replace_all(out: Path) -> None:
+    write_deltalake(out, DeltaTable(out).to_pyarrow_table().slice(0, 1), mode="overwrite")
+
+
+def replace_silently(out: Path) -> None:
+    """As some writer that says nothing of what it does."""
+    replace_all(out)
+    last = max((out / "_delta_log").glob("*.json"))
+    lines = [line for line in last.read_text().splitlines() if "commitInfo" not in line]
+    last.write_text("\n".join(lines) + "\n")
+
+
+def set_back_before(out: Path) -> None:
+    DeltaTable(out).restore(0)
+
+
+def set_back_behind(out: Path) -> None:
+    version = DeltaTable(out).version()
+    replace_all(out)
+    DeltaTable(out).restore(version)
+
+
+def clean_the_log(out: Path) -> None:
+    write_deltalake(out, DeltaTable(out).to_pyarrow_table(), mode="append")
+    DeltaTable(out).create_checkpoint()
+    for path in sorted((out / "_delta_log").glob("*.json"))[:-1]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("event", "appended", "overwritten"),
+    [
+        (delete_some, True, False),
+        (delete_all, True, False),
+        (update, True, False),
+        (compact, True, True),
+        (replace_some, True, False),
+        (replace_all, False, False),
+        (replace_silently, False, False),
+        (set_back_before, False, False),
+        (set_back_behind, True, True),
+        (clean_the_log, True, False),
+    ],
+)
+def test_what_became_of_the_rows_says_whether_they_are_loaded_again(
+    event: Callable[[Path], None], appended: bool, overwritten: bool, data: Path, model: Model, tmp_path: Path
+) -> None:
+    for mode, already in ("append", appended), ("overwrite", overwritten):
+        out = tmp_path / mode
+        predict_files(model, [data / "2.parquet"], out, DELTA)
+        options = Options(output_format="delta", mode=mode)  # type: ignore[arg-type]
+        predict_files(model, [data / "0.parquet"], out, options)
+        event(out)
+        assert predict_files(model, [data / "0.parquet"], out, options).already == already
+        assert predict_files(model, [data / "0.parquet"], out, options).already
+        DeltaTable(out).to_pyarrow_table()
+
+
 def test_from_table_to_table(data: Path, model: Model, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "in", pq.read_table(data))
     predict_files(model, [tmp_path / "in"], tmp_path / "out", DELTA)

@@ -150,3 +150,21 @@ def test_a_run_that_fails_for_too_many_rejects_stands_in_nobodys_way(
 
     assert predict_files(model, [rows], "out", OPTIONS).rejected == 2
     assert (rejected(), left()) == ([("0.csv", 2), ("2.csv", 2)], [])
+
+
+def test_a_run_without_rejects_takes_no_files_of_one_that_has_them(
+    rows: Path, make_model: Callable[..., Model], model: Model
+) -> None:
+    def score(columns: Mapping[str, Any], params: Mapping[str, Any]) -> Any:
+        if float(columns["x"][0]) == 2.0:
+            raise MemoryError
+        return {"score": [2 * float(x) for x in columns["x"]], "label": ["" for _ in columns["x"]]}
+
+    with pytest.raises(ModelError):
+        predict_files(make_model(function=score), [rows], "out", OPTIONS)
+    with pytest.raises(InputError, match="row 2"):
+        predict_files(model, [rows], "out", replace(OPTIONS, on_error=None))
+    summary = predict_files(model, [rows], "out", OPTIONS)
+    assert (summary.rows, summary.rejected) == (4, 2)
+    assert left() == []
+    assert predict_files(model, [rows], "out", replace(OPTIONS, on_error=None)).already

@@ -124,5 +124,9 @@ def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
     full = destination.stream(Path("/dev/full"))
     with pytest.raises(SaveError, match="No space left"), full as opened, opened.open("", CSV) as file:
         file.write(b"x" * 100_000)
+    # Little enough to be tried when it is flushed, and once more when the file is closed.
+    full = destination.stream(Path("/dev/full"))
+    with pytest.raises(SaveError, match="/dev/full cannot be"), full as opened, opened.open("", CSV) as file:
+        file.write(b"x")
     with pytest.raises(BrokenPipeError), wholefile.whole_file(tmp_path / "out.csv", overwrite=False):
         raise BrokenPipeError

@@ -174,12 +174,17 @@ def test_a_list_of_json_values_is_one_for_each_row(make_model: Any, read: Any, t
         ]
 
 
-def test_a_missing_answer_alone_in_its_row_is_not_a_blank_line(make_model: Any, read: Any, tmp_path: Path) -> None:
-    outputs = Table(columns=(Column(name="y", type="float64", nullable=True),))
-    model = make_model(Signature(inputs=X, outputs=outputs), lambda d, p: {"y": [None] * len(d["x"])})
+@pytest.mark.parametrize(
+    ("dtype", "answers", "expected"), [("float64", [None, None], 'y\n""\n""\n'), ("utf8", [None, ""], 'y\n\n""\n')]
+)
+def test_a_missing_answer_alone_in_its_row_is_a_blank_line_only_if_empty_text_is_none(
+    make_model: Any, tmp_path: Path, dtype: str, answers: list[Any], expected: str
+) -> None:
+    outputs = Table(columns=(Column(name="y", type=dtype, nullable=True),))
+    model = make_model(Signature(inputs=X, outputs=outputs), lambda d, p: {"y": answers})
     (tmp_path / "in.csv").write_text("x\n1\n2\n")
     predict_files(model, [tmp_path / "in.csv"], tmp_path / "o.csv", Options(keep=()))
-    assert (tmp_path / "o.csv").read_text() == 'y\n""\n""\n'
+    assert (tmp_path / "o.csv").read_text() == expected
 
 
 class TestSeveralFilesIntoOne:

@@ -235,6 +235,20 @@ def test_a_reader_that_goes_away_is_no_error(command: list[str], package: Path, 
     process.stderr.close()
 
 
+@pytest.mark.parametrize("output", ["-", "/dev/full"])
+def test_answers_that_find_no_room_are_an_error_with_its_code(
+    command: list[str], package: Path, tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "in.csv").write_text("x\n1\n")
+    line = [*command, "predict", str(package), "-i", "in.csv", "-o", output]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(line, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env=env, text=True)
+    name = "standard output" if output == "-" else output
+    said = f"modelpack: {name} cannot be written: No space left on device [output-unwritable]\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def terminal(line: list[str], folder: Path) -> str:
     """Run with stderr on a terminal and return what it showed."""
     mine, theirs = pty.openpty()

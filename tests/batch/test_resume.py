@@ -92,13 +92,13 @@ def test_the_manifest_says_what_was_scored(data: Path, model: Model) -> None:
     assert (manifest["rows"], manifest["rejected"], manifest["rejects"]) == (2, 1, "bad.jsonl")
     first, second = manifest["inputs"]
     stat = (data / "bad.csv").stat()
-    assert first == {"path": "bad.csv", "size": stat.st_size, "modified": stat.st_mtime_ns}
-    assert (second["table"], second["version"]) == ("table", 0)
+    assert first == {"path": str(data / "bad.csv"), "size": stat.st_size, "modified": stat.st_mtime_ns}
+    assert (second["table"], second["version"]) == (str(data / "table"), 0)
     assert [(f["file"], f["rows"], f["rejected"]) for f in manifest["files"]] == [
         ("bad.csv", 1, 1),
         ("table-00000.parquet", 1, 0),
     ]
-    assert manifest["files"][0]["inputs"] == ["bad.csv"]
+    assert manifest["files"][0]["inputs"] == [str(data / "bad.csv")]
     assert manifest["began"] <= manifest["ended"]
     assert all(f["size"] == (data / "out" / f["file"]).stat().st_size for f in manifest["files"])
 
@@ -124,6 +124,33 @@ def test_the_same_run_again_does_nothing(data: Path, make_model: Callable[..., M
     assert len(function.seen) == 4
 
 
+@pytest.mark.parametrize("format", ["csv", "delta"])
+def test_the_same_run_is_known_however_its_paths_are_written_and_wherever_its_rejects_go(
+    format: Any, data: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "link").symlink_to("data")
+    out = str(data / "out") + "/" * (format != "delta")
+    predict_files(model, ["data/0.csv"], out, Options(output_format=format))
+    for given in ("./data/0.csv", data / "data" / "0.csv", "link/0.csv"):
+        assert predict_files(model, [given], out, Options(output_format=format)).already
+    for name in ("one", "two"):
+        again = predict_files(model, ["data/0.csv"], out, Options(output_format=format, on_error=Path(name)))
+        assert (again.already, again.rejects) == (True, None)
+    monkeypatch.chdir(data / "data")
+    assert predict_files(model, ["0.csv"], out, Options(output_format=format)).already
+
+
+def test_a_run_goes_on_though_its_rejects_go_elsewhere(data: Path, make_model: Callable[..., Model]) -> None:
+    with (data / "data" / "1.csv").open("a") as file:
+        file.write("bad,oops,1,a\n")
+    model, _ = interrupted(make_model, Options(on_error=Path("bad.jsonl")))
+    with pytest.raises(UsageError, match="and now --on-error is not given"):
+        predict_files(model, ["data"], "out/")
+    summary = predict_files(model, ["data"], "out/", Options(on_error=Path("elsewhere.jsonl")))
+    assert (summary.resumed, summary.rejected) == (2, 1)
+    assert len(Path("elsewhere.jsonl").read_text().splitlines()) == 1
+
+
 def touch(model: Model) -> Model:
     os.utime("data/0.csv", ns=(1, 1))
     return model
@@ -147,12 +174,12 @@ def other(model: Model) -> Model:
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (touch, {}, "the input data/0.csv has changed"),
-        (add, {}, "the input data/4.csv is new"),
-        (remove, {}, "the input data/sub/3.csv is gone"),
+        (touch, {}, "the input .*/data/0.csv has changed"),
+        (add, {}, "the input .*/data/4.csv is new"),
+        (remove, {}, "the input .*/data/sub/3.csv is gone"),
         (other, {}, "the package is another one"),
         (lambda model: model, {"keep": ("id",)}, "keep is not the same"),
-        (lambda model: model, {"on_error": Path("bad.jsonl")}, "--on-error is not the same"),
+        (lambda model: model, {"on_error": Path("bad.jsonl")}, "--on-error is given"),
         (lambda model: model, {"output_format": "parquet"}, "the output's files is not the same"),
     ],
 )
@@ -332,3 +359,27 @@ def test_what_is_finished_stays_if_an_input_cannot_be_reached(
         patch.setattr("modelpack_server.batch.record.unchanged", unreachable)
         predict_files(model, ["data"], "out/")
     assert predict_files(model, ["data"], "out/").resumed > 0
+
+
+@pytest.mark.parametrize("letter", ["d", "é"])
+def test_rejects_of_files_whose_long_paths_end_alike_are_kept_apart(
+    letter: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inner = Path(letter * 110) / (letter * 110)
+    for top in ("a", "b"):
+        (Path("in") / top / inner).mkdir(parents=True)
+        (Path("in") / top / inner / "x.csv").write_text(f"id,x,n,name\n{top},oops,1,a\n")
+    options = Options(on_error=Path("bad.jsonl"))
+    assert predict_files(model, ["in"], "out/", options).rejected == 2
+    lines = [json.loads(line) for line in Path("bad.jsonl").read_text().splitlines()]
+    assert [line["record"]["id"] for line in lines] == ["a", "b"]
+
+
+def test_outputs_whose_long_names_begin_alike_do_not_meet(data: Path, model: Model) -> None:
+    for letter in ("y", "\U0001f600"):
+        first, second = Path(letter * 61 + "A"), Path(letter * 61 + "B")
+        state = State.open(first)
+        assert predict_files(model, ["data"], f"{second}/").rows == 4
+        assert predict_files(model, ["data/1.csv"], f"{second}.csv").rows == 1
+        state.close()

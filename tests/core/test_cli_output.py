@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,13 @@ def test_json_output_escapes_what_a_terminal_acts_on(capsys: pytest.CaptureFixtu
     assert json.loads(text) == json.loads(json.dumps(value))
 
 
-def test_a_full_disk_is_one_line_and_no_trace(tmp_path: Path) -> None:
+@pytest.fixture
+def buffered() -> dict[str, str]:
+    """An environment in which Python holds back what it prints to a file, as it does unless told otherwise."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def test_a_full_disk_is_one_line_and_no_trace(tmp_path: Path, buffered: dict[str, str]) -> None:
     (tmp_path / "modelpack.json").write_text("{}")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -32,10 +39,22 @@ def test_a_full_disk_is_one_line_and_no_trace(tmp_path: Path) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env=buffered,
         )
 
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["modelpack: what was to be written does not fit: No space left on device"]
+    said = "modelpack: standard output cannot be written: No space left on device [output-unwritable]"
+    assert done.stderr.splitlines() == [said]
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, buffered: dict[str, str]) -> None:
+    (tmp_path / "modelpack.json").write_text("{}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "modelpack", "inspect", str(tmp_path), "--json"]
+    done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, env=buffered)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_of_a_long_name_no_more_than_its_start_is_in_a_path() -> None:

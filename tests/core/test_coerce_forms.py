@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -986,3 +986,85 @@ def test_a_tensor_whose_column_is_there_twice_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         coerce.inputs(Split(["a", "b", "a"], [[1, 2, 3]]), Signature(inputs=tensors), wire="json")
     assert (caught.value.code, caught.value.path) == ("column-duplicate", "columns")
+
+
+class Lending(Stream):
+    """A table of another library, as polars has them: Arrow data of which numpy would make one type."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__(table.to_struct_array().combine_chunks())
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self._array.flatten()[0].to_numpy(zero_copy_only=False)
+
+
+class TestTensorsOfOtherLibraries:
+    """What polars and others offer as Arrow data is what the same data of pandas or pyarrow is."""
+
+    BIG = 2**53 + 1
+    X = Tensor(name="x", dtype="int64", shape=("N", 2))
+    V = Tensor(name="v", dtype="int64", shape=("N",))
+    W = Tensor(name="w", dtype="float64", shape=("N", 2), optional=True)
+
+    CASES: ClassVar[dict[str, tuple[tuple[Tensor, ...], dict[str, Any]]]] = {
+        "a matrix": ((X,), {"a": [BIG, 1], "b": [2.0, 3.0]}),
+        "a matrix with a gap": ((X,), {"a": [BIG, None], "b": [2, 3]}),
+        "truths among numbers": ((X,), {"a": [True, False], "b": [2, 3]}),
+        "another width": ((X,), {"a": [1]}),
+        "a column for a tensor": ((V,), {"v": [BIG, 1]}),
+        "a gap in a column": ((V,), {"v": [BIG, None]}),
+        "one column by position": ((V,), {"other": [BIG, 1]}),
+        "several tensors": ((V, W), {"v": [1, BIG], "w": [[1.0, 2.0], [3.0, 4.0]]}),
+        "lists of two lengths": ((V, W), {"v": [1, BIG], "w": [[1.0, 2.0], [3.0]]}),
+        "no rows": ((X,), {"a": pa.array([], pa.int64()), "b": pa.array([], pa.int64())}),
+    }
+
+    @staticmethod
+    def told(data: Any, tensors: tuple[Tensor, ...]) -> Any:
+        try:
+            frame = coerce.inputs(data, Signature(inputs=Tensors(tensors=tensors)))
+        except InputError as exc:
+            return exc.faults
+        return {name: (array.dtype, array.tolist()) for name, array in (frame.tensors or {}).items()}
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_a_table_is_what_a_table_of_arrow_is(self, name: str) -> None:
+        tensors, columns = self.CASES[name]
+        table = pa.table(columns)
+        assert self.told(Lending(table), tensors) == self.told(table, tensors)
+        if len(tensors) == 1:
+            assert self.told({tensors[0].name: Lending(table)}, tensors) == self.told({tensors[0].name: table}, tensors)
+
+    def test_no_number_of_a_matrix_becomes_another_type_on_the_way(self) -> None:
+        tensors, columns = self.CASES["a matrix"]
+        assert self.told(Lending(pa.table(columns)), tensors) == {"x": (np.dtype("int64"), [[self.BIG, 2], [1, 3]])}
+
+    @pytest.mark.parametrize("make", [Stream, Whole])
+    @pytest.mark.parametrize("values", [[BIG, 1], [BIG, None], [1.5, 2.0], ["a", "b"]])
+    def test_a_column_is_what_a_column_of_arrow_is(self, make: Any, values: list[Any]) -> None:
+        array = pa.array(values)
+        for sent, known in ((make(array), array), ({"v": make(array)}, {"v": array})):
+            assert self.told(sent, (self.V,)) == self.told(known, (self.V,))
+
+    @pytest.mark.parametrize("make", [Stream, Whole])
+    def test_a_column_of_lists_is_the_rows_of_a_tensor(self, make: Any) -> None:
+        given = {"v": [1, 2], "w": make(pa.array([[1.0, 2.0], [3.0, 4.0]]))}
+        assert self.told(given, (self.V, self.W))["w"][1] == [[1.0, 2.0], [3.0, 4.0]]
+
+    def test_categories_whose_texts_are_views_are_read(self) -> None:
+        array = pa.array(["a", None, "a"]).dictionary_encode()
+        views = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string_view()))
+        signature = Signature(inputs=Table(columns=(Column(name="t", type="utf8", nullable=True),)))
+        assert (coerce.inputs({"t": views}, signature).columns or {})["t"].data.tolist() == ["a", None, "a"]
+
+    def test_addresses_of_objects_are_never_taken_for_values(self) -> None:
+        polars = type("Series", (Stream,), {"__module__": "polars.series.series", "to_list": lambda self: [object()]})
+        frame = type("DataFrame", (Lending,), {"__module__": "polars.dataframe.frame"})
+        addresses = pa.array([b"12345678"], pa.binary(8))
+        signature = Signature(inputs=Table(columns=(Column(name="b", type="binary"),)))
+        with pytest.raises(InputError, match="a value of type object"):
+            coerce.inputs({"b": polars(addresses)}, signature)
+        with pytest.raises(InputError, match="objects of Python") as caught:
+            coerce.inputs(frame(pa.table({"b": addresses})), signature)
+        assert (caught.value.code, caught.value.path) == ("data-invalid", "b")
+        assert coerce.inputs({"b": Stream(addresses)}, signature).rows == 1

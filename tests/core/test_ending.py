@@ -81,6 +81,8 @@ def test_all_output_is_out() -> None:
 def test_output_that_cannot_be_written_is_told_by_the_code() -> None:
     with Path("/dev/full").open("w") as full:
         assert end("print('lost')", stdout=full).returncode == 120
+        # What went wrong before says more.
+        assert end("print('lost'); return 3", stdout=full).returncode == 3
 
 
 def test_a_fork_ends_as_it_likes() -> None:

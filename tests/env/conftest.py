@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -31,15 +32,20 @@ def wheel(
     source: str = TWICE,
     needs: str = "",
     tag: str = "py3-none-any",
+    data: Mapping[str, str] = MappingProxyType({}),
     **more: str,
 ) -> Path:
-    """Write a wheel with one module, and return its path; ``more`` are texts of further files by their endings."""
+    """Write a wheel with one module, and return its path; ``more`` are texts of further files by their endings.
+
+    ``data`` are texts of files that belong elsewhere, by their paths below ``.data``.
+    """
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
     files = {
         f"{name}.py": source,
         **{f"{name}.{ending}": text for ending, text in more.items()},
+        **{f"{name}-{version}.data/{path}": text for path, text in data.items()},
         f"{info}/METADATA": metadata + (f"Requires-Dist: {needs}\n" if needs else ""),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }

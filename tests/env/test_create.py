@@ -19,7 +19,7 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import cache, layer, locking, quick, uv, wanted
+from modelpack.environments import building, cache, layer, locking, quick, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, TrustError, UsageError
 from modelpack.manifest import Environment, Python
@@ -96,7 +96,7 @@ def test_a_python_that_is_no_version_is_given_to_nobody(text: str, monkeypatch: 
     environment = Environment(python=Python(captured=text))
     for use in (
         wanted.series,
-        cache._interpreter,
+        building._interpreter,
         lambda one: locking._resolved(one, uv.Indexes(), universal=False, builds=False),
     ):
         with pytest.raises(EnvironmentMismatch) as info:
@@ -177,26 +177,6 @@ def test_settings_of_uv_that_lie_about_are_not_read(
 
     locked = locking.lock(package.path, indexes=indexes)
     assert cache.create(locked, tmp_path / "venv", indexes=indexes).fresh
-
-
-def test_building_runs_nothing_of_what_is_installed(
-    package: modelpack.Package,
-    indexes: uv.Indexes,
-    wheels: Path,
-    make_wheel: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    make_wheel(wheels, pth=f"import os; open({str(tmp_path / 'ran')!r}, 'w').close()\n")
-    locked = locking.lock(package.path, indexes=indexes)
-    monkeypatch.setenv("MODELPACK_TRUST_STORE", str(tmp_path / "stranger"))
-
-    built = cache.create(locked, indexes=indexes)
-
-    assert not (tmp_path / "ran").exists()
-    assert len(list(built.path.glob("lib/python*/site-packages/__pycache__/tiny_twice.*.pyc"))) == 1
-    subprocess.run([built.python, "-c", ""], check=True)
-    assert (tmp_path / "ran").exists()
 
 
 def test_a_package_without_a_lock_says_how_to_get_one(package: modelpack.Package, command: Command) -> None:

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 import sklearn
 from sklearn.cluster import FeatureAgglomeration
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import TransformedTargetRegressor, make_column_selector
 from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
@@ -151,6 +151,10 @@ UNREVIEWED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: CountVectorizer(token_pattern=r"(\w+\s?)+$"),
         r"CountVectorizer\.token_pattern",
     ),
+    "a selector's pattern without end": (
+        lambda: make_column_selector(pattern=r"^(\w+\s?)+$"),
+        r"make_column_selector\.pattern",
+    ),
 }
 
 
@@ -266,6 +270,7 @@ LEGITIMATE: dict[str, Callable[[], Any]] = {
         n_estimators=1, init=make_pipeline(function(np.sqrt), LinearRegression())
     ).fit(X, Y),
     "a pattern": lambda: TfidfVectorizer(token_pattern=r"(?u)\b[a-z]{2,}\b").fit(["good day"]),
+    "a selector's pattern": lambda: make_column_selector(pattern=r"^num_\w+"),
     "categories": lambda: CATEGORIES,
 }
 

@@ -7,9 +7,10 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpack import coerce
 from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table, Tensor, Tensors
 from modelpack_server.batch import inputs, readers
@@ -138,6 +139,7 @@ def test_what_was_written_is_read_back(table: list[list[str | None]]) -> None:
     assert rows(text.getvalue().encode()) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for signature in (TABLE, MATRIX):
@@ -145,3 +147,15 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
             csv_body.decode(body, signature)
         except InputError as exc:
             assert exc.code.startswith("csv-")
+
+
+def test_answers_of_one_column_of_text_are_read_back_as_they_were() -> None:
+    io = Table(columns=(Column(name="t", type="utf8", nullable=True),))
+    answer = coerce.outputs({"t": [None, "", "a", None]}, io)
+    body = csv_body.encode(answer)
+    assert body == b't\n\n""\na\n\n'
+    assert rows(body) == [{"t": None}, {"t": ""}, {"t": "a"}, {"t": None}]
+
+
+def test_a_row_of_another_width_that_is_no_text_is_refused_without_its_bytes() -> None:
+    refused(b"a,b\n1,2\n\xff,2,3\n", "csv-encoding")

@@ -59,6 +59,61 @@ def lines(*rows: Any) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+OPTIONAL = Signature(
+    inputs=Table(columns=(Column(name="x", type="int64"), Column(name="y", type="int64", optional=True))),
+    outputs=Table(columns=(Column(name="seen", type="utf8"),)),
+)
+
+
+class TestRowsThatLackAnOptionalColumn:
+    """Which rows come together decides neither whether one is taken nor what the model sees of it."""
+
+    ROWS = ({"x": 1}, {"x": 2, "y": 5}, {"x": 3}, {"x": 4, "y": 6})
+    SEEN = ("['x']", "['x', 'y']", "['x']", "['x', 'y']")
+
+    @pytest.fixture
+    def seeing(self, model: Any) -> Any:
+        return model(OPTIONAL, lambda rows, params: [{"seen": str(list(row))} for row in rows])
+
+    @pytest.mark.parametrize("size", [1, 2, 4])
+    def test_are_answered_as_if_they_were_alone(self, run: Any, seeing: Any, size: int) -> None:
+        with Conversation(run(seeing).address, GET_DOUBLES) as talk:
+            for start in range(0, 4, size):
+                talk.say(lines(*self.ROWS[start : start + size]))
+                assert [talk.line()["seen"] for _ in range(size)] == [*self.SEEN[start : start + size]]
+            talk.end()
+            assert talk.reply.read() == b""
+
+    def test_are_answered_in_every_format(self, seeing: Any, serve: Any) -> None:
+        reply = serve(seeing).send(lines(*self.ROWS).encode(), LINES, headers={"Accept": "application/json"})
+        assert [row["seen"] for row in reply.json()["predictions"]] == [*self.SEEN]
+
+    def test_are_all_told_what_is_wrong_with_them(self, seeing: Any, serve: Any) -> None:
+        body = lines({"x": 1}, {"x": 2, "y": None}, {"x": "a"}, {"y": 1}).encode()
+        reply = serve(seeing).send(body, LINES, headers={"Accept": "application/json"})
+        assert reply.status_code == 400
+        assert [(fault["code"], fault["path"]) for fault in reply.json()["faults"]] == [
+            ("null-not-allowed", "[1].y"),
+            ("type-mismatch", "[2].x"),
+            ("column-missing", "[3].x"),
+        ]
+        assert seeing.calls == 0
+
+    def test_share_no_answer_that_is_one_for_all(self, model: Any, serve: Any) -> None:
+        free = Signature(inputs=OPTIONAL.inputs, outputs=Json())
+        client = serve(model(free, lambda rows, params: {"rows": len(rows)}))
+        accept = {"Accept": "application/json"}
+        assert client.send(lines(*self.ROWS[:1]).encode(), LINES, headers=accept).json() == {"predictions": {"rows": 1}}
+        reply = client.send(lines(*self.ROWS).encode(), LINES, headers=accept)
+        assert (reply.status_code, reply.json()["code"]) == (500, "output-rows")
+
+    def test_may_have_any_json_as_answers(self, model: Any, serve: Any) -> None:
+        free = Signature(inputs=OPTIONAL.inputs, outputs=Json())
+        client = serve(model(free, lambda rows, params: [[row["x"], len(row)] for row in rows]))
+        reply = client.send(lines(*self.ROWS).encode(), LINES, headers={"Accept": "application/json"})
+        assert reply.json() == {"predictions": [[1, 1], [2, 2], [3, 1], [4, 2]]}
+
+
 class TestRows:
     def test_each_is_answered_before_the_next_is_sent(self, run: Any, ages: Any) -> None:
         with Conversation(run(ages).address, GET_DOUBLES) as talk:

@@ -130,6 +130,22 @@ def test_a_stream_scores_each_row_once_though_an_executor_is_killed(
     assert stream.run(model, source, output, stream.Options(), once()).rows == 0
 
 
+def test_an_answer_called_like_a_kept_column_but_for_the_case_gets_another_name(
+    engine: Any, quick: Path, tmp_path: Path, once: Any
+):
+    model = modelpack.load(quick)
+    for number in range(2):
+        table = table_of(number).append_column("Score", pa.array(["kept"] * 40))
+        write_deltalake(tmp_path / "source", table, mode="append")
+        stream.run(model, tmp_path / "source", tmp_path / "stream", stream.Options(engine=engine), once())
+    options = batch.Options(engine=engine, output_format="delta")
+    batch.predict_files(model, [tmp_path / "source"], tmp_path / "batch", options)
+    for name in ("stream", "batch"):
+        found = pa.table(DeltaTable(tmp_path / name).to_pyarrow_table())
+        assert {"Score", "score_prediction"} < set(found.column_names)
+        assert set(found["Score"].to_pylist()) == {"kept"} and len(found) == 80
+
+
 def test_workers_go_on_though_their_directory_is_gone(engine: Any, spark: Any, quick: Path, tmp_path: Path):
     """Spark may have been started in a directory that is removed later."""
     gone = tmp_path / "gone"

@@ -221,6 +221,11 @@ def onnx_graphs() -> None:
         ("no-graph", "A model without a graph.", honest.message(f1=9, f8=honest.message(f1="", f2=18))),
     ]:  # fmt: skip
         broken(f"onnx-{name}", text, "onnx", raw, spec="08-flavors.md#onnx")
+    divided = onnx(
+        node("Cast", ["x"], ["a"], to=7), node("Div", ["a", "a"], ["d"]), node("Cast", ["d"], ["y"], to=1), tensors=()
+    )
+    text = "A division of whole numbers that ends the process for the least of them and -1."
+    broken("onnx-division", text, "onnx", divided, DENIED, spec=TRUST)
 
 
 def onnx_trees() -> None:
@@ -531,6 +536,8 @@ def skops_places() -> None:
         ("shape", "An array of 10^8 objects that holds none.", array, INVALID),
         ("pattern", "A vectorizer with a pattern that can take for ever.",
          skops_object("sklearn.feature_extraction.text.CountVectorizer", token_pattern=r"(\w+\s?)+$"), DENIED),
+        ("selector", "A selector of columns with a pattern that can take for ever.",
+         skops_object("sklearn.compose._column_transformer.make_column_selector", pattern=r"(\w+\s?)+$"), DENIED),
     ]:  # fmt: skip
         broken(f"skops-place-{name}", text, "skops", skops(content=[inner]), where, spec=spec)
     hidden = skops_object(logistic, decision_function=skops_object(kernel))

@@ -57,6 +57,12 @@ def test_kept_columns_are_those_that_are_named(tables: Any, model: Model) -> Non
         tables.run(model, keep=("nope",))
 
 
+def test_an_answer_called_like_a_kept_column_but_for_the_case_gets_another_name(tables: Any, model: Model) -> None:
+    tables.add(1, Score=["kept"])
+    tables.run(model)
+    assert tables.scored() == [{"id": 0, "x": 0.0, "Score": "kept", "score_prediction": 0.0}]
+
+
 def test_a_new_stream_begins_where_it_is_told_to(tables: Any, model: Model) -> None:
     for _ in range(4):
         tables.add()

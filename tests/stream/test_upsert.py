@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack
 from modelpack.errors import InputError, UsageError
 from modelpack.model import Model
-from modelpack_server.stream import upsert
+from modelpack_server.stream import Options, status, upsert
 
 FEED = {"delta.enableChangeDataFeed": "true"}
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.float64())])
@@ -430,4 +430,53 @@ def test_a_random_history_ends_as_the_source_does(
         if rng.integers(0, 3) == 0:
             tables.run(model, max_rows=int(rng.integers(1, 60)), **KEYED)
     tables.run(model, **KEYED)
+    assert tables.scored() == wanted(tables)
+
+
+@pytest.mark.parametrize("second", [{"job": "two", **KEYED}, {"job": "two"}])
+def test_no_second_job_writes_where_one_follows(tables: Any, model: Model, source: Any, second: dict[str, Any]) -> None:
+    tables.add(4)
+    tables.run(model, job="one", **KEYED)
+    version = DeltaTable(tables.output).version()
+    with pytest.raises(UsageError, match="another job follows rows by their key") as caught:
+        tables.run(model, on_error=tables.rejects, **second)
+    assert caught.value.code == "output-keyed"
+    assert (DeltaTable(tables.output).version(), tables.rejects.exists()) == (version, False)
+    with pytest.raises(UsageError, match="another job follows"):
+        status("", tables.source, tables.output, Options(job="two"))
+    tables.add(4)
+    tables.run(model, job="one", **KEYED)
+    assert tables.scored() == wanted(tables)
+
+
+@pytest.mark.parametrize("jobs", [["two"], ["one", "two"], ["two", "one", "three"]])
+def test_nobody_begins_to_follow_where_others_add_rows(tables: Any, model: Model, source: Any, jobs: list[str]) -> None:
+    tables.add(4)
+    for job in jobs:
+        tables.run(model, job=job)
+    with pytest.raises(UsageError, match="another job adds rows") as caught:
+        tables.run(model, job="one", **KEYED)
+    assert caught.value.code == "output-keyed"
+    assert len(tables.scored()) == 4 * len(jobs)
+    tables.add(1)
+    for job in jobs:
+        tables.run(model, job=job)
+    assert len(tables.scored()) == 5 * len(jobs)
+
+
+@pytest.mark.parametrize("second", [KEYED, {}])
+def test_of_two_jobs_that_begin_at_once_one_is_refused(
+    tables: Any, model: Model, source: Any, monkeypatch: pytest.MonkeyPatch, second: dict[str, Any]
+) -> None:
+    tables.add(4)
+    real, others = upsert.Keyed.commit, [lambda: tables.run(model, job="two", **second)]
+
+    def late(self: Any, *args: Any) -> int:
+        if others:
+            others.pop()()
+        return real(self, *args)
+
+    monkeypatch.setattr(upsert.Keyed, "commit", late)
+    with pytest.raises(UsageError, match="another job"):
+        tables.run(model, job="one", **KEYED)
     assert tables.scored() == wanted(tables)

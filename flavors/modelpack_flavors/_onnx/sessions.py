@@ -55,7 +55,8 @@ def check_options(options: Mapping[str, Any], error: type[UsageError | FlavorErr
 
 def needs(facts: Facts) -> str | None:
     """Return the first release of onnxruntime that can run the model, "" if any can, None if it is not known."""
-    found = ["0"]
+    # Before this release, a whole number divided by 0 ended the process.
+    found = ["1.25" if facts.zero else "0"]
     for key, version in (("ir", facts.ir_version), *facts.opsets.items()):
         table = _RELEASES.get("" if key == "ai.onnx" else key)
         if table is None or version <= table[0][0]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from modelpack.audits import Audit, onnx_operators, onnx_tensors
+from modelpack.audits import Audit, onnx_division, onnx_operators, onnx_tensors
 from modelpack.audits import onnx_schema as schema
 from modelpack.audits.onnx_wire import Field, Message, malformed, parse
 
@@ -57,7 +57,11 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What the audit learned about a model that passed."""
+    """What the audit learned about a model that passed.
+
+    ``traps`` names nodes that may divide the least whole number by -1, which ends the process; ``zero`` says whether
+    some whole number may be divided by 0, which does so before onnxruntime 1.25.
+    """
 
     ir_version: int
     opsets: Mapping[str, int]
@@ -67,16 +71,24 @@ class Facts:
     operators: tuple[str, ...]
     external: tuple[str, ...]
     classes: Mapping[str, tuple[Any, ...]]
+    traps: tuple[str, ...] = ()
+    zero: bool = False
 
 
 def audit(files: Files, entry: str | None) -> Audit:
     """Audit the model ``entry``, with the files beside it that hold its tensors.
+
+    It is of class ``code`` if data could make it end the process.
 
     Raises:
         PackageError: it is not an ONNX model that we take, whatever is granted (``payload-invalid``).
     """
     place = entry or ""
     facts = inspect(files.read(place), place, sizes(files, place))
+    if facts.traps:
+        more = f" and {len(facts.traps) - 1} more" if len(facts.traps) > 1 else ""
+        reason = f"{facts.traps[0]}{more} may divide the least whole number by -1, which ends the process"
+        return Audit(trust="code", types=facts.operators, reasons=(reason,))
     return Audit(trust="graph", types=facts.operators)
 
 
@@ -132,6 +144,8 @@ class _Walk:
         self._graph(graph, 0, {})
         given = {self.parse(part, schema.TENSOR).text("name") for part in graph.many("initializer")}
         inputs = [self._value(part) for part in graph.many("input")]
+        divides = not self.operators.isdisjoint(onnx_division.DIVIDE)
+        found = onnx_division.divisions(model, self.parse) if divides else onnx_division.Divisions()
         return Facts(
             ir_version=version,
             opsets=opsets,
@@ -141,6 +155,8 @@ class _Walk:
             operators=tuple(sorted(self.operators)),
             external=tuple(sorted(self.external)),
             classes=self.classes,
+            traps=tuple(found.least),
+            zero=found.zero,
         )
 
     def _opsets(self, message: Message) -> dict[str, int]:

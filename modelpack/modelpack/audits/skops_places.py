@@ -35,6 +35,8 @@ _TAKES_FUNCTION = _CALLED | frozenset({
 _KERNELS = frozenset({"k1", "k2", "kernel", "kernel_"})
 _KERNEL = "sklearn.gaussian_process.kernels."
 _METRIC = "sklearn.metrics._dist_metrics."
+# Regular expressions: what texts have of a vectorizer, and names of columns of a selector.
+_PATTERNS = frozenset({"pattern", "token_pattern"})
 # Arguments that functions get.
 _ARGUMENTS = frozenset({
     "_kwargs", "effective_metric_params_", "inv_kw_args", "kernel_params", "kw_args", "metric_params",
@@ -104,7 +106,7 @@ class Places:
         single = self._walk.scalar(value) if loader == "JsonNode" else ...
         if key == "memory" and single is not None:
             return "names a cache, whose files are pickles"
-        if key == "token_pattern" and isinstance(single, str) and not is_simple(single):
+        if key in _PATTERNS and isinstance(single, str) and not is_simple(single):
             return "is a pattern that can take very long to match"
         if loader in _FUNCTIONS and key not in _TAKES_FUNCTION:
             return "is a function, and none is expected there"

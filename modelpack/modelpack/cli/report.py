@@ -8,11 +8,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
-from modelpack.errors import ModelpackError, UsageError
+from modelpack.errors import ModelpackError, SaveError, UsageError
 
 __all__ = ["MAX_FAULTS", "drop_output", "fail", "guard", "printable", "show_json"]
 
@@ -29,15 +30,15 @@ def guard(*, as_json: bool = False) -> Iterator[None]:
             fail(exc, as_json=as_json)
     except BrokenPipeError:
         # The reader of our output has gone (`modelpack inspect … | head`); that is no error of ours.
-        sys.stderr.close()
+        drop_output()
         raise SystemExit(0) from None
     except OSError as exc:
         if exc.errno != errno.ENOSPC:
             raise
-        click.echo(f"modelpack: what was to be written does not fit: {exc.strerror}", err=True)
-        # What is left in the buffer of stdout would be tried again at the end, and fail again.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
+        # Commands say of their files which one it was, so this is what they print.
+        error = SaveError(f"standard output cannot be written: {exc.strerror}", code="output-unwritable")
+        click.echo(f"modelpack: {_line(error)}", err=True)
+        drop_output()
         raise SystemExit(1) from None
 
 
@@ -76,5 +77,7 @@ def printable(text: str) -> str:
 
 
 def drop_output() -> None:
-    """Let what Python still holds for standard output go nowhere: its reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let what Python still holds for standard output go nowhere: its reader has gone, or there is no room for it."""
+    # Standard output that is no file, as in tests, holds nothing back.
+    with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -35,7 +35,7 @@ def unpack(array: Any) -> Unpacked:
     if isinstance(kind, pa.BaseExtensionType):
         return unpack(array.storage)
     if types.is_dictionary(kind):
-        return unpack(array.dictionary_decode())
+        return unpack(_decoded(array, pa))
     if types.is_run_end_encoded(kind):
         return unpack(_compute().run_end_decode(array))
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
@@ -89,6 +89,15 @@ def _types() -> Any:
 
 def _compute() -> Any:
     return require("pyarrow.compute", what="Reading Arrow data")
+
+
+def _decoded(array: Any, pa: Any) -> Any:
+    """Return the values of a dictionary; of views, as polars has them, Arrow cannot take them by number."""
+    kind = array.type.value_type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        wide = pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
+        array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(wide))
+    return array.dictionary_decode()
 
 
 def _combined(chunked: Any) -> Any:

@@ -36,7 +36,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "shape-mismatch": "a tensor has the wrong number of dimensions, or a dimension the wrong size",
         "tensor-missing": "a tensor that is not optional was not sent",
         "tensor-unexpected": "a tensor the signature does not have",
-        "text-invalid": "text that is not valid Unicode (a lone surrogate)",
+        "text-invalid": "text that is not valid Unicode (a lone surrogate, bytes that are not UTF-8)",
         "timestamp-invalid": "text for a date or time is not RFC 3339, or has or lacks an offset wrongly",
         "type-mismatch": "a value of another kind than the type",
     }

@@ -79,15 +79,26 @@ def lane(raw: Any) -> Lane:
         if isinstance(raw, pandas.Series):
             return _from_pandas(raw, pandas)
     # Arrow keeps integers beside missing values, of which numpy would make floats.
-    if hasattr(raw, "__arrow_c_stream__"):
-        return _from_arrow(_require().chunked_array(raw))
-    if hasattr(raw, "__arrow_c_array__"):
-        return _from_arrow(_require().array(raw))
+    if hasattr(raw, "__arrow_c_stream__") or hasattr(raw, "__arrow_c_array__"):
+        return lane(borrowed(raw))
     return _from_numpy(np.asarray(raw))
 
 
-def _require() -> Any:
-    return require("pyarrow", what="Reading data through Arrow")
+def borrowed(raw: Any) -> Any:
+    """Return a column that another library offers as Arrow data, as such; objects of Python as a list."""
+    pyarrow = require("pyarrow", what="Reading data through Arrow")
+    array = pyarrow.chunked_array(raw) if hasattr(raw, "__arrow_c_stream__") else pyarrow.array(raw)
+    return raw.to_list() if holds_addresses(raw, array.type) else array
+
+
+def holds_addresses(raw: Any, kind: Any) -> bool:
+    """Say whether Arrow data of this type is not the values: polars lends the addresses of objects as bytes.
+
+    It has no bytes of a fixed size besides.
+    """
+    pyarrow = loaded("pyarrow")
+    assert pyarrow is not None
+    return type(raw).__module__.startswith("polars.") and bool(pyarrow.types.is_fixed_size_binary(kind))
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Lane:

@@ -12,7 +12,7 @@ import numpy as np
 from modelpack.coerce.faults import Collector, field, join
 from modelpack.coerce.lanes import Lane, lane
 from modelpack.coerce.scalars import kind
-from modelpack.coerce.sources import Source, Split, is_sparse, open_source
+from modelpack.coerce.sources import Source, Split, is_sparse, open_source, through_arrow
 from modelpack.frame import Frame
 from modelpack.optional import loaded
 from modelpack.signature import Tensors
@@ -56,6 +56,7 @@ def is_table(raw: Any) -> bool:
 def find(data: Any, signature: Tensors, at: str, collector: Collector) -> dict[str, Part]:
     """Return the part of ``data`` that each tensor is; tensors that are not there are left out."""
     names = [tensor.name for tensor in signature.tensors]
+    data = through_arrow(data, collector, at)
     if isinstance(data, Frame) and data.tensors is not None:
         data = data.tensors
     if is_table(data) and (named := _named_columns(data, signature, at, collector)) is not None:

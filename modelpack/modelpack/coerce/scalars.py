@@ -201,7 +201,9 @@ def utf8(value: Any, dtype: Item, wire: Wire) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Misfit("text-invalid", "text with a lone surrogate, which is not Unicode") from None
+        raise Misfit(
+            "text-invalid", "text that is not Unicode: a lone surrogate, or bytes that are not UTF-8"
+        ) from None
     return str(value)
 
 

@@ -10,12 +10,22 @@ from typing import Any
 import numpy as np
 
 from modelpack.coerce.faults import Collector, field, join
-from modelpack.coerce.lanes import Lane, is_column, lane
+from modelpack.coerce.lanes import Lane, borrowed, holds_addresses, is_column, lane
 from modelpack.coerce.scalars import kind
 from modelpack.frame import Frame, Vector
 from modelpack.optional import loaded, require
 
-__all__ = ["ColumnSource", "RecordSource", "RowSource", "Source", "Split", "SplitSource", "is_sparse", "open_source"]
+__all__ = [
+    "ColumnSource",
+    "RecordSource",
+    "RowSource",
+    "Source",
+    "Split",
+    "SplitSource",
+    "is_sparse",
+    "open_source",
+    "through_arrow",
+]
 
 
 @dataclass(slots=True)
@@ -257,22 +267,36 @@ def open_source(data: Any, collector: Collector, at: str, *, width: int | None =
         return ColumnSource([(name, data.column(i)) for i, name in enumerate(names)], data.num_rows, at)
     if pyarrow is not None and isinstance(data, pyarrow.Array | pyarrow.ChunkedArray):
         return ColumnSource([("", data)], len(data), at, numbered=True)
-    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):
-        return _through_arrow(data, collector, at)
+    if (taken := through_arrow(data, collector, at)) is not data:
+        return open_source(taken, collector, at)
     if hasattr(data, "__array__") and not isinstance(data, np.generic):
         return _array(np.asanyarray(data), collector, at)
     message = f"{kind(data)} where rows are expected"
     raise collector.fail("data-invalid", at, message, hint="Send a table, columns, records or rows.")
 
 
-def _through_arrow(data: Any, collector: Collector, at: str) -> Source:
-    """Take what offers itself as Arrow data: a table, or one column."""
+def through_arrow(data: Any, collector: Collector, at: str) -> Any:
+    """Return what another library offers as Arrow data (polars, for one) as a table or one column; else as it is.
+
+    Numpy would make one type of all columns, and floats of integers beside missing values.
+    """
+    if not (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")) or _is_known(data):
+        return data
     pyarrow = require("pyarrow", what="Reading data through Arrow")
     try:
-        return open_source(pyarrow.table(data), collector, at)
+        table = pyarrow.table(data)
     except (pyarrow.ArrowException, TypeError, ValueError):
-        make = pyarrow.chunked_array if hasattr(data, "__arrow_c_stream__") else pyarrow.array
-        return open_source(make(data), collector, at)
+        return borrowed(data)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if holds_addresses(data, column.type):
+            message = f"the column {name!r} holds objects of Python, which Arrow cannot say"
+            raise collector.fail("data-invalid", join(at, field(name)), message)
+    return table
+
+
+def _is_known(data: Any) -> bool:
+    """Say whether data is of a library that is read in its own way, or Arrow data already."""
+    return type(data).__module__.partition(".")[0] in ("pandas", "pyarrow")
 
 
 def _mapping(data: Mapping[Any, Any], collector: Collector, at: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,7 @@ from modelpack.coerce.columns import physical, vector
 from modelpack.coerce.faults import Collector
 from modelpack.coerce.parts import Part, find, flatten, is_table
 from modelpack.coerce.scalars import Wire
-from modelpack.coerce.sources import open_source
+from modelpack.coerce.sources import open_source, through_arrow
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensor, Tensors
 
@@ -85,6 +86,7 @@ def _is_ready(array: Array, signature: Tensors, known: Mapping[str, int]) -> boo
 
 def _read(part: Part, tensor: Tensor, wire: Wire, collector: Collector) -> Array | None:
     rank = len(tensor.shape)
+    part = replace(part, raw=through_arrow(part.raw, collector, part.where(())))
     if is_table(part.raw):
         return _from_table(part, tensor, wire, collector)
     flat = flatten(part, rank, collector)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -19,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import environment
-from modelpack.environments import consent, locking, quick, uv, vendoring, wanted
-from modelpack.environments.quick import MARKER, RUNTIME, folder
+from modelpack.environments import building, consent, locking, quick, uv, vendoring, wanted
+from modelpack.environments.quick import MARKER, folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import SaveError, UsageError
-from modelpack.manifest import Environment, Lock
+from modelpack.manifest import Lock
 from modelpack.package import Package
 
 __all__ = ["Built", "create", "listed", "prepared", "prune"]
 
 _HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_PTH = f"import os, sys; p = os.environ.get({RUNTIME!r}); p and sys.path.append(p)\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +60,13 @@ def prepared(package: Package, *, allow_code: str | None = None) -> Built:
     """
     pins, lock = _pins(package)
     consent.require_for_running(package, pins, lock, allow_code, vendored=vendoring.inside(package))
-    return Built(path=folder() / _key(package, pins), pins=tuple(pins), lock=lock, series=_series(package.environment),
-                 vendored=vendoring.inside(package))  # fmt: skip
+    return Built(
+        path=folder() / _key(package, pins),
+        pins=tuple(pins),
+        lock=lock,
+        series=building.series(package.environment),
+        vendored=vendoring.inside(package),
+    )
 
 
 def create(
@@ -106,7 +109,7 @@ def create(
             if fresh:
                 with _given(package, indexes or uv.Indexes()) as chosen:
                     _build(place, package, pins, chosen)
-    return Built(path=place, pins=tuple(pins), lock=lock, series=_series(package.environment), fresh=fresh)
+    return Built(path=place, pins=tuple(pins), lock=lock, series=building.series(package.environment), fresh=fresh)
 
 
 def _pins(package: Package) -> tuple[list[Pin], Lock]:
@@ -116,7 +119,7 @@ def _pins(package: Package) -> tuple[list[Pin], Lock]:
     Of another Python, uv decides.
     """
     pins, lock = locking.pins(package)
-    if _series(package.environment) != _HERE:
+    if building.series(package.environment) != _HERE:
         return pins, lock
     return [one for one in pins if wanted.holds(one)], lock
 
@@ -136,59 +139,11 @@ def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Index
     """Build into ``place``; the marker is written last, so that what was interrupted is built anew."""
     shutil.rmtree(place, ignore_errors=True)
     try:
-        _filled(place, package, pins, indexes)
+        place.mkdir(parents=True)
+        building.fill(place, package, pins, indexes)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-
-
-def _filled(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
-    place.mkdir(parents=True)
-    listed = place / "modelpack-requirements.txt"
-    listed.write_text("".join(f"{one.line()}\n" for one in pins))
-    uv.run(["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)])
-    hashed = all(one.hashes for one in pins)
-    sources = [part for one in pins if one.builds for part in ("--no-binary", one.name)]
-    wheels = [] if sources else ["--only-binary", ":all:"]
-    uv.run(
-        ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict",
-         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)]
-    )  # fmt: skip
-    _compile(place)
-    (_site_packages(place) / "modelpack_runtime.pth").write_text(_PTH)
-    manifest = package.manifest
-    facts = {
-        "package": f"{manifest.name} {manifest.version}",
-        "digest": package.digest,
-        "python": package.environment.python.captured,
-        "pins": [f"{one.name}=={one.version}" for one in pins],
-        "hashed": hashed,
-    }
-    (place / MARKER).write_text(json.dumps(facts, indent=1))
-
-
-def _compile(place: Path) -> None:
-    """Compile what was installed. uv's own way starts the environment's Python as it starts always, and that runs the
-    lines of ``.pth`` files, which are code of the wheels. A source that cannot be compiled stays as it is.
-    """
-    python, installed = str(place / "bin" / "python"), str(_site_packages(place))
-    call = [python, "-I", "-S", "-m", "compileall", "-q", "-j", "0", installed]
-    subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - our arguments
-
-
-def _site_packages(place: Path) -> Path:
-    return next((place / "lib").glob("python*/site-packages"))
-
-
-def _series(needed: Environment) -> str:
-    return wanted.series(needed) or _HERE
-
-
-def _interpreter(needed: Environment) -> str:
-    """Return the Python to build with: this one if it is of the series that the model was saved on."""
-    series = _series(needed)
-    base: str = getattr(sys, "_base_executable", sys.executable)
-    return base if series == _HERE else series
 
 
 def _key(package: Package, pins: Sequence[Pin]) -> str:
@@ -197,7 +152,9 @@ def _key(package: Package, pins: Sequence[Pin]) -> str:
     What a package brought itself is never taken for what the user's index has under the same name.
     """
     lines = sorted(one.line() for one in pins)
-    content = json.dumps([lines, _series(package.environment), sysconfig.get_platform(), vendoring.inside(package)])
+    content = json.dumps(
+        [lines, building.series(package.environment), sysconfig.get_platform(), vendoring.inside(package)]
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from modelpack.errors import EnvironmentMismatch, UsageError
 
-__all__ = ["Indexes", "interpreter", "room", "run", "withdrawn"]
+__all__ = ["Indexes", "failure", "interpreter", "room", "run", "withdrawn"]
 
 # What uv says -> our code, what it means, and what to do. The first that occurs is taken.
 _FAILURES = (
@@ -28,6 +28,8 @@ _FAILURES = (
      "Without network: --find-links DIRECTORY with the wheels, or `modelpack env lock --partial`."),
     ("error sending request", "index-unreachable", "the package index cannot be reached",
      "Without network: --find-links DIRECTORY with the wheels, or `modelpack env lock --partial`."),
+    ("must not use the reserved name", "wheel-refused", "a wheel writes over the environment's own Python",
+     "No honest wheel does; do not trust the package. Nothing of it was run."),
     ("has no usable wheels", "wheel-missing", "a distribution has no wheel for this platform and Python",
      "Wheels only are used unless building is allowed."),
     ("no wheels with a matching", "wheel-missing", "a distribution has no wheel for this platform and Python",
@@ -36,8 +38,28 @@ _FAILURES = (
     ("was not found in the", "version-missing", "a distribution is not to be had", "Name its index to uv."),
     ("No solution found", "unsolvable", "no set of versions meets all requirements", "See what uv says."),
 )  # fmt: skip
-# Settings of the caller's that would change what is installed where.
-_DROPPED = ("VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT", "UV_SYSTEM_PYTHON", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
+# What may be a secret in an address: who asks, with which password; and the query, which may be a signature.
+_ASKING = re.compile(r"//[^\s/@]+@")
+_QUERY = re.compile(r"\?[^\s`'\"<>]+")
+# What uv gets of the caller's environment, which is where its indexes are and how they are reached. Other variables
+# would change what is installed and where, or have uv run what it installs (UV_COMPILE_BYTECODE).
+_PASSED = re.compile(
+    r"""
+    HOME | USER | LOGNAME | PATH | LANG | LANGUAGE | LC_[A-Z]+ | TZ | TMPDIR | TEMP | TMP | (DY)?LD_LIBRARY_PATH
+    | XDG_(CACHE_HOME | CONFIG_HOME | CONFIG_DIRS | DATA_HOME | RUNTIME_DIR) | DBUS_SESSION_BUS_ADDRESS
+    | (http|https|all|no)_proxy | (HTTP|HTTPS|ALL|NO)_PROXY | SSL_(CERT_FILE | CERT_DIR | CLIENT_CERT) | NETRC
+    | UV_(INDEX | DEFAULT_INDEX | INDEX_URL | EXTRA_INDEX_URL | FIND_LINKS | NO_INDEX | INDEX_STRATEGY | OFFLINE)
+    | UV_INDEX_[A-Z0-9_]+_(USERNAME | PASSWORD) | UV_(KEYRING_PROVIDER | CREDENTIALS_DIR | INSECURE_HOST)
+    | UV_(TORCH_BACKEND | EXCLUDE_NEWER | NATIVE_TLS | SYSTEM_CERTS | CONFIG_FILE | NO_CONFIG)
+    | UV_(CACHE_DIR | NO_CACHE | LINK_MODE | PYTHON_INSTALL_DIR | CONCURRENT_(BUILDS | DOWNLOADS | INSTALLS))
+    | UV_(HTTP_TIMEOUT | HTTP_CONNECT_TIMEOUT | HTTP_RETRIES | REQUEST_TIMEOUT | S3_ENDPOINT_URL | GCS_ENDPOINT_URL)
+    | AWS_[A-Z0-9_]+ | GOOGLE_APPLICATION_CREDENTIALS
+    # What builds need, where they are allowed.
+    | AR | CC | CXX | CPP | CFLAGS | CPPFLAGS | CXXFLAGS | FFLAGS | LDFLAGS | MAKEFLAGS | PKG_CONFIG_PATH
+    | CMAKE_PREFIX_PATH | CARGO_HOME | RUSTUP_HOME | CUDA_HOME | MACOSX_DEPLOYMENT_TARGET
+    """,
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +84,7 @@ def run(arguments: Sequence[str]) -> str:
     """
     done = _call(arguments)
     if done.returncode:
-        raise _failure(done.stderr)
+        raise failure(done.stderr)
     return done.stderr
 
 
@@ -73,8 +95,8 @@ def interpreter(series: str) -> str | None:
 
 
 def _call(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
+    environment = {**passed, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     # uv reads the settings that lie where it runs or above: those of a project, or in /tmp those of anybody.
     return subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
         [_program(), *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
@@ -98,7 +120,7 @@ def room() -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _failure(os.strerror(errno.ENOSPC)) from exc
+            raise failure(os.strerror(errno.ENOSPC)) from exc
         if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise EnvironmentMismatch(
                 f"{exc.filename} cannot be written: {exc.strerror}",
@@ -124,9 +146,20 @@ def _program() -> str:
     return found
 
 
-def _failure(said: str) -> EnvironmentMismatch:
-    words = " ".join(said.split())[-600:]
-    for sign, code, meaning, hint in _FAILURES:
-        if sign.casefold() in " ".join(said.split()).casefold():
+def failure(
+    said: str,
+    known: Sequence[tuple[str, str, str, str]] = _FAILURES,
+    *,
+    otherwise: str = "uv-failed",
+    program: str = "uv",
+) -> EnvironmentMismatch:
+    """Return the error for what an installer said: the first of those ``known`` whose sign is in it.
+
+    The message ends with its words; of addresses in them only what is no secret.
+    """
+    text = " ".join(said.split())
+    words = _QUERY.sub("?***", _ASKING.sub("//***@", text))[-600:]
+    for sign, code, meaning, hint in known:
+        if sign.casefold() in text.casefold():
             return EnvironmentMismatch(f"{meaning}: {words}", code=code, path="environment", hint=hint)
-    return EnvironmentMismatch(f"uv failed: {words}", code="uv-failed", path="environment")
+    return EnvironmentMismatch(f"{program} failed: {words}", code=otherwise, path="environment")

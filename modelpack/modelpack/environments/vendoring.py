@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -13,16 +14,33 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelpack import environment, saving
-from modelpack.environments import locking, pylock, wanted
+from modelpack.environments import locking, pylock, uv, wanted
 from modelpack.environments.uv import Indexes
 from modelpack.environments.wanted import Pin
-from modelpack.errors import EnvironmentMismatch, UsageError
+from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
 from modelpack.manifest import Environment
 from modelpack.package import Package
 
 __all__ = ["INSIDE", "beside", "inside", "into"]
 
 INSIDE = f"environment/{pylock.WHEELS}/"
+
+_OFFLINE = ("index-unreachable", "the package index cannot be reached",
+            "Give the wheels with --find-links DIRECTORY, or see pip's own settings: pip config list.")  # fmt: skip
+# What pip says, as uv.FAILURES. Behind what it says of the network comes that it found nothing.
+_FAILURES = (
+    ("No space left on device", "disk-full", "the disk is full", "Make room, here and for temporary files."),
+    ("Disk quota exceeded", "disk-full", "the disk is full", "Make room, here and for temporary files."),
+    ("DO NOT MATCH THE HASHES", "hash-mismatch", "a file is not the one that was locked",
+     "The index, or the directory of --find-links, has other bytes."),
+    *((sign, *_OFFLINE) for sign in (
+        "NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ReadTimeoutError", "Connection refused",
+        "Connection broken", "connection error", "ConnectionError", "SSLError", "ProxyError", "HTTP error",
+        "Max retries exceeded",
+    )),
+    ("No matching distribution", "version-missing", "a version, or a wheel of it for this platform, is not to be had",
+     "It was withdrawn, or lies elsewhere: see pip's own settings, pip config list."),
+)  # fmt: skip
 
 
 def inside(package: Package) -> bool:
@@ -49,23 +67,28 @@ def into(
         shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)
         _download(opened.environment, pins, directory / pylock.WHEELS, indexes or Indexes())
 
-    return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
+    with uv.room():
+        return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
 
 
 def beside(package: str | os.PathLike[str], directory: Path, *, indexes: Indexes | None = None) -> list[str]:
     """Put the wheels of the package's lock into a directory, for ``--find-links``, and return their names.
 
     Raises:
-        EnvironmentMismatch: there is no complete lock, or a wheel is not to be had (``vendor-failed``).
+        EnvironmentMismatch: there is no complete lock (``vendor-failed``), or a wheel is not to be had
+            (``index-unreachable``, ``hash-mismatch``, ``version-missing``, ``disk-full``, …).
+        SaveError: the directory cannot be made (``target-unwritable``).
         UsageError: pip is not installed here (``extra-missing``).
     """
     opened = Package.open(package)
-    _download(opened.environment, locking.pins(opened)[0], directory, indexes or Indexes())
-    return sorted(path.name for path in directory.glob("*.whl"))
+    return _download(opened.environment, locking.pins(opened)[0], directory, indexes or Indexes())
 
 
-def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> None:
-    """Let pip fetch the wheels for this platform; uv cannot. Each must have a digest of the lock."""
+def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: Indexes) -> list[str]:
+    """Let pip fetch the wheels for this platform, which uv cannot, and return their names.
+
+    Each must have a digest of the lock. All of them get into the directory, or none.
+    """
     python, needed = _for_python(env, pins)
     if any(one.builds or not one.hashes for one in needed):
         raise EnvironmentMismatch(
@@ -78,19 +101,53 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
         raise UsageError(
             "wheels are fetched with pip, which is not installed", code="extra-missing", hint="Install pip."
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    # pip runs elsewhere, so that no file that lies about here is an option or a module of it.
+    place = directory.absolute()
+    fresh = not place.exists()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SaveError(f"{directory} cannot be written: {exc.strerror}", code="target-unwritable") from exc
+    try:
+        with uv.room(), tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
+            fetched = Path(name)
+            _fetch(needed, fetched, [*python, *indexes.arguments()])
+            found = _of_the_lock(needed, fetched)
+            for path in found:
+                path.replace(place / path.name)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return sorted(path.name for path in found)
+
+
+def _fetch(pins: Sequence[Pin], fetched: Path, options: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="modelpack-vendor-") as name:
         listed = Path(name) / "requirements.txt"
-        listed.write_text("".join(f"{one.line()}\n" for one in needed))
-        call = ["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", *python]
-        call += ["--dest", str(directory)]
+        listed.write_text("".join(f"{one.line()}\n" for one in pins))
+        call = ["download", "--quiet", "--no-input", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        call += ["--dest", str(fetched), *options, "-r", str(listed)]
         done = subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-            [sys.executable, "-P", "-m", "pip", *call, *indexes.arguments(), "-r", str(listed)],
-            cwd=name, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "pip", *call], cwd=name, capture_output=True, text=True, check=False
+        )
     if done.returncode:
-        words = " ".join(done.stderr.split())[-600:]
-        raise EnvironmentMismatch(f"pip failed: {words}", code="vendor-failed", path="environment.locks")
+        raise uv.failure(done.stderr, _FAILURES, otherwise="vendor-failed", program="pip")
+
+
+def _of_the_lock(pins: Sequence[Pin], fetched: Path) -> list[Path]:
+    """Return the wheels that have the digests of the lock, one for each pin, whatever pip said."""
+    there = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in sorted(fetched.glob("*.whl"))}
+    found = {one.name: [there[digest] for digest in one.hashes if digest in there] for one in pins}
+    lacking = sorted(name for name, paths in found.items() if not paths)
+    if lacking:
+        raise EnvironmentMismatch(
+            f"pip has fetched no wheel with a digest of the lock for {', '.join(lacking)}",
+            code="vendor-failed",
+            path="environment.locks",
+            hint="See pip's own settings: pip config list.",
+        )
+    return sorted({path for paths in found.values() for path in paths})
 
 
 def _for_python(env: Environment, pins: Sequence[Pin]) -> tuple[list[str], Sequence[Pin]]:

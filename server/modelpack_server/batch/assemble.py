@@ -15,7 +15,7 @@ from modelpack.errors import InputError, OutputError
 from modelpack.frame import Frame
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.formats import Format
-from modelpack_server.codecs import answers, cells
+from modelpack_server.codecs import answers, cells, csv_text
 
 __all__ = ["Assembler", "Rows"]
 
@@ -49,7 +49,9 @@ class Assembler:
             self._names = self._kept_names(chunk)
             self._first = chunk.source.name
             self._json = isinstance(chunk.data, list) and bool(chunk.data)
-            self._answers = answers.rename(scored, self._names).column_names
+            # To a Delta table names that differ in case are the same.
+            same = str.lower if self._output == "delta" else str
+            self._answers = answers.rename(scored, self._names, same=same).column_names
         elif len(self._answers) != scored.num_columns:
             raise OutputError(
                 f"the model gave {scored.num_columns} columns here and {len(self._answers)} before",
@@ -64,7 +66,7 @@ class Assembler:
         self._refuse_new(chunk)
         columns = {name: self._column(chunk, frame, name, rows) for name in self._names}
         columns.update(zip(scored.column_names, scored.columns, strict=True))
-        return self._table(chunk, columns)
+        return self._table(chunk, columns, scored.schema)
 
     def finish(self) -> None:
         """Check what only the whole tells: a member to keep that no record had is a slip of the pen."""
@@ -136,13 +138,13 @@ class Assembler:
             column = pa.nulls(len(values), known or pa.string())
         return pa.chunked_array([column])
 
-    def _table(self, chunk: Chunk, columns: dict[str, Any]) -> pa.Table:
+    def _table(self, chunk: Chunk, columns: dict[str, Any], scored: pa.Schema) -> pa.Table:
         count = max((len(column) for column in columns.values() if column is not None), default=0)
         if self._output == "csv":
-            filled = {
-                n: pa.nulls(count, pa.string()) if c is None else cells.texts(_chunked(c)) for n, c in columns.items()
-            }
-            return pa.table(filled)
+            filled = {n: pa.nulls(count, pa.string()) if c is None else c for n, c in columns.items()}
+            # What the answers' fields say of them is not lost.
+            fields = [scored.field(n) if n in scored.names else pa.field(n, c.type) for n, c in filled.items()]
+            return csv_text.texts(pa.table(list(filled.values()), schema=pa.schema(fields)))
         if self._schema is None:
             found = {name: pa.nulls(count, pa.string()) if c is None else c for name, c in columns.items()}
             table = pa.table(found)
@@ -201,10 +203,6 @@ def _cell(value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)  # from NaN and Infinity, which JSON does not have
     return cells.dump(value).decode()
-
-
-def _chunked(column: Any) -> pa.ChunkedArray:
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
 
 
 def _fit(chunk: Chunk, field: pa.Field, column: Any, count: int) -> Any:

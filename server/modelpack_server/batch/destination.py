@@ -19,7 +19,7 @@ from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.remote import RemoteFile
-from modelpack_server.wholefile import exists, translated, whole_file
+from modelpack_server.wholefile import exists, short, translated, whole_file
 
 __all__ = [
     "MANIFEST",
@@ -58,11 +58,11 @@ class _Single:
 @contextmanager
 def stream(path: Path | None) -> Iterator[Destination]:
     """Write to standard output (None), a pipe or a device as rows are scored; nothing can be taken back."""
-    with contextlib.ExitStack() as stack:
+    # What is left in a buffer is written when the file is closed, which fails too where writing did.
+    with translated("standard output" if path is None else str(path)), contextlib.ExitStack() as stack:
         raw = sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
-        with translated("standard output" if path is None else str(path)):
-            yield _Single(raw)
-            raw.flush()
+        yield _Single(raw)
+        raw.flush()
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def remote(target: RemoteFile, *, overwrite: bool) -> Iterator[Destination]:
 def place_of(target: Path) -> Path:
     """Return where the state of a run into a folder is kept."""
     real = Path(os.path.realpath(target))
-    return real.parent / f".modelpack-{real.name[:60]}.resume"
+    return real.parent / f".modelpack-{short(real.name)}.resume"
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -26,7 +26,7 @@ from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.record import Record
 from modelpack_server.batch.remote import UNREACHABLE
 from modelpack_server.batch.spread import TableWork
-from modelpack_server.delta import commit
+from modelpack_server.delta import commit, fate
 from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import fingerprint
@@ -40,7 +40,7 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
     started = time.perf_counter()
     load = _Load(plan, record.describe(model, plan, params, options), options)
     rows = rejected = 0
-    done = load.done(load.target.open())
+    done = load.begin(load.target.open())
     if not done:
         load.check(len(plan.parts))
         try:
@@ -85,12 +85,35 @@ class _Load:
         self._named = options.job is not None
         self._name = options.job or whole[:32]
         self._mark = fingerprint(whole)
-        self._unique = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{whole} {self._name}"))
+        self._whole = whole
+        self._times = 0
         self._schema: pa.Schema | None = None
         self.target = Target(plan.path, family="predict", own=self._unique)
 
+    @property
+    def _unique(self) -> str:
+        # Each time the job is done again its files are others: those of the last time may be vacuumed at any moment.
+        again = f" {self._times}" if self._times else ""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._whole} {self._name}{again}"))
+
+    @property
+    def _end(self) -> str:
+        # Files that were made with rejects lack rows that end a run without them.
+        return f"{self._unique}-c00{int(self._on_error is not None)}.snappy.parquet"
+
+    def begin(self, table: Any | None) -> bool:
+        """Say whether there is nothing to do, and else for how many times the job was done before."""
+        done = self.done(table)
+        self._times = self._before(table) - done
+        return done
+
+    def _before(self, table: Any | None) -> int:
+        return 0 if table is None else table.transaction_version(self._id) or 0
+
     def done(self, table: Any | None) -> bool:
-        """Say whether the job was committed before.
+        """Say whether the job was committed before, and its rows were not replaced since by others.
+
+        What somebody has deleted since is not added again. A job that replaces the table is done again if any row went.
 
         Raises:
             UsageError: another one of that name was (``job-changed``).
@@ -105,7 +128,9 @@ class _Load:
         if table.transaction_version(f"{self._id}/inputs") != self._mark:
             message = f"{self.target.root} has a job {self._name!r}, of other inputs, params or another package"
             raise UsageError(message, code="job-changed", hint="Give this one another name (--job).")
-        return True
+        if self._mode == "overwrite":
+            return fate.is_untouched(table, self.target.root, self._id)
+        return not fate.is_replaced(table, self.target.root, self._id)
 
     @property
     def _id(self) -> str:
@@ -139,7 +164,7 @@ class _Load:
         if not self.target.root.is_dir():
             return
         with self.target.alone():
-            self.target.discard(self.target.root.glob(f"part-*-{self._unique}-c000.snappy.parquet"))
+            self.target.discard(self.target.root.glob(f"part-*-{self._end}"))
             self.tidy()
         if fresh:
             with contextlib.suppress(OSError):
@@ -153,7 +178,7 @@ class _Load:
             destination.refuse_existing(self._on_error, overwrite=self._overwrite)
 
     def _path(self, number: int) -> Path:
-        return self.target.root / f"part-{number:05d}-{self._unique}-c000.snappy.parquet"
+        return self.target.root / f"part-{number:05d}-{self._end}"
 
     def _aside(self, number: int) -> Path:
         """Return where the rows are that a part refuses, until all of them are in one file."""
@@ -224,13 +249,15 @@ class _Load:
 
     def commit(self, parts: list[commit.Part], *, rows: int, rejected: int) -> bool:
         """Add the files to the table, unless the job was committed meanwhile; say whether it was done here."""
-        transactions = {self._id: 1, f"{self._id}/inputs": self._mark}
+        transactions = {self._id: self._times + 1, f"{self._id}/inputs": self._mark}
         facts = {"package": self._run["package"], "rows": rows, "rejected": rejected}
         for _ in range(3):
             with self.target.alone():
                 table = self.target.open()
                 if self.done(table):
                     return False
+                if self._before(table) != self._times:
+                    raise self._contended("another run of the same job was replaced meanwhile")
                 if not all(part.path.exists() for part in parts):
                     raise self._contended("another run of the same job has removed its files")
                 try:

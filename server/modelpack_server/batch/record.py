@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from modelpack.errors import InputError
@@ -35,11 +37,11 @@ def describe(model: Model, plan: Plan, params: Mapping[str, Any], options: Optio
 
 
 def look(source: Source) -> Record:
-    """Return what tells an input from another one, or from itself when it has changed."""
+    """Return what tells an input from another one, or from itself when it has changed, however its path is written."""
     if source.table is not None:
-        path = source.table.add.path if source.table.add else None
+        root, path = source.table.root, source.table.add.path if source.table.add else None
         return {
-            "table": str(source.table.root),
+            "table": os.path.realpath(root) if isinstance(root, Path) else root,
             "id": source.table.shape.id,
             "version": source.table.version,
             "file": path,
@@ -52,11 +54,15 @@ def look(source: Source) -> Record:
         # What comes through a pipe cannot be seen again.
         return {"path": source.name, "stream": secrets.token_hex(8)}
     stat = source.path.stat()
-    return {"path": source.name, "size": stat.st_size, "modified": stat.st_mtime_ns}
+    return {"path": os.path.realpath(source.path), "size": stat.st_size, "modified": stat.st_mtime_ns}
 
 
 def digest(record: Record) -> str:
-    """Return the SHA-256 of a record, in hex."""
+    """Return the SHA-256 of a record, in hex, by which the same run is known when it is done.
+
+    Where the rejects went is no part of it: the rows that were written are the same.
+    """
+    record = {key: value for key, value in record.items() if key != "on_error"}
     return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -98,7 +104,10 @@ def unchanged(sources: Sequence[Source], record: Record) -> None:
 
 
 def difference(old: Record, new: Record) -> str | None:
-    """Return in words what the first difference between two records is; None if there is none."""
+    """Return in words what keeps a run from going on with what another one has made; None if nothing does.
+
+    Files made without rejects lack those of their rows that an earlier run refused, so whether there are any counts.
+    """
     if old.get("package") != new["package"]:
         return f"the package is another one ({old.get('package')} before, {new['package']} now)"
     if old.get("where") != new["where"]:
@@ -112,9 +121,11 @@ def difference(old: Record, new: Record) -> str | None:
             return f"the input {name(entry)} has changed"
     if known:
         return f"the input {next(iter(known))} is gone"
-    words = {"on_error": "--on-error", "outputs": "the output's files", "inputs": "the order of inputs"}
+    if (old.get("on_error") is None) != (new["on_error"] is None):
+        return "--on-error is given" if new["on_error"] else "--on-error is not given"
+    words = {"outputs": "the output's files", "inputs": "the order of inputs"}
     for key, value in new.items():
-        if old.get(key) != value:
+        if key != "on_error" and old.get(key) != value:
             return f"{words.get(key, key)} is not the same"
     return None
 

@@ -8,6 +8,7 @@ safely on the disk; a file without one is made again.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -163,4 +164,5 @@ class State:
 
 def rejects_of(root: Path, name: str) -> Path:
     """Return where the refused rows of a part are, in the directory of a state."""
-    return root / "rejects" / f"{name.replace('%', '%25').replace('/', '%2F')[-200:]}"
+    # A path can be longer than the name of a file.
+    return root / "rejects" / hashlib.sha256(os.fsencode(name)).hexdigest()

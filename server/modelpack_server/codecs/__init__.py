@@ -20,13 +20,15 @@ class Decoded:
     """A request body as data that ``modelpack.coerce`` takes.
 
     ``wire`` says how its values are written, ``at`` which part of the body they came from (the start of every path
-    in an error). ``params`` is None where the format has no place for them.
+    in an error). ``params`` is None where the format has no place for them. ``apart``: each row was sent by itself, so
+    it has columns of its own (:mod:`modelpack_server.codecs.lines_apart`).
     """
 
     data: Any
     wire: Literal["json", "python", "text"]
     at: str = ""
     params: Mapping[str, Any] | None = None
+    apart: bool = False
 
 
 # Arrow streams and npy come as views of memory when they are large, all else as bytes.

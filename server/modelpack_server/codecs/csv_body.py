@@ -17,7 +17,7 @@ import pyarrow.csv as arrow_csv
 from modelpack.errors import Fault, InputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Tensors
-from modelpack_server.codecs import Decoded, answers, cells, csv_text, shapes
+from modelpack_server.codecs import Decoded, answers, csv_text, shapes
 from modelpack_server.codecs.typed import typed
 
 __all__ = ["check_quotes", "decode", "encode"]
@@ -33,6 +33,7 @@ _BLANK = re.compile(rb"\A(\xef\xbb\xbf)?[\r\n]++")
 
 def decode(body: bytes, signature: Signature) -> Decoded:
     """Return the rows of a CSV body as a table of text; rows of numbers without a header for a model of tensors."""
+    _check_text(body)
     check_quotes(body)
     if isinstance(signature.inputs, Tensors):
         return Decoded(data=_matrix(_read(body, _width(body)), signature), wire="text")
@@ -61,8 +62,7 @@ def encode(frame: Frame) -> bytes:
     head = csv_text.header(table.column_names)
     if not table.num_rows or not table.num_columns:
         return head
-    texts = pa.table([cells.texts(column) for column in table.columns], names=table.column_names)
-    return b"".join((head, csv_text.lines(texts), b"\n"))
+    return b"".join((head, csv_text.lines(csv_text.texts(table)), b"\n"))
 
 
 def check_quotes(body: bytes) -> None:
@@ -75,12 +75,18 @@ def check_quotes(body: bytes) -> None:
         )
 
 
+def _check_text(body: bytes) -> None:
+    if not body.isascii():
+        try:
+            str(body, "utf-8")
+        except UnicodeDecodeError as exc:
+            raise InputError("the body is not UTF-8", code="csv-encoding") from exc
+
+
 def _width(body: bytes) -> int:
     """Return the number of fields in the first record."""
     try:
         first = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline=""), strict=True), None)
-    except UnicodeDecodeError as exc:
-        raise InputError("the body is not UTF-8", code="csv-encoding") from exc
     except csv.Error as exc:
         raise InputError("the first row of the CSV cannot be read", code="csv-invalid") from exc
     if not first:
@@ -120,9 +126,7 @@ def _read(body: bytes, width: int) -> pa.Table:
         )
     except pa.ArrowInvalid as exc:
         # Arrow quotes the row in its message; ours must not.
-        code = "csv-encoding" if "UTF8" in str(exc) else "csv-invalid"
-        text = "the body is not UTF-8" if code == "csv-encoding" else "the body is not CSV"
-        raise InputError(text, code=code) from exc
+        raise InputError("the body is not CSV", code="csv-invalid") from exc
     if faults:
         raise InputError.from_faults(faults)
     if table.num_columns != width:

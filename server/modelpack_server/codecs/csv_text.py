@@ -1,4 +1,8 @@
-"""Tables of text as CSV: a cell is in quotes only where its text needs it; missing is empty, empty text is ``""``."""
+"""Tables as CSV: a cell is in quotes only where its text needs it; missing is empty, empty text is ``""``.
+
+In a table of one column a missing value would be a blank line, which many readers skip. So it is ``""`` there too,
+but for columns in which that is another value.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["header", "lines"]
+from modelpack_server.codecs import cells
+
+__all__ = ["header", "lines", "texts"]
+
+# Metadata of a column of text in which the empty text is a value.
+_EMPTY = {b"modelpack": b"empty"}
 
 
 def header(names: Sequence[str]) -> bytes:
@@ -20,10 +29,32 @@ def header(names: Sequence[str]) -> bytes:
     return head.getvalue().encode()
 
 
+def texts(table: pa.Table) -> pa.Table:
+    """Return the cells of a table as the text that CSV has of them."""
+    fields = [
+        pa.field(field.name, pa.string(), metadata=_EMPTY if _may_be_empty(field) else None) for field in table.schema
+    ]
+    return pa.table([cells.texts(column) for column in table.columns], schema=pa.schema(fields))
+
+
+def _may_be_empty(field: pa.Field) -> bool:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return field.metadata != cells.JSON and any(test(kind) for test in _TEXTS)
+
+
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
+
+
 def lines(rows: Any) -> pa.Buffer:
-    """Return the rows of a table of text that has some, but for the last line end."""
-    # In a table of one column a missing value would be a blank line, which readers skip.
-    missing = '""' if rows.num_columns == 1 else ""
+    """Return the rows of a table of :func:`texts` that has some, but for the last line end."""
+    missing = '""' if rows.num_columns == 1 and rows.schema.field(0).metadata != _EMPTY else ""
     quoted = [_quoted(column.combine_chunks()) for column in rows.columns]
     joined = pc.binary_join_element_wise(*quoted, _wide(","), null_handling="replace", null_replacement=missing)
     whole = pa.LargeListArray.from_arrays(pa.array([0, len(joined)], pa.int64()), joined)

@@ -26,7 +26,7 @@ def decode(body: bytes, signature: Signature) -> Decoded:
     rows = together(lines, whole=whole)
     if rows is None:
         rows = _singly(lines, whole=whole, records=not isinstance(signature.inputs, Tensors))
-    return Decoded(data=rows, wire="json")
+    return Decoded(data=rows, wire="json", apart=True)
 
 
 def encode(frame: Frame) -> bytes:

@@ -63,7 +63,8 @@ class Commit:
     """What one version changed.
 
     ``removed``: paths of files whose rows were deleted or rewritten. ``changes``: files of the change data feed; where
-    there are any, they tell all that changed. ``transactions``: where applications were with it.
+    there are any, they tell all that changed. ``transactions``: where applications were with it. ``operation`` and its
+    ``parameters``: what it says that it did.
     """
 
     version: int
@@ -72,6 +73,8 @@ class Commit:
     changes: Sequence[Add]
     shape: Shape | None
     transactions: Mapping[str, int] = field(default_factory=dict)
+    operation: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def named(self, naming: Naming) -> Commit:
         """Return the commit with partition values by the names that the columns have in the table."""
@@ -117,6 +120,7 @@ def read_commit(root: Path, version: int) -> Commit | None:
     changes: list[Add] = []
     shape: Shape | None = None
     transactions: dict[str, int] = {}
+    info: Mapping[str, Any] = {}
     for action in actions:
         for kind, value in action.items():
             match kind:
@@ -130,9 +134,12 @@ def read_commit(root: Path, version: int) -> Commit | None:
                     shape = parse_shape(value, path)
                 case "txn":
                     transactions[value["appId"]] = int(value["version"])
+                case "commitInfo":
+                    info = value
                 case "protocol":
                     check_features(value.get("readerFeatures") or (), path)
-    return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape, transactions=transactions)
+    return Commit(version=version, adds=adds, removed=removed, changes=changes, shape=shape, transactions=transactions,
+                  operation=info.get("operation") or "", parameters=info.get("operationParameters") or {})  # fmt: skip
 
 
 def data_path(path: str, where: Root) -> str:

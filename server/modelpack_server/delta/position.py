@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NO_SNAPSHOT", "Mark", "Position", "fingerprint", "read", "written"]
+from modelpack.errors import UsageError
+
+__all__ = ["NO_SNAPSHOT", "Mark", "Position", "fingerprint", "read", "shared", "written"]
 
 NO_SNAPSHOT = -1
+
+# Which job has written to an output, and which follows rows by their key in it.
+_WRITER = "modelpack/stream-writer"
+_KEYED = "modelpack/stream-keyed"
+_SEVERAL = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -68,6 +75,25 @@ def read(table: Any, job: str) -> Mark | None:
     base, version, index, source, package = found
     key = table.transaction_version(f"{_prefix(job)}/key")
     return Mark(position=Position(version=version, index=index, base=base), source=source, package=package, key=key)
+
+
+def shared(table: Any | None, job: str, *, keyed: bool) -> Mapping[str, int]:
+    """Return the application transactions that say who writes to an open table, if a job begins or changes to.
+
+    They are moved by whoever comes first, so of two that begin at once only one commit is taken.
+
+    Raises:
+        UsageError: another job writes to the table, and one of the two follows rows by their key (``output-keyed``).
+    """
+    me = fingerprint(job)
+    writer, owner = (None if table is None else table.transaction_version(name) for name in (_WRITER, _KEYED))
+    if (owner is not None and owner != me) or (owner is None and keyed and writer not in (None, me)):
+        message = f"another job adds rows to this output, which the job {job!r} would replace or remove"
+        if owner is not None:
+            message = f"another job follows rows by their key in this output, and would remove those of the job {job!r}"
+        raise UsageError(message, code="output-keyed", path="--to", hint="Give each job an output of its own.")
+    found = {} if writer == me or (writer == _SEVERAL) else {_WRITER: me if writer is None else _SEVERAL}
+    return {**found, _KEYED: me} if keyed and owner is None else found
 
 
 def _prefix(job: str) -> str:

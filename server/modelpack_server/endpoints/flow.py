@@ -11,16 +11,16 @@ import contextlib
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
 from modelpack import coerce, render
-from modelpack.errors import Fault, InputError
+from modelpack.errors import InputError
 from modelpack_server import problems
 from modelpack_server.codecs import cells
+from modelpack_server.codecs.lines_apart import at_row
 from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.state import State, stopping
 from modelpack_server.endpoints.wires import Batches, Lines, Wire, failed_line
@@ -215,12 +215,6 @@ def _later(exc: InputError, rows: int) -> InputError:
     """Return the error with its rows counted from the start of the stream."""
     if not rows:
         return exc
-    return InputError.from_faults([_moved(fault, rows) for fault in exc.faults])
-
-
-def _moved(fault: Fault, rows: int) -> Fault:
-    if fault.row is None:
-        return fault
-    here = f"[{fault.row}]"
-    path = f"[{fault.row + rows}]{fault.path.removeprefix(here)}" if fault.path.startswith(here) else fault.path
-    return replace(fault, path=path, row=fault.row + rows)
+    return InputError.from_faults(
+        [at_row(fault, fault.row + rows) if fault.row is not None else fault for fault in exc.faults]
+    )

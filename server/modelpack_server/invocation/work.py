@@ -16,15 +16,16 @@ import numpy as np
 
 from modelpack import coerce
 from modelpack.dtypes import ELEMENTS
-from modelpack.errors import InputError, ModelError, OutputError
+from modelpack.errors import Fault, InputError, ModelError, OutputError
 from modelpack.frame import Frame
 from modelpack.signature import Signature, Table, Tensors
-from modelpack_server.codecs import Decoded, decoder, encoder, json_body
+from modelpack_server.codecs import Decoded, decoder, encoder, json_body, lines_apart
 from modelpack_server.invocation.merging import merge, rows_of
 
 __all__ = ["JSON", "Request", "Scorer", "Streamer", "Work", "coerced", "score"]
 
 JSON = "application/json"
+MAX_FAULTS = 100
 
 
 class Scorer(Protocol):
@@ -127,7 +128,31 @@ def score(model: Scorer, request: Decoded, params: Mapping[str, Any] | None) -> 
         OutputError, ModelError: the model failed.
     """
     signature = model.signature
-    frame, values = coerced(request, params, signature)
+    if request.apart and (groups := lines_apart.groups(request.data, signature)):
+        return _score_apart(model, request, params, groups)
+    return _scored(model, *coerced(request, params, signature))
+
+
+def _score_apart(
+    model: Scorer, request: Decoded, params: Mapping[str, Any] | None, groups: Sequence[lines_apart.Places]
+) -> Frame:
+    """Score rows that have an optional column and rows that lack it apart; none is scored unless all fit."""
+    fed: list[tuple[Frame, Mapping[str, Any]]] = []
+    faults: list[Fault] = []
+    for places in groups:
+        try:
+            fed.append(coerced(replace(request, data=[request.data[row] for row in places]), params, model.signature))
+        except InputError as exc:
+            if any(fault.row is None for fault in exc.faults):
+                raise
+            faults += lines_apart.told(exc.faults, places)
+    if faults:
+        raise InputError.from_faults(sorted(faults, key=lambda fault: fault.row or 0)[:MAX_FAULTS])
+    return lines_apart.joined([_scored(model, *given) for given in fed], groups)
+
+
+def _scored(model: Scorer, frame: Frame, values: Mapping[str, Any]) -> Frame:
+    signature = model.signature
     if frame.rows == 0:
         nothing = empty(signature, values)
         if nothing is not None:

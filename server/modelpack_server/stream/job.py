@@ -144,8 +144,10 @@ class _Stream:
 
         Raises:
             InputError: the mark is that of another source (``source-replaced``).
-            UsageError: the mark is that of another package (``package-changed``), or of another key (``key-changed``).
+            UsageError: the mark is that of another package (``package-changed``), or of another key (``key-changed``);
+                another job's rows are in the way (``output-keyed``).
         """
+        self._shared()
         mark = position.read(self._table, self._options.job) if self._table is not None else None
         if mark is None:
             return None
@@ -163,6 +165,13 @@ class _Stream:
                 hint="Give the same --key, or another output.",
             )
         return mark
+
+    def _shared(self) -> Mapping[str, int]:
+        return position.shared(self._table, self._options.job, keyed=self._key is not None)
+
+    def _moved(self, mark: Mark) -> Mapping[str, int]:
+        """Return the transactions of a commit to the snapshot of the output that we hold."""
+        return {**position.written(self._options.job, mark), **self._shared()}
 
     def _reached(self) -> Position:
         """Return the position in the snapshot of the output that we hold, or where a new stream begins."""
@@ -214,7 +223,7 @@ class _Stream:
             except BaseException:
                 self._target.withdraw(parts)
                 raise
-        gone, moved = 0, position.written(self._options.job, mark)
+        gone, moved = 0, self._moved(mark)
         if self._keyed is None:
             self._target.commit(self._table, parts, moved, facts)
         else:
@@ -236,7 +245,7 @@ class _Stream:
 
         Their places count from there; a stream that is killed behind its rejects must not begin elsewhere.
         """
-        self._target.commit(self._table, [], position.written(self._options.job, self._at(reached)), facts)
+        self._target.commit(self._table, [], self._moved(self._at(reached)), facts)
         self._table = self._target.refresh(self._table)
         if self._reached() != reached:
             raise Conflict("another process has gone on already")
@@ -256,7 +265,7 @@ class _Stream:
         """Score the files into one new file of the output; without any row there is none."""
         if self._options.engine is not None and self._table is not None:
             return self._spread(pieces)
-        assembler = Assembler("parquet", self._wanted)
+        assembler = Assembler("delta", self._wanted)
         with contextlib.ExitStack() as stack:
             part: Part | None = None
             for scored in self._scored(pieces):
@@ -288,7 +297,7 @@ class _Stream:
             return found
         schema = self._follower.shape.schema
         kept = pa.schema([schema.field(name) for name in self._wanted.kept(schema.names)]).empty_table()
-        renamed = answers.rename(found, kept.column_names)
+        renamed = answers.rename(found, kept.column_names, same=str.lower)
         return pa.table([*kept.columns, *renamed.columns], names=[*kept.column_names, *renamed.column_names])
 
     def _scored(self, pieces: Sequence[Piece]) -> Iterator[Scored]:

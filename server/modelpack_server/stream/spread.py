@@ -115,7 +115,7 @@ class PieceWork:
 
     def _make(self, model: Model, name: str, piece: Piece, refused: Rejects) -> None:
         scorer = Scorer(model, self.params, keep=self.keep, refused=refused)
-        assembler = Assembler("parquet", self.wanted)
+        assembler = Assembler("delta", self.wanted)
         with contextlib.ExitStack() as stack:
             part: Part | None = None
             for scored in map(scorer, chunks(self.root, self.shape, piece, self.wanted, self.size, _raise)):

@@ -56,12 +56,13 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
     """Return how far the stream of the package with this digest is; what would stop it is raised.
 
     Raises:
-        UsageError: there is no source table.
+        UsageError: there is no source table, or another job follows rows by their key in the output (``output-keyed``).
         InputError: the source is not what it was, as in :func:`modelpack_server.stream.run`.
     """
     follower = Follower(local(source), replace(options, max_rows=_ALL))
     table = Target(local(output), family="stream").open()
     mark = position.read(table, options.job) if table is not None else None
+    position.shared(table, options.job, keyed=False)
     if mark is not None:
         follower.belongs(mark.source, local(output))
         follower.check(mark.position)

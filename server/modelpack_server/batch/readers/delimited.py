@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import IO, Any
 
@@ -68,6 +68,22 @@ class _Rows:
                 yield table
 
     def _parse(self, piece: bytes, names: list[str]) -> pa.Table:
+        try:
+            str(piece, "utf-8")
+        except UnicodeDecodeError:
+            # Cut apart with each byte as a character; which rows that refuses is found when the cells are looked at.
+            table = self._cut(piece.decode("latin-1").encode(), names, _told_by_byte)
+            return pa.table({name: _bytes(column) for name, column in zip(names, table.columns, strict=True)})
+        return self._cut(piece, names, str)
+
+    def _cut(self, piece: bytes, names: list[str], told: Callable[[str], str]) -> pa.Table:
+        def invalid(row: Any) -> str:
+            message = f"has {row.actual_columns} cells where the header has {row.expected_columns}"
+            self._skipped += 1
+            number, record = self._read + row.number, told(row.text)
+            self.broken.append(Broken(row=number, line=None, code="csv-ragged", message=message, record=record))
+            return "skip"
+
         # Not open_csv(): its thread cannot be waited for, and ends the process if it wants Python while that ends.
         return pyarrow.csv.read_csv(
             pa.BufferReader(piece),
@@ -79,7 +95,7 @@ class _Rows:
                 newlines_in_values=True,
                 # In a table of one column an empty line is a row whose value is missing.
                 ignore_empty_lines=len(self.header) > 1,
-                invalid_row_handler=self._invalid,
+                invalid_row_handler=invalid,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names},
@@ -89,13 +105,6 @@ class _Rows:
                 quoted_strings_can_be_null=False,
             ),
         )
-
-    def _invalid(self, row: Any) -> str:
-        message = f"has {row.actual_columns} cells where the header has {row.expected_columns}"
-        self._skipped += 1
-        broken = Broken(row=self._read + row.number, line=None, code="csv-ragged", message=message, record=row.text)
-        self.broken.append(broken)
-        return "skip"
 
     def chunk(self, source: Source, table: pa.Table, position: int, *, last: bool = False) -> Chunk:
         """Give the next rows their numbers, leaving out those of broken rows, which come along."""
@@ -108,6 +117,17 @@ class _Rows:
             numbers = np.setdiff1d(numbers, [row.row for row in broken])
         self.count = end + len(broken)
         return Chunk(source=source, wire="text", data=table, numbers=numbers, broken=broken, position=position)
+
+
+def _told_by_byte(text: str) -> str:
+    """Return a text of which each character is a byte as what it says, with surrogates for what is no UTF-8."""
+    return text.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def _bytes(column: pa.ChunkedArray) -> pa.Array:
+    """Return texts of which each character is a byte as a column of text that need not be UTF-8."""
+    raw = [None if cell is None else cell.encode("latin-1") for cell in column.to_pylist()]
+    return pa.array(raw, pa.binary()).view(pa.string())
 
 
 class _Pieces:
@@ -173,11 +193,11 @@ def _position(raw: IO[bytes]) -> int:
     return raw.tell() if raw.seekable() else 0
 
 
-def _decoded(stream: IO[bytes]) -> Iterator[str]:
-    """Yield lines of text, ends included, up to the first that is not UTF-8."""
+def _decoded(stream: IO[bytes], errors: str = "strict") -> Iterator[str]:
+    """Yield lines of text, ends included."""
     encoding = "utf-8-sig"
     while line := stream.readline():
-        yield line.decode(encoding)
+        yield line.decode(encoding, errors)
         encoding = "utf-8"
 
 
@@ -215,7 +235,7 @@ class LineFinder:
         if self._source.path is None or not self._source.path.is_file():
             return
         with self._source.open_raw() as raw, self._source.unpacked(raw) as stream:
-            reader = csv.reader(_decoded(stream))
+            reader = csv.reader(_decoded(stream, "surrogateescape"))
             start, width = 1, 0
             for row in reader:
                 # As when reading: an empty line is a row in a table of one column, and nothing in others.

@@ -10,7 +10,7 @@ __all__ = ["CsvWriter"]
 
 
 class CsvWriter:
-    """Writes tables of text."""
+    """Writes tables of text (:func:`modelpack_server.codecs.csv_text.texts`)."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

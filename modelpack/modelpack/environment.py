@@ -145,7 +145,8 @@ def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[
     """Return how this environment differs from the one recorded, worst first.
 
     A critical package must be of the same release series as the captured one: major and minor version equal. It does
-    not matter for what is loaded if it is one of ``foreign``, the packages of other flavors.
+    not matter for what is loaded if it is one of ``foreign``, the packages of other flavors. What is asked for on other
+    machines only is not compared.
     """
     found = []
     python = environment.python
@@ -154,13 +155,29 @@ def compare(environment: Environment, *, foreign: Collection[str] = ()) -> list[
             Difference(name="python", wanted=python.requires, found=platform.python_version(), severity="error")
         )
     critical = set(map(canonicalize_name, environment.critical)) - set(map(canonicalize_name, foreign))
+    elsewhere = _elsewhere(environment.dependencies)
     for name, wanted in environment.captured.items():
         here = installed(name)
-        if here == wanted:
+        if here == wanted or canonicalize_name(name) in elsewhere:
             continue
         serious = canonicalize_name(name) in critical and (here is None or not same_series(wanted, here))
         found.append(Difference(name=name, wanted=wanted, found=here, severity="error" if serious else "note"))
     return sorted(found, key=lambda difference: difference.severity)
+
+
+def _elsewhere(dependencies: Iterable[str]) -> set[str]:
+    """Return the names of distributions that are asked for with markers only, none of which holds on this machine."""
+    asked: dict[str, bool] = {}
+    # Most have no marker, and reading all costs more than comparing them.
+    marked = any(";" in text for text in dependencies)
+    for text in dependencies if marked else ():
+        try:
+            requirement = Requirement(text)
+        except (ValueError, RecursionError):
+            continue
+        name = canonicalize_name(requirement.name)
+        asked[name] = asked.get(name, False) or _holds(requirement)
+    return {name for name, here in asked.items() if not here}
 
 
 def require(differences: Iterable[Difference]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
 import importlib.metadata
 import importlib.util
@@ -26,6 +27,8 @@ __all__ = ["distributions", "of_code", "of_directory", "of_file", "of_pickle", "
 _MAX_STEPS = 100_000
 # The program itself, and what pickles of protocol 2, such as torch's, call two modules of the standard library.
 _ALWAYS = frozenset({"__main__", "__builtin__", "copy_reg"})
+# Functions that import the module they are given.
+_IMPORTERS = frozenset({"import_module", "__import__"})
 
 
 def of_directory(directory: Path) -> set[str]:
@@ -48,7 +51,9 @@ def of_source(source: bytes) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return set()
-    return _foreign(name for node in _run(tree) for name in _imported(node))
+    nodes = list(_run(tree))
+    importers = _IMPORTERS.union(*map(_called_otherwise, nodes))
+    return _foreign(name for node in nodes for name in _imported(node, importers))
 
 
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
@@ -64,20 +69,44 @@ def _run(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _never(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
-    return name == "TYPE_CHECKING" or ast.unparse(test) in ("__name__ == '__main__'", "'__main__' == __name__")
+    return _name(test) == "TYPE_CHECKING" or ast.unparse(test) in ("__name__ == '__main__'", "'__main__' == __name__")
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
+def _imported(node: ast.AST, importers: Collection[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
         yield from (_taken(node.module, alias.name) for alias in node.names)
-    elif isinstance(node, ast.Call) and node.args:
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-        first = node.args[0]
-        if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
-            yield str(first.value)
+    elif isinstance(node, ast.Call) and _name(node.func) in importers:
+        yield from _asked(node)
+
+
+def _name(node: ast.expr) -> str | None:
+    """Return the last word of what is called or assigned."""
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+
+
+def _called_otherwise(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a module gives to functions which import."""
+    if isinstance(node, ast.ImportFrom):
+        yield from (alias.asname for alias in node.names if alias.asname and alias.name in _IMPORTERS)
+    elif isinstance(node, ast.Assign) and _name(node.value) in _IMPORTERS:
+        yield from (name for target in node.targets if (name := _name(target)))
+
+
+def _asked(call: ast.Call) -> Iterator[str]:
+    """Yield the module that a call of such a function asks for, if it stands there and is not the code's own."""
+    given: dict[str | None, ast.expr] = dict(zip(("name", "package", "", "", "level"), call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords}
+    values = {name: node.value for name, node in given.items() if isinstance(node, ast.Constant)}
+    name, package = values.get("name"), values.get("package")
+    if not isinstance(name, str) or values.get("level"):
+        return
+    if not name.startswith("."):
+        yield name
+    elif isinstance(package, str):
+        with contextlib.suppress(ImportError):
+            yield importlib.util.resolve_name(name, package).rstrip(".")
 
 
 def of_code(code: types.CodeType) -> set[str]:
@@ -251,6 +280,15 @@ def _direct(distribution: importlib.metadata.Distribution) -> dict[str, dict[str
     return found if isinstance(found, dict) else {}
 
 
+def _developed(distribution: importlib.metadata.Distribution) -> bool:
+    """Say whether its metadata are those that setuptools leaves in the directory of a project, found on the path."""
+    if distribution.read_text("PKG-INFO") is None or distribution.read_text("METADATA") is not None:
+        return False
+    # Systems and older tools install such metadata too, where installed distributions lie, or with a list of files.
+    listed = any(distribution.read_text(name) for name in ("RECORD", "installed-files.txt"))
+    return not listed and {"site-packages", "dist-packages"}.isdisjoint(Path(str(distribution.locate_file(""))).parts)
+
+
 def origin(name: str) -> str | None:
     """Return where an installed distribution came from, if that was no index; no path or password is in it.
 
@@ -262,6 +300,8 @@ def origin(name: str) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     direct = _direct(distribution)
+    if not direct and _developed(distribution):
+        return "editable"
     # What conda made of a distribution it installed from a directory of its own, which it has removed.
     if not direct or (distribution.read_text("INSTALLER") or "").strip() == "conda":
         return None

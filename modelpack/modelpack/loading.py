@@ -67,13 +67,9 @@ def _errors(package: Package, name: str | None) -> Mapping[int, list[environment
     """Return, for each flavor asked for, what keeps it from being loaded in this environment."""
     manifest = package.manifest
     asked = [i for i, entry in enumerate(manifest.flavors) if name is None or entry.name == name]
-    made_with = {id_: set(payload.made_with) for id_, payload in manifest.payloads.items()}
     errors: dict[int, list[environment.Difference]] = {}
     for i in asked:
-        own = set().union(*(made_with[id_] for id_ in manifest.flavors[i].payloads.values()))
-        foreign = set().union(*made_with.values()) - own
-        differences = environment.compare(manifest.environment, foreign=foreign)
-        errors[i] = [difference for difference in differences if difference.severity == "error"]
+        errors[i] = [difference for difference in package.differences(i) if difference.severity == "error"]
     return errors
 
 

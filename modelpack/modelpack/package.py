@@ -161,8 +161,23 @@ class Package:
         asked = allow_code is not None or any(candidate.trust == "code" for candidate in found)
         granted = asked and self.granted(allow_code, store)
         candidates = tuple(_with_problem(candidate, granted=granted) for candidate in found)
-        differences = tuple(environment.compare(self.environment))
+        differences = tuple(self.differences())
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
+
+    def differences(self, index: int | None = None) -> list[environment.Difference]:
+        """Return how this environment differs from the one recorded, as it concerns one of the flavors, worst first.
+
+        By default that is the first installed one that can be loaded in this environment, or else the first.
+        """
+        if index is None:
+            installed = flavor.available()
+            entries = enumerate(self.manifest.flavors)
+            found = [self.differences(i) for i, entry in entries if entry.name in installed]
+            fits = (one for one in found if not any(difference.severity == "error" for difference in one))
+            return next(fits, found[0] if found else self.differences(0))
+        made_with = {id_: set(payload.made_with) for id_, payload in self.manifest.payloads.items()}
+        own = set().union(*(made_with[id_] for id_ in self.manifest.flavors[index].payloads.values()))
+        return environment.compare(self.environment, foreign=set().union(*made_with.values()) - own)
 
     def runs_code(self) -> bool:
         """Say whether loading one of its flavors could run code from the package; no trust store is asked."""

@@ -89,6 +89,22 @@ def test_only_critical_packages_of_another_series_are_errors(versions: dict[str,
     assert difference.severity == severity
 
 
+@pytest.mark.parametrize(
+    ("dependencies", "count"),
+    [
+        (["Absent; sys_platform == 'win32'"], 0),
+        (["absent; sys_platform == 'win32'", "absent==1; os_name == 'nt'"], 0),
+        (["absent; sys_platform == 'win32'", "absent; os_name == 'posix'"], 1),
+        (["absent; sys_platform == 'win32'", "absent"], 1),
+        (["absent; sys_platform", "absent; os_name ~= 'x'"], 1),
+        ([], 1),
+    ],
+)
+def test_what_is_asked_for_on_other_machines_only_is_not_missing(dependencies: list[str], count: int) -> None:
+    env = Environment(captured={"absent": "1"}, critical=("absent",), dependencies=tuple(dependencies))
+    assert [d.severity for d in environment.compare(env)] == ["error"] * count
+
+
 def test_a_missing_critical_package_says_what_to_install() -> None:
     env = Environment(captured={"absent": "1.2+local"}, critical=("absent",))
     with pytest.raises(EnvironmentMismatch, match=r"saved with 1\.2\+local, .* pip install 'absent==1\.2'") as info:

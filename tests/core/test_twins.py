@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from sklearn.datasets import load_breast_cancer
 from sklearn.tree import DecisionTreeClassifier
 
 import modelpack
 from modelpack import environment, flavor, twins
+from modelpack.cli import main
 from modelpack.errors import EnvironmentMismatch, FlavorError, InputError, UsageError
 from modelpack.learned import learn
 from modelpack.manifest import Manifest
@@ -217,6 +219,18 @@ def test_where_only_the_twin_can_be_loaded_it_is(tree: Any, tmp_path: Path) -> N
     with pytest.raises(EnvironmentMismatch, match="scikit-learn"):
         modelpack.load(path, flavor="sklearn")
     assert modelpack.load(path, environment_policy="ignore").candidate.name == "sklearn"
+
+
+def test_env_diff_fails_only_where_no_flavor_can_be_loaded(tree: Any, tmp_path: Path) -> None:
+    path = changed(save(tree, tmp_path / "pkg"), **{"scikit-learn": "0.0.1"})
+    done = CliRunner().invoke(main, ["env", "diff", str(path)])
+    assert (done.exit_code, "note: scikit-learn: saved with 0.0.1" in done.output) == (0, True)
+    assert [d.severity for d in modelpack.open(path).differences(0)] == ["error"]
+
+    with pytest.MonkeyPatch.context() as there:
+        there.setattr(flavor, "available", lambda: {"sklearn": "modelpack_flavors.sklearn:flavor"})
+        done = CliRunner().invoke(main, ["env", "diff", str(path)])
+    assert (done.exit_code, "error: scikit-learn" in done.output) == (1, True)
 
 
 def test_the_twins_packages_do_not_concern_the_model(tree: Any, tmp_path: Path) -> None:

@@ -34,6 +34,32 @@ def test_imports_are_found_wherever_they_stand_in_source() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from importlib import import_module as im\nim('yaml')", {"yaml"}),
+        ("import importlib as il\nil.import_module('yaml')", {"yaml"}),
+        ("load = importlib.import_module\nload('yaml')", {"yaml"}),
+        ("importlib.import_module(name='yaml')", {"yaml"}),
+        ("importlib.import_module(package=None, name='yaml')", {"yaml"}),
+        ("importlib.import_module('.nodes', 'yaml')", {"yaml.nodes"}),
+        ("importlib.import_module(name='..x', package='yaml.a')", {"yaml.x"}),
+        ("importlib.import_module('...x', 'yaml')", set()),
+        ("importlib.import_module('.x', __package__)", set()),
+        ("importlib.import_module('.', 'yaml')", {"yaml"}),
+        ("__import__(name='yaml')", {"yaml"}),
+        ("builtins.__import__('yaml')", {"yaml"}),
+        ("__import__('near', level=1)", set()),
+        ("__import__('near', None, None, (), 1)", set()),
+        ("importlib.import_module(3)", set()),
+        ("importlib.import_module(*names)", set()),
+        ("im('yaml')", set()),
+    ],
+)
+def test_modules_that_are_imported_by_a_call_are_found(source: str, expected: set[str]) -> None:
+    assert imports.of_source(source.encode()) == expected
+
+
+@pytest.mark.parametrize(
     "guard",
     ["if TYPE_CHECKING:", "if typing.TYPE_CHECKING:", 'if __name__ == "__main__":', "if '__main__' == __name__:"],
 )
@@ -231,6 +257,30 @@ def test_an_origin_is_told_without_paths_and_passwords(
 
     assert found.captured == {"tiny-thing": "1.0+here"}
     assert found.origins == {"tiny-thing": expected}
+
+
+@pytest.mark.parametrize(
+    ("place", "listed", "expected"),
+    [
+        ("project/src", "", "editable"),
+        ("project/src", "installed-files.txt", None),
+        ("lib/site-packages", "", None),
+        ("lib/dist-packages", "", None),
+        ("lib/site-packages/tiny_thing-1.0-py3.11.egg", "", None),
+    ],
+)
+def test_a_directory_in_development_is_told_by_what_setuptools_leaves_there(
+    place: str, listed: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / place / "tiny_thing.egg-info"
+    info.mkdir(parents=True)
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text("tiny_thing\n")
+    if listed:
+        (info / listed).write_text("../tiny_thing.py\n")
+    monkeypatch.syspath_prepend(tmp_path / place)
+
+    assert imports.origin("tiny-thing") == expected
 
 
 def test_what_conda_installed_is_from_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

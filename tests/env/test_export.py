@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,16 @@ def test_without_a_lock_conda_gets_all_that_the_package_asks_for(
     plain.manifest = plain.manifest.model_copy(update={"environment": env})
     found = yaml.safe_load(export.export(plain, "conda"))
     assert found["dependencies"][-1] == {"pip": ["scipy==1.17.1", "pandas>=2"]}
+
+
+def test_conda_gets_markers_with_what_was_captured(plain: modelpack.Package) -> None:
+    env = plain.environment.model_copy(
+        update={"captured": {"pywin32": "306"}, "dependencies": ("pywin32; sys_platform == 'win32'",)}
+    )
+    plain.manifest = plain.manifest.model_copy(update={"environment": env})
+    found = yaml.safe_load(export.export(plain, "conda"))
+    marker = 'sys_platform == "win32"'
+    assert found["dependencies"][-1] == {"pip": [f"pywin32==306 ; {marker}", f"pywin32; {marker}"]}
 
 
 @pytest.fixture
@@ -184,7 +195,57 @@ def test_the_image_runs_the_code_that_its_exporter_has_allowed_and_no_other(
     assert "--allow-code" not in json.loads(last.last("ENTRYPOINT"))
 
 
-@pytest.mark.parametrize("base", ["evil\nRUN x", "a b", "-x", "x@sha256:1"])
+def test_no_name_ends_the_text_it_stands_in(plain: modelpack.Package, dockerfile: Any) -> None:
+    names = ("REQUIREMENTS", "CAPTURED", "EOF")
+    env = plain.environment.model_copy(update={"dependencies": names, "captured": {}})
+    plain.manifest = plain.manifest.model_copy(update={"environment": env})
+    text = export.export(plain, "dockerfile")
+    _, (first, _) = dockerfile(text)
+    assert [step.text for step in first.steps if step.word == "COPY"] == ["REQUIREMENTS\nCAPTURED\nEOF\n"]
+    for ending in re.findall(r"<<'(\w+)'", text):
+        with pytest.raises(EnvironmentMismatch):
+            wanted.requirements(env.model_copy(update={"dependencies": (ending,)}))
+
+
+@pytest.mark.parametrize("name", ["true", "null", "no", "123", "1e3", "2026-01-02", "0x1f"])
+def test_the_name_in_a_file_of_conda_is_text(plain: modelpack.Package, name: str) -> None:
+    plain.manifest = plain.manifest.model_copy(update={"name": name})
+    found = yaml.safe_load(export.export(plain, "conda"))
+    assert found["name"] == name
+    assert found["channels"] == ["conda-forge"]
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "reg.example/py:RC1",
+        "reg.example:5000/team/py__x/a-b.c:1.2_RC-1@sha256:" + "0" * 64,
+        "Reg.Example/py",
+        "[::1]:5000/py",
+        "localhost/py@sha512:" + "a" * 128,
+    ],
+)
+def test_a_base_is_named_as_registries_name_images(locked: modelpack.Package, base: str, dockerfile: Any) -> None:
+    assert dockerfile(export.export(locked, "dockerfile", base=base))[0] == {"BASE": base}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "evil\nRUN x",
+        "a b",
+        "-x",
+        "x@sha256:1",
+        "Python",
+        "a/B",
+        "x:",
+        "x:-1",
+        "x:1:2",
+        "x@sha256:" + "A" * 64,
+        "é",
+        "x\n",
+    ],
+)
 def test_a_base_that_is_no_image_is_refused(locked: modelpack.Package, base: str) -> None:
     with pytest.raises(UsageError) as info:
         export.export(locked, "dockerfile", base=base)

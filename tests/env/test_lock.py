@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
+import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,34 @@ def test_what_is_asked_for_and_was_never_installed_is_locked(plain: modelpack.Pa
     assert [(one.name, one.version) for one in locking.pins(made)[0]] == [("tiny-twice", "1.2")]
 
 
+def test_a_partial_lock_keeps_the_markers_of_what_was_captured(plain: modelpack.Package) -> None:
+    made = asking(
+        plain,
+        captured={"pywin32": "306", "click": "8.1.0", "attrs": "1"},
+        dependencies=("pywin32; sys_platform == 'win32'", "pandas; os_name == 'nt'", "click; os_name == 'posix'"),
+    )
+
+    pins, _ = locking.pins(locking.lock(made.path, partial=True))
+    assert {one.name: one.marker for one in pins} == {
+        "pywin32": 'sys_platform == "win32"',
+        "click": 'os_name == "posix"',
+        "attrs": None,
+    }
+
+
+def test_what_something_needed_here_brings_along_is_pinned_here(plain: modelpack.Package) -> None:
+    made = asking(plain, captured={"joblib": "1.5.0"}, dependencies=("joblib; sys_platform == 'win32'", "scikit-learn"))
+
+    pins, _ = locking.pins(locking.lock(made.path, partial=True))
+    assert {one.name: (one.version, one.marker) for one in pins}["joblib"] == ("1.5.0", None)
+
+
+def test_several_markers_of_one_distribution_are_alternatives() -> None:
+    texts = ("x>1; os_name == 'a'", "x>1; os_name == 'b' and python_version > '3'", "y; os_name == 'a'", "y")
+    pins = wanted.pinned(Environment(captured={"X": "2", "y": "1"}, dependencies=texts))
+    assert [one.marker for one in pins] == ['os_name == "a" or (os_name == "b" and python_version > "3")', None]
+
+
 def test_locking_again_replaces_the_lock(package: modelpack.Package, wheels: Path) -> None:
     locking.lock(package.path, partial=True)
     made = locking.lock(package.path, indexes=from_directory(wheels))
@@ -111,6 +141,49 @@ def test_a_version_that_was_withdrawn_is_locked_only_at_the_users_word(
 
     (pin,) = locking.pins(locking.lock(package.path, yanked=True))[0]
     assert (pin.name, pin.version) == ("tiny-twice", "1.2")
+
+
+def test_what_was_withdrawn_and_never_captured_is_told_as_such(
+    plain: modelpack.Package, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wheel,) = wheels.iterdir()
+    page = tmp_path / "simple" / "tiny-twice" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<!DOCTYPE html><a href="{wheel.as_uri()}" data-yanked="wrong sums">{wheel.name}</a>')
+    monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "simple").as_uri())
+
+    with pytest.raises(EnvironmentMismatch, match=r"tiny-twice==1\.2 was yanked \(reason: wrong sums\)") as info:
+        locking.lock(asking(plain, dependencies=("tiny-twice",)).path)
+    assert info.value.code == "version-yanked"
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """Serve an index that answers with the status its address begins with, and yield the address without a scheme."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path.split("/")[1]))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_index_that_refuses_is_said_without_the_key(
+    package: modelpack.Package, refusing: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://me:s3cret@{refusing}/{status}")
+    with pytest.raises(EnvironmentMismatch, match="refuses you") as info:
+        locking.lock(package.path)
+    assert info.value.code == "index-refused"
+    assert "s3cret" not in f"{info.value.message} {info.value.hint}"
 
 
 def test_what_is_built_to_be_locked_is_allowed_first(

@@ -62,11 +62,11 @@ def diff(package: str, as_json: bool) -> None:
       modelpack env diff churn
     """
     with guard(as_json=as_json):
-        from modelpack import environment, hardware
+        from modelpack import hardware
         from modelpack.package import Package
 
         opened = Package.open(package)
-        found = environment.compare(opened.environment)
+        found = opened.differences()
         found += hardware.compare(opened.manifest.hardware, opened.environment.captured)
         serious = any(difference.severity == "error" for difference in found)
         if as_json:

@@ -16,7 +16,11 @@ from modelpack.package import Package
 
 __all__ = ["FORMATS", "export", "platforms"]
 
-_BASE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
+# The reference of an image: a host with its port, a path in small letters, a tag, a digest.
+_HOST = r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]+)?"
+_PART = r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+_BASE = re.compile(rf"({_HOST}/)?{_PART}(/{_PART})*(:\w[\w.-]{{0,127}})?(@({_DIGEST}))?", re.ASCII)
 BASE = "python:{series}-slim"
 
 
@@ -48,7 +52,7 @@ def _pins(package: Package) -> Sequence[Pin]:
     """Return the pins of the lock, or of what was captured if there is none."""
     if package.environment.locks:
         return locking.pins(package)[0]
-    return wanted.constraints(package.environment)
+    return wanted.pinned(package.environment)
 
 
 def _requirements(package: Package, _: str | None) -> str:
@@ -58,12 +62,12 @@ def _requirements(package: Package, _: str | None) -> str:
 
 
 def _conda(package: Package, _: str | None) -> str:
-    lines = [f"name: {package.manifest.name}", "channels:", "  - conda-forge", "dependencies:"]
-    lines += [f"  - python={_series(package)}", "  - pip", "  - pip:"]
+    # A JSON string is a YAML string; without quotes some names are truth values, numbers, or dates.
+    lines = [f"name: {json.dumps(package.manifest.name)}", "channels:", '  - "conda-forge"', "dependencies:"]
+    lines += [f"  - {json.dumps(f'python={_series(package)}')}", '  - "pip"', '  - "pip":']
     texts = [f"{one.name}=={one.version}" + (f" ; {one.marker}" if one.marker else "") for one in _pins(package)]
     if not package.environment.locks:
         texts += [text for text in wanted.requirements(package.environment) if text not in texts]
-    # A JSON string is a YAML string.
     return "\n".join([*lines, *(f"    - {json.dumps(text)}" for text in texts)]) + "\n"
 
 
@@ -169,12 +173,12 @@ _WHEELS = """\
 COPY package/environment/wheels /tmp/wheels
 """
 _CAPTURED = """\
-COPY <<'CAPTURED' /tmp/captured.txt
-{pins}CAPTURED
+COPY <<'_CAPTURED' /tmp/captured.txt
+{pins}_CAPTURED
 """
 # Built in the directory that holds the package as `package/`. Two stages and a pip of its own, so that nothing of the
 # installer gets into the image; a user without rights; nothing is written while it runs, so that
-# `docker run --read-only` works.
+# `docker run --read-only` works. No name of a distribution begins as the words do that end the texts.
 _DOCKERFILE = """\
 # syntax=docker/dockerfile:1
 {head}
@@ -183,8 +187,8 @@ FROM ${{BASE}} AS build
 # Where pip looks too, as for builds of torch: docker build --build-arg PIP_EXTRA_INDEX_URL=https://...
 ARG PIP_EXTRA_INDEX_URL
 {guard}RUN python -m venv /opt/pip && python -m venv --without-pip /opt/model
-COPY <<'REQUIREMENTS' /tmp/requirements.txt
-{pins}REQUIREMENTS
+COPY <<'_REQUIREMENTS' /tmp/requirements.txt
+{pins}_REQUIREMENTS
 {captured}{wheels}\
 RUN /opt/pip/bin/pip --python /opt/model/bin/python install --no-cache-dir --only-binary :all:{options} \\
     -r /tmp/requirements.txt

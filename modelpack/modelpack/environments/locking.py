@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -163,16 +164,18 @@ def _partial(env: Environment) -> bytes:
 
 
 def _closure(env: Environment) -> list[Pin]:
-    """Return the installed versions of what the package needs, and of what that needs, as far as it is installed."""
-    pins = {one.name: one for one in wanted.constraints(env)}
-    for text in wanted.requirements(env):
-        _follow(Requirement(text), pins)
+    """Return the installed versions of what the package needs, and of what that needs, as far as it is installed.
+
+    What was captured and is asked for under a marker keeps it, unless something that is needed here brings it along.
+    """
+    pins = {one.name: one for one in wanted.pinned(env)}
+    for requirement in _needed(wanted.requirements(env), ()):
+        _follow(requirement, pins, set())
     return list(pins.values())
 
 
-def _follow(requirement: Requirement, pins: dict[str, Pin], seen: set[str] | None = None) -> None:
+def _follow(requirement: Requirement, pins: dict[str, Pin], seen: set[str]) -> None:
     """Add what a requirement brings along; ``seen`` are those followed already, with their extras."""
-    seen = set() if seen is None else seen
     if str(requirement) in seen:
         return
     seen.add(str(requirement))
@@ -184,17 +187,24 @@ def _follow(requirement: Requirement, pins: dict[str, Pin], seen: set[str] | Non
     if name not in pins:
         pins[name] = wanted.pin(name, distribution.version, PARTIAL)
     for one in _needed(distribution.requires or [], requirement.extras):
+        brought = canonicalize_name(one.name)
+        if brought in pins and not wanted.holds(pins[brought]):
+            pins[brought] = replace(pins[brought], marker=None)
         _follow(one, pins, seen)
 
 
 def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement]:
+    """Yield those of the requirements whose markers hold on this machine."""
     chosen = ("", *extras)
     for text in texts:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": one}) for one in chosen):
+        marker = requirement.marker
+        if marker is None or any(
+            wanted.holds(Pin(name="", version="", marker=str(marker)), extra=one) for one in chosen
+        ):
             yield requirement
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
@@ -15,7 +15,7 @@ from modelpack.environment import names_file
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
-__all__ = ["Pin", "constraints", "holds", "pin", "requirements", "series"]
+__all__ = ["Pin", "constraints", "holds", "pin", "pinned", "requirements", "series"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +138,25 @@ def constraints(environment: Environment) -> list[Pin]:
             hint="Build a wheel of it, install that, and save the model again; or put its modules into code=.",
         )
     return [pin(name, version, f"environment.captured[{name!r}]") for name, version in environment.captured.items()]
+
+
+def pinned(environment: Environment) -> list[Pin]:
+    """Return what was captured as pins, each with the markers under which the package asks for it.
+
+    Raises:
+        EnvironmentMismatch: as for :func:`constraints` and :func:`requirements`.
+    """
+    asked: dict[str, list[Marker | None]] = {}
+    for requirement in map(Requirement, requirements(environment)):
+        asked.setdefault(canonicalize_name(requirement.name), []).append(requirement.marker)
+    return [replace(one, marker=_either(asked.get(one.name, [None]))) for one in constraints(environment)]
+
+
+def _either(markers: Sequence[Marker | None]) -> str | None:
+    """Return the marker that holds where any of these does; None if that is everywhere."""
+    if None in markers:
+        return None
+    return _anew(Marker, " or ".join(f"({one})" for one in dict.fromkeys(map(str, markers))))
 
 
 def _refused(path: str, text: str | None = None) -> EnvironmentMismatch:

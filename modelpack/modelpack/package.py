@@ -11,6 +11,7 @@ from typing import Any
 
 from modelpack import document, environment, files, flavor, foreign, trust
 from modelpack.audits import Class
+from modelpack.environment import Difference
 from modelpack.errors import IntegrityError, TrustError
 from modelpack.files import VerifiedFiles
 from modelpack.manifest import CODE, Environment, FlavorEntry, Manifest, Payload, digest_of
@@ -164,7 +165,7 @@ class Package:
         differences = tuple(self.differences())
         return Plan(digest=self.digest, candidates=candidates, granted=granted, differences=differences)
 
-    def differences(self, index: int | None = None) -> list[environment.Difference]:
+    def differences(self, index: int | None = None) -> list[Difference]:
         """Return how this environment differs from the one recorded, as it concerns one of the flavors, worst first.
 
         By default that is the first installed one that can be loaded in this environment, or else the first.

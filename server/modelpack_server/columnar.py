@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from modelpack.errors import OutputError
 
 __all__ = ["FileWriter", "ParquetWriter", "StreamWriter"]
 
@@ -91,7 +94,10 @@ class ParquetWriter(_TableWriter):
         self._schema = schema
         # A dictionary of floats, hardly two of which are the same, takes most of the time and makes the file larger.
         repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
-        return pq.ParquetWriter(self._file, schema, use_dictionary=repeating)
+        try:
+            return pq.ParquetWriter(self._file, schema, use_dictionary=repeating)
+        except pa.ArrowNotImplementedError as exc:
+            raise _refused(schema) from exc
 
     def _append(self, batch: pa.RecordBatch) -> None:
         self._held.append(batch)
@@ -102,13 +108,31 @@ class ParquetWriter(_TableWriter):
         if self._held:
             table = pa.Table.from_batches(self._held, self._schema)
             self._held = []
-            self._writer.write_table(table, row_group_size=len(table))
+            try:
+                self._writer.write_table(table, row_group_size=len(table))
+            except pa.ArrowNotImplementedError as exc:
+                raise _refused(self._schema) from exc
 
     def close(self) -> None:
         """Write the last row group and the end of the file."""
         if self._writer is not None:
             self._flush()
         super().close()
+
+
+def _refused(schema: pa.Schema) -> OutputError:
+    """Return the error that names the first column whose type Parquet does not have."""
+    field = next(field for field in schema if _is_alien(field.type))
+    message = f"the column {field.name!r} is of the type {field.type}, which Parquet files do not have"
+    return OutputError(message, code="type-not-parquet", hint="Keep other columns, or write another format.")
+
+
+def _is_alien(kind: pa.DataType) -> bool:
+    try:
+        pq.write_table(pa.table([pa.nulls(1, kind)], ["column"]), io.BytesIO())
+    except pa.ArrowException:
+        return True
+    return False
 
 
 class StreamWriter(_TableWriter):

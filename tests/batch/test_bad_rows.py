@@ -147,6 +147,18 @@ def test_a_missing_column_is_found_in_a_file_without_rows(model: Model, tmp_path
         predict_files(model, [tmp_path / "a.csv"], tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize("rows", ["", "1,a\n"])
+def test_a_missing_column_that_directories_tell_is_explained(model: Model, tmp_path: Path, rows: str) -> None:
+    (tmp_path / "in" / "n=1").mkdir(parents=True)
+    (tmp_path / "in" / "n=1" / "a.csv").write_text("x,name\n" + rows)
+    for options in (Options(), Options(on_error=tmp_path / "bad.jsonl")):
+        with pytest.raises(
+            InputError, match="The directory tells 'n', but only columns in the files are read"
+        ) as caught:
+            predict_files(model, [tmp_path / "in"], tmp_path / "out.csv", options)
+        assert caught.value.code == "column-missing"
+
+
 def test_all_faults_of_a_chunk_are_told(model: Model, bad_csv: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         predict_files(model, [bad_csv], tmp_path / "out.csv")

@@ -102,6 +102,19 @@ def test_an_explicit_format_overrules_the_suffix_of_a_file(tree: Path) -> None:
     assert (source.kind.format, source.stem) == ("csv", "notes.txt")
 
 
+def test_a_link_that_leads_nowhere_is_no_silence(tree: Path) -> None:
+    (tree / "sub" / ".#locked.csv").symlink_to("somebody@somewhere")
+    assert len(inputs.find([tree])) == 4
+    for name in ("lost.csv", "lost"):
+        link = tree / "sub" / name
+        link.symlink_to("nowhere")
+        for given in (tree, tree / "sub" / "lost*"):
+            with pytest.raises(UsageError, match=f"the link .*/sub/{name} leads nowhere") as caught:
+                inputs.find([given])
+            assert caught.value.code == "input-missing"
+        link.unlink()
+
+
 def test_standard_input_is_json_lines_unless_told(tree: Path) -> None:
     assert inputs.find(["-"])[0].kind.format == "jsonl"
     assert inputs.find(["-"], "csv")[0].kind.format == "csv"

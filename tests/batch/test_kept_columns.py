@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -336,6 +337,72 @@ def test_members_of_json_are_text_in_csv(model: Model, tmp_path: Path) -> None:
     predict_files(model, [tmp_path / "in.jsonl"], tmp_path / "o.csv")
     found = [line.split(",")[3] for line in (tmp_path / "o.csv").read_text().splitlines()]
     assert found == ["id", "", "true", "a", "1", "[1]", '""', "2.5"]
+
+
+ODD = {
+    "uuid": pa.array([bytes(15) + b"\x05", b"a" * 16, None], pa.uuid()),
+    "flag": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None, 0], pa.int8())),
+    "runs": pc.run_end_encode(pa.array(["r", "r", None])),
+    "lists": pa.ListArray.from_arrays([0, 1, 2, 3], pc.run_end_encode(pa.array([1, 1, 2]))),
+    "either": pa.UnionArray.from_sparse(pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, None]), pa.array(["x"] * 3)]),
+    "span": pa.array([(1, 2, 3), None, (0, -1, 0)], pa.month_day_nano_interval()),
+    "none": pa.array([{}, None, {}], pa.struct([])),
+}
+SHOWN = {
+    "uuid": ["00000000-0000-0000-0000-000000000005", "61616161-6161-6161-6161-616161616161", None],
+    "flag": [True, None, False],
+    "runs": ["r", "r", None],
+    "lists": [[1], [1], [2]],
+    "either": [1, "x", None],
+    "span": ["P1M2DT0.000000003S", None, "P-1D"],
+    "none": [{}, None, {}],
+}
+
+
+@pytest.mark.parametrize("output", ["csv", "jsonl", "parquet", "arrow"])
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("bad", [False, True])
+def test_columns_of_odd_types_are_written_or_refused_by_name(
+    make_model: Any, read: Any, tmp_path: Path, output: str, name: str, bad: bool
+) -> None:
+    """With a row that does not fit, too, which takes rows out of such columns."""
+    table = pa.table({"odd": ODD[name], "x": [1.0, 2.0, None if bad else 3.0]})
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as file:
+        file.write_table(table)
+    model = make_model(Signature(inputs=X), lambda data, params: data["x"])
+    options = Options(on_error=tmp_path / "bad.jsonl", batch_size=2)
+    target = tmp_path / f"out.{output}"
+    if output == "parquet" and name in ("lists", "either", "span", "none"):
+        with pytest.raises(OutputError, match=r"'odd' is of the type .* Parquet files do not have") as caught:
+            predict_files(model, [tmp_path / "in.arrow"], target, options)
+        assert caught.value.code == "type-not-parquet"
+        assert not target.exists()
+        return
+    predict_files(model, [tmp_path / "in.arrow"], target, options)
+    expected = SHOWN[name][: 2 if bad else 3]
+    match output:
+        case "csv":
+            shown = ["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in expected]
+            assert [row["odd"] for row in read(target)] == shown
+        case "jsonl":
+            assert [row["odd"] for row in read(target)] == expected
+        case _:
+            found = pq.read_table(target) if output == "parquet" else pa.ipc.open_file(target).read_all()
+            assert found["odd"].to_pylist() == ODD[name].to_pylist()[: len(expected)]
+            assert found.schema.field("odd").type == (pa.string() if name == "runs" else ODD[name].type)
+    if bad:
+        assert json.loads((tmp_path / "bad.jsonl").read_text())["record"]["odd"] == SHOWN[name][2]
+
+
+def test_rows_are_filtered_where_columns_of_odd_types_are_kept(make_model: Any, read: Any, tmp_path: Path) -> None:
+    columns = {name: column for name, column in ODD.items() if name != "lists"}
+    table = pa.table({**columns, "x": [1.0, 2.0, 3.0]})
+    with pa.ipc.new_stream(tmp_path / "in.arrows", table.schema) as file:
+        file.write_table(table)
+    model = make_model(Signature(inputs=X), lambda data, params: data["x"])
+    predict_files(model, [tmp_path / "in.arrows"], tmp_path / "out.jsonl", Options(where="runs = 'r' and x > 1"))
+    expected = {name: values[1] for name, values in SHOWN.items() if name in columns}
+    assert read(tmp_path / "out.jsonl") == [{**expected, "x": 2.0, "prediction": 2.0}]
 
 
 def test_new_members_of_json_are_refused_in_tables(model: Model, tmp_path: Path) -> None:

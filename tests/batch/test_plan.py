@@ -9,6 +9,7 @@ import pytest
 from modelpack.errors import UsageError
 from modelpack_server.batch import Options, make
 from modelpack_server.batch.formats import Kind
+from modelpack_server.stream import Options as StreamOptions
 
 
 @pytest.fixture
@@ -60,6 +61,14 @@ def test_a_device_is_json_lines_unless_told(data: Path) -> None:
     [
         (["in"], "out.txt", {}, "output-format"),
         (["in"], "out.parquet.gz", {}, "output-format"),
+        (["in/a.csv"], "out.csv", {"restart": True}, "option-alone"),
+        (["in/a.csv"], "-", {"restart": True}, "option-alone"),
+        (["in/a.csv"], "out", {"restart": True, "output_format": "delta"}, "option-alone"),
+        (["in/a.csv"], "out", {"overwrite": True, "output_format": "delta"}, "option-alone"),
+        (["in/a.csv"], "-", {"overwrite": True}, "option-alone"),
+        (["_a.csv"], "out/", {}, "output-hidden"),
+        ([".a.csv"], "out/", {}, "output-hidden"),
+        (["_a.csv"], "memory://out/", {}, "output-hidden"),
         (["in/a.csv"], "in/a.csv", {"overwrite": True}, "output-is-input"),
         (["in/a.csv"], "in/", {"overwrite": True}, "output-is-input"),
         (["in/a.csv"], "in/../in", {"overwrite": True}, "output-is-input"),
@@ -78,7 +87,7 @@ def test_a_device_is_json_lines_unless_told(data: Path) -> None:
 def test_what_cannot_be_is_refused(
     data: Path, inputs: list[str], output: str, options: dict[str, object], code: str
 ) -> None:
-    for name in ("old.csv", "old/x.csv", "mine/thesis.tex", "other/a.csv", "other/c.csv"):
+    for name in ("old.csv", "old/x.csv", "mine/thesis.tex", "other/a.csv", "other/c.csv", "_a.csv", ".a.csv"):
         (data / name).parent.mkdir(exist_ok=True)
         (data / name).write_bytes(b"")
     (data / "empty").mkdir()
@@ -94,3 +103,24 @@ def test_overwriting_may_be_allowed(data: Path) -> None:
 
 def test_devices_are_never_in_the_way(data: Path) -> None:
     assert make(["in"], "out.csv", Options(on_error=Path("/dev/null"))).outputs == ["out.csv"]
+
+
+def test_names_that_mark_no_data_are_for_single_files_and_directories(data: Path) -> None:
+    (data / "_in").mkdir()
+    for name in ("_a.csv", "_in/b.csv"):
+        (data / name).write_bytes(b"")
+    assert make(["_a.csv"], "out.csv", Options()).outputs == ["out.csv"]
+    assert make(["_in"], "out/", Options()).outputs == ["out/b.csv"]
+
+
+def test_what_replaces_the_rejects_alone_is_taken(data: Path) -> None:
+    options = {"overwrite": True, "on_error": data / "bad.jsonl"}
+    assert make(["in"], "-", Options(**options)).outputs == ["-"]  # type: ignore[arg-type]
+    assert make(["in"], "out/", Options(restart=True)).folder
+
+
+def test_rejects_do_not_go_where_the_answers_go() -> None:
+    for options in (Options, StreamOptions):
+        with pytest.raises(UsageError, match="standard output") as caught:
+            options(on_error=Path("-"))
+        assert caught.value.code == "rejects-stream"

@@ -124,20 +124,20 @@ def test_the_same_run_again_does_nothing(data: Path, make_model: Callable[..., M
     assert len(function.seen) == 4
 
 
-@pytest.mark.parametrize("format", ["csv", "delta"])
+@pytest.mark.parametrize("kind", ["csv", "delta"])
 def test_the_same_run_is_known_however_its_paths_are_written_and_wherever_its_rejects_go(
-    format: Any, data: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    kind: Any, data: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (data / "link").symlink_to("data")
-    out = str(data / "out") + "/" * (format != "delta")
-    predict_files(model, ["data/0.csv"], out, Options(output_format=format))
+    out = str(data / "out") + "/" * (kind != "delta")
+    predict_files(model, ["data/0.csv"], out, Options(output_format=kind))
     for given in ("./data/0.csv", data / "data" / "0.csv", "link/0.csv"):
-        assert predict_files(model, [given], out, Options(output_format=format)).already
+        assert predict_files(model, [given], out, Options(output_format=kind)).already
     for name in ("one", "two"):
-        again = predict_files(model, ["data/0.csv"], out, Options(output_format=format, on_error=Path(name)))
+        again = predict_files(model, ["data/0.csv"], out, Options(output_format=kind, on_error=Path(name)))
         assert (again.already, again.rejects) == (True, None)
     monkeypatch.chdir(data / "data")
-    assert predict_files(model, ["0.csv"], out, Options(output_format=format)).already
+    assert predict_files(model, ["0.csv"], out, Options(output_format=kind)).already
 
 
 def test_a_run_goes_on_though_its_rejects_go_elsewhere(data: Path, make_model: Callable[..., Model]) -> None:

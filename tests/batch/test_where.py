@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -19,9 +20,11 @@ from hypothesis import strategies as st
 
 from modelpack.errors import InputError, ModelpackError, UsageError
 from modelpack.model import Model
+from modelpack.signature import Column, Signature, Table
 from modelpack_server.batch import Options, predict_files
 from modelpack_server.batch.where.bounds import Bounds, may_hold
 from modelpack_server.batch.where.grammar import parse
+from modelpack_server.batch.where.levels import Levels
 from modelpack_server.batch.where.terms import Comparison, Joined, columns_of
 
 Read = Callable[[Path], list[dict[str, Any]]]
@@ -124,8 +127,6 @@ def test_statistics_change_nothing_and_the_logic_is_that_of_sql(
 
 
 def _numbers(make_model: Callable[..., Model]) -> Model:
-    from modelpack.signature import Column, Signature, Table
-
     signature = Signature(inputs=Table(columns=(Column(name="id", type="int64"),)))
     return make_model(signature, lambda columns, params: columns["id"])
 
@@ -237,6 +238,55 @@ def test_what_a_column_cannot_be_compared_with_is_refused_by_name(
         predict_files(model, [source], tmp_path / "out.jsonl", Options(where=text))
     assert caught.value.code == code
     assert not (tmp_path / "out.jsonl").exists()
+
+
+NUMBERS = ["9007199254740992", "9007199254740993", "1.5", "", "9007199254740992.5", "99999999999999999999", "1.50",
+           "-1e400", "0.1", "0.1000000000000000055", "2e0", "-0.0"]  # fmt: skip
+EXACTLY = [
+    ("k = 9007199254740993", [1]),
+    ("k != 9007199254740993", [0, 2, 4, 5, 6, 7, 8, 9, 10, 11]),
+    ("k in (9007199254740992, 9007199254740994)", [0]),
+    ("k > 9007199254740992", [1, 4, 5]),
+    ("k >= 9007199254740992.5", [1, 4, 5]),
+    ("k > 99999999999999999998 and k < 100000000000000000000", [5]),
+    ("k = 1.5 or k = 2", [2, 6, 10]),
+    ("k = 0.1", [8]),
+    ("k > 0.1 and k < 1", [9]),
+    ("k < -5", [7]),
+    ("k = 0", [11]),
+    ("k is null", [3]),
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize(("text", "taken"), EXACTLY)
+def test_numbers_that_the_signature_does_not_know_are_compared_exactly_whatever_stands_beside_them(
+    make_model: Callable[..., Model], read: Read, tmp_path: Path, suffix: str, text: str, taken: list[int], size: int
+) -> None:
+    model = make_model(Signature(inputs=Table(columns=(Column(name="x", type="float64"),))), lambda d, p: d["x"])
+    if suffix == "csv":
+        lines = ["k,x", *(f"{number},{place}" for place, number in enumerate(NUMBERS))]
+    else:
+        # JSON has no number that large.
+        numbers = [number.replace("-1e400", "-1e40") or "null" for number in NUMBERS]
+        lines = [f'{{"k": {number}, "x": {place}}}' for place, number in enumerate(numbers)]
+    (tmp_path / f"in.{suffix}").write_text("\n".join(lines) + "\n")
+    options = Options(where=text, keep=("x",), batch_size=size)
+    predict_files(model, [tmp_path / f"in.{suffix}"], tmp_path / "out.jsonl", options)
+    assert [int(row["prediction"]) for row in read(tmp_path / "out.jsonl")] == taken
+
+
+def test_nan_and_infinity_stand_where_floats_have_them() -> None:
+    levels = Levels([10**400, Decimal("1e-400"), 0])
+    texts = pa.array(["nan", "inf", "1e401", "1e400", "0", "1e-400", "1e-401", "1e-99999999999999999999", None, "-inf"])
+    found = levels.texts(texts).to_pylist()
+    assert math.isnan(found[0])
+    assert found[1:] == [6, 6, 5, 1, 3, 2, 1, None, 0]
+    assert [levels.place(value) for value in (0, Decimal("1e-400"), 10**400)] == [1, 3, 5]
+    assert levels.cells([float("inf"), 10**400, -(10**400), 0.0]).to_pylist() == [6, 5, 0, 1]
+    with pytest.raises(pa.ArrowInvalid):
+        levels.texts(pa.array(["0x10"]))
 
 
 def test_only_row_groups_and_files_that_may_hold_such_rows_are_read(model: Model, read: Read, tmp_path: Path) -> None:

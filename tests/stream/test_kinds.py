@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from modelpack.errors import OutputError
 from modelpack_server.delta.commit import Target, fit
-from modelpack_server.delta.kinds import storable, stored
+from modelpack_server.delta.kinds import alike, storable, stored, widens
 
 ZONE = dt.timezone(dt.timedelta(hours=2))
 MOMENT = dt.datetime(2024, 5, 6, 7, 8, 9, 123456)
@@ -140,3 +140,62 @@ def test_what_may_be_missing_inside_of_values_is_up_to_the_values(name: str, tmp
     with pytest.raises(OutputError, match="takes no missing values in 'column', and there is one") as caught:
         fit(pa.table({"column": pa.array(gaps, kind)}), schema, tmp_path)
     assert caught.value.code == "output-columns"
+
+
+DECIMAL = pa.decimal128
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "may"),
+    [
+        (pa.int8(), pa.int64(), True),
+        (pa.int64(), pa.int32(), False),
+        (pa.int32(), pa.float64(), True),
+        (pa.int64(), pa.float64(), False),
+        (pa.float32(), pa.float64(), True),
+        (pa.float64(), pa.float32(), False),
+        (pa.int32(), DECIMAL(10, 0), True),
+        (pa.int64(), DECIMAL(19, 0), False),
+        (pa.float64(), DECIMAL(38, 0), False),
+        (DECIMAL(10, 2), DECIMAL(12, 4), True),
+        (DECIMAL(10, 2), DECIMAL(12, 5), False),
+        (pa.date32(), pa.timestamp("us"), True),
+        (pa.date32(), pa.timestamp("us", "UTC"), False),
+        (pa.string(), pa.int64(), False),
+        (pa.int64(), pa.string(), False),
+        (pa.bool_(), pa.int64(), False),
+        (pa.list_(pa.int32()), pa.list_(pa.field("element", pa.int64(), nullable=False)), True),
+        (pa.list_(pa.string()), pa.list_(pa.int64()), False),
+        (pa.map_(pa.string(), pa.int8()), pa.map_(pa.string(), pa.int16()), True),
+        (pa.struct({"a": pa.int8()}), pa.struct({"b": pa.string(), "a": pa.int16()}), True),
+        (pa.struct({"a": pa.int8(), "b": pa.string()}), pa.struct({"a": pa.int8()}), False),
+    ],
+)
+def test_types_that_widen_and_files_that_have_them(old: pa.DataType, new: pa.DataType, may: bool) -> None:
+    assert widens(old, new) == may
+    if may:
+        assert alike(old, new)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "same"),
+    [
+        (pa.dictionary(pa.int8(), pa.large_string()), pa.string(), True),
+        (pa.binary(), pa.string(), True),
+        (pa.binary(2), pa.binary(), True),
+        (pa.null(), pa.int64(), True),
+        (pa.int64(), pa.int8(), True),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC"), True),
+        (pa.uuid(), pa.binary(), True),
+        (pa.large_list(pa.int8()), pa.list_(pa.int64()), True),
+        (pa.map_(pa.large_string(), pa.int8()), pa.map_(pa.string(), pa.int8()), True),
+        (pa.struct({"a": pa.int8(), "gone": pa.string()}), pa.struct({"a": pa.int16()}), True),
+        (pa.struct({"a": pa.string()}), pa.struct({"a": pa.int16()}), False),
+        (pa.string(), pa.int64(), False),
+        (pa.float64(), pa.int64(), False),
+        (pa.int64(), pa.string(), False),
+        (pa.string(), pa.timestamp("us"), False),
+    ],
+)
+def test_files_have_a_column_as_it_is_or_are_refused(found: pa.DataType, kind: pa.DataType, same: bool) -> None:
+    assert alike(found, kind) == same

@@ -94,7 +94,8 @@ def test_rows_that_do_not_fit_end_it_with_file_and_row(tables: Any, start: Any) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--from", "a"], ["--once"], ["--max-rejects", "1"], ["--job", "a"]])
+@pytest.mark.parametrize("words", [["--from", "a"], ["--once"], ["--max-rejects", "1"], ["--job", "a"],
+                                   ["--from-version", "0"], ["--metrics-host", "::1"]])  # fmt: skip
 def test_options_that_do_not_go_together_are_wrong_usage(words: list[str], command: list[str]) -> None:
     done = subprocess.run([*command, "pkg", *words], capture_output=True, env=dict(os.environ))
     assert done.returncode == 2

@@ -18,7 +18,7 @@ import modelpack
 from modelpack.errors import SaveError
 from modelpack.model import Model
 from modelpack_server.delta.commit import Target
-from modelpack_server.stream import follow
+from modelpack_server.stream import Options, follow, status
 
 
 def log(root: Path, version: int) -> Path:
@@ -191,6 +191,69 @@ def test_a_column_that_changes_its_type_or_goes_is_said(tables: Any, model: Mode
     change({"id": [7]})()
     code, said = code_of(lambda: tables.run(model, changes="append"))
     assert code == "column-missing" and "has no column 'x', which the model needs" in said
+
+
+def overwrite(tables: Any, **columns: Any) -> None:
+    write_deltalake(tables.source, pa.table(columns), mode="overwrite", schema_mode="overwrite")
+
+
+def test_rows_from_before_a_column_changed_are_read_as_they_were(tables: Any, model: Model) -> None:
+    """A digit is no number as long as it was text."""
+    overwrite(tables, id=["007"], x=[1.0])
+    overwrite(tables, id=[8], x=[2.0])
+    code, said = code_of(lambda: tables.run(model, from_version=0, changes="append"))
+    assert code == "source-columns" and "the column 'id' was string and is int64 from version 1 on" in said
+    assert tables.ids() == ["007"]
+    code, said = code_of(lambda: tables.run(model, changes="append"))
+    assert code == "output-columns" and "has 'id' as string, here it is int64" in said
+
+
+def test_text_of_an_earlier_version_is_no_number_for_the_model(tables: Any, model: Model) -> None:
+    overwrite(tables, id=[1], x=["1"])
+    overwrite(tables, id=[2], x=[2.0])
+    code, said = code_of(lambda: tables.run(model, from_version=0, changes="append"))
+    assert code == "type-mismatch" and "row 1, column 'x'" in said
+
+
+def test_each_change_of_a_column_is_said_though_it_is_as_before(tables: Any, model: Model) -> None:
+    overwrite(tables, x=[1.0], n=[1])
+    overwrite(tables, x=[2.0], n=["2"])
+    overwrite(tables, x=[3.0], n=[3])
+    overwrite(tables, n=[4])
+    overwrite(tables, x=[5.0], n=[5])
+    options = {"from_version": 0, "changes": "append"}
+    code, said = code_of(lambda: tables.run(model, keep=("n",), **options))
+    assert code == "source-columns" and "the column 'n' was int64 and is string from version 1 on" in said
+    code, said = code_of(lambda: status("", tables.source, tables.output, Options(changes="append")))
+    assert code == "source-columns" and "the column 'n' was string and is int64 from version 2 on" in said
+
+    tables.output = tables.folder / "other"
+    code, said = code_of(lambda: tables.run(model, keep=(), **options))
+    assert code == "source-columns" and "the column 'x' was double and is gone from version 3 on" in said
+    assert [row["score"] for row in tables.scored()] == [2.0, 4.0, 6.0]
+    code, said = code_of(lambda: tables.run(model, keep=(), changes="append"))
+    assert code == "null-not-allowed"
+
+
+def test_a_file_of_another_type_than_the_log_tells_is_refused_with_its_version(tables: Any, model: Model) -> None:
+    """The commits that told it are not in the log any more."""
+    overwrite(tables, id=["007"], x=[1.0])
+    overwrite(tables, id=[8], x=[2.0])
+    DeltaTable(tables.source).create_checkpoint()
+    log(tables.source, 1).rename(tables.folder / "kept")
+    (tables.folder / "kept").write_text(log(tables.source, 0).read_text().replace("metaData", "other"))
+    log(tables.source, 0).unlink()
+    (tables.folder / "kept").rename(log(tables.source, 1))
+    code, said = code_of(lambda: tables.run(model, from_version=1))
+    assert code == "source-columns" and "has the column 'id' as string, and the table as int64 (version 1)" in said
+
+
+def test_numbers_that_were_widened_are_read_on(tables: Any, model: Model) -> None:
+    overwrite(tables, id=pa.array([1], pa.int32()), x=[1.0])
+    tables.add(1)  # rows of a wider column
+    overwrite(tables, id=[2], x=[2.0])
+    assert tables.run(model, from_version=0, changes="append").rows == 3
+    assert DeltaTable(tables.output).schema().to_arrow().field("id").type == pa.int64()
 
 
 def test_deletes_and_updates_end_it_unless_told_otherwise(tables: Any, model: Model) -> None:

@@ -54,8 +54,7 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 @click.option("--status", is_flag=True, help="Say how far the stream is, and score nothing.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), metavar="PORT",
               help="Answer Prometheus at http://HOST:PORT/metrics.")  # fmt: skip
-@click.option("--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True,
-              help="Where to listen for Prometheus.")  # fmt: skip
+@click.option("--metrics-host", metavar="HOST", help="Where to listen for Prometheus.  [default: 127.0.0.1]")
 @click.option("--quiet", is_flag=True, help="Say nothing about each commit.")
 @click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True,
               help="Where rows are scored; spark: by executors that see the same paths.")  # fmt: skip
@@ -80,6 +79,8 @@ def command(package: str, *, source: str | None, output: str | None, as_json: bo
         enter_environment(env, package, given["allow_code"])
         if given["max_rejects"] is not None and given["on_error"] is None:
             raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
+        if given["metrics_host"] is not None and given["metrics_port"] is None:
+            raise UsageError("--metrics-host needs --metrics-port", code="option-alone", path="--metrics-host")
         if source is None and output is None:
             _lines(package, {**given, "as_json": as_json})
         elif source is None or output is None:
@@ -107,7 +108,9 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
                 key=given_names(given["key"]) if given["key"] else None,
                 once=given["once"],
                 new_package=given["new_package"],
-                metrics=(given["metrics_host"], given["metrics_port"]) if given["metrics_port"] else None,
+                metrics=(given["metrics_host"] or "127.0.0.1", given["metrics_port"])
+                if given["metrics_port"]
+                else None,
                 say=say,
                 engine=found,
                 **chosen,
@@ -169,7 +172,7 @@ def _waiting() -> Iterator[_Waiter]:
 
 def _lines(package: str, given: Mapping[str, Any]) -> None:
     for name in _TABLES_ONLY:
-        if given[name]:
+        if given[name] is not None and given[name] is not False:
             option = f"--{name.replace('_', '-')}" if name != "max_rows" else "--max-rows-per-commit"
             raise UsageError(f"{option} needs --from and --to", code="option-alone", path=option)
     if given["engine"] != "local":

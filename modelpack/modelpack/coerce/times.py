@@ -19,6 +19,7 @@ __all__ = [
     "duration_count",
     "duration_from_text",
     "duration_text",
+    "interval_text",
     "timestamp_count",
     "timestamp_from_text",
     "timestamp_text",
@@ -232,6 +233,14 @@ def duration_text(count: int, unit: str) -> str:
     """Return the ISO 8601 text of a count, in seconds: ``PT1.5S``."""
     seconds, fraction = divmod(abs(count), PER_SECOND[unit])
     return f"{'-' if count < 0 else ''}PT{seconds}{_fraction(fraction, PER_SECOND[unit])}S"
+
+
+def interval_text(months: int, days: int, nanoseconds: int) -> str:
+    """Return the ISO 8601 text of an interval, with a sign before each part that is negative: ``P1M-2DT1.5S``."""
+    time = duration_text(abs(nanoseconds), "ns").removeprefix("P")
+    parts = f"{months}M" if months else "", f"{days}D" if days else ""
+    text = "".join(parts) + (time if nanoseconds >= 0 else f"T-{time.removeprefix('T')}")
+    return "P" + (text if nanoseconds or not any(parts) else "".join(parts))
 
 
 def _fraction(count: int, per_second: int) -> str:

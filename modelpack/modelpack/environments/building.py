@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,15 +37,19 @@ def series(needed: Environment) -> str:
     return wanted.series(needed) or _HERE
 
 
-def fill(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
-    """Make an empty directory the environment of the package.
+def fill(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes, *, lock: int, at: Path) -> None:
+    """Make an empty directory the environment of the package. It is to be moved to ``at`` afterwards.
+
+    ``lock`` is a descriptor that uv inherits: what it locks stays so as long as uv lives, whatever becomes of us.
 
     Raises:
         EnvironmentMismatch: it cannot be built, or a wheel writes where it must not (``wheel-refused``).
     """
     listed = place / "modelpack-requirements.txt"
     listed.write_text("".join(f"{one.line()}\n" for one in pins))
-    uv.run(["venv", "--no-project", "--allow-existing", "--python", _interpreter(package.environment), str(place)])
+    python = _interpreter(package.environment)
+    uv.run(["venv", "--no-project", "--allow-existing", "--relocatable", "--python", python, str(place)], keep=lock)
+    _name(place / "bin" / "activate", at)
     site = next((place / "lib").glob("python*/site-packages"))
     # The Python behind the environment's own, which no wheel can replace.
     base = (place / "bin" / "python").resolve()
@@ -55,7 +61,8 @@ def fill(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes
     # are code of the wheels. The user's settings may tell it to; this option has the last word.
     uv.run(
         ["pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--strict", "--no-compile-bytecode",
-         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)]
+         *wheels, *(["--require-hashes"] if hashed else []), *indexes.arguments(), "--requirements", str(listed)],
+        keep=lock,
     )  # fmt: skip
     _check_untouched(place, site, made)
     if series(package.environment) == _HERE:
@@ -76,7 +83,14 @@ def fill(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes
 def _interpreter(needed: Environment) -> str:
     """Return the Python to build with: this one if it is of the series that the model was saved on."""
     base: str = getattr(sys, "_base_executable", sys.executable)
-    return base if series(needed) == _HERE else series(needed)
+    wanted_one = series(needed)
+    return base if wanted_one == _HERE else uv.interpreter(wanted_one) or wanted_one
+
+
+def _name(activate: Path, at: Path) -> None:
+    """Write into the script where the environment will be: what is relocatable works in bash and zsh, and not in sh."""
+    line = f"VIRTUAL_ENV={shlex.quote(str(at))}"
+    activate.write_text(re.sub(r"^VIRTUAL_ENV=.*SCRIPT_PATH.*$", lambda _: line, activate.read_text(), flags=re.M))
 
 
 def _shapes(place: Path, site: Path) -> Mapping[Path, str]:

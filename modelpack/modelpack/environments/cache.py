@@ -7,19 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modelpack import environment
-from modelpack.environments import building, consent, locking, quick, uv, vendoring, wanted
-from modelpack.environments.quick import MARKER, folder
+from modelpack.environments import building, consent, locking, places, quick, uv, vendoring, wanted
+from modelpack.environments.pruning import listed, prune
+from modelpack.environments.quick import folder
 from modelpack.environments.wanted import Pin
 from modelpack.errors import SaveError, UsageError
 from modelpack.manifest import Lock
@@ -83,10 +81,11 @@ def create(
     do; source distributions are built only if the package's code is allowed.
 
     Raises:
-        EnvironmentMismatch: there is no lock, or it cannot be built (``hash-mismatch``, ``python-unavailable``, …).
+        EnvironmentMismatch: there is no lock, or it cannot be built (``hash-mismatch``, ``python-unavailable``, …), or
+            others can write where it is kept (``cache-unsafe``).
         TrustError: ``code-not-allowed``.
         UsageError: ``lock-partial``, ``extra-missing``.
-        SaveError: ``target-exists``.
+        SaveError: ``target-exists``, ``target-unwritable``.
     """
     pins, lock = _pins(package)
     consent.require_for_building(package, pins, allow_code)
@@ -97,19 +96,44 @@ def create(
             path=lock.path,
             hint="Complete it with `modelpack env lock`, or build it first: `modelpack env create --unhashed`.",
         )
-    if path is not None and path.exists():
-        raise SaveError(f"{path} exists", code="target-exists", path="path", hint="Choose another path.")
     place = path.absolute() if path is not None else folder() / _key(package, pins)
-    fresh = False
-    # Whoever runs in it holds its lock, so the lock of one that is there is not waited for.
-    if not quick.whole(place):
-        with uv.room(), _locked(place, fcntl.LOCK_EX):
-            # Somebody else may have built it meanwhile.
-            fresh = not quick.whole(place)
-            if fresh:
-                with _given(package, indexes or uv.Indexes()) as chosen:
-                    _build(place, package, pins, chosen)
+    indexes = indexes or uv.Indexes()
+    with places.ending_cleanly():
+        fresh = (
+            _built_at(place, package, pins, indexes) if path is not None else _kept_at(place, package, pins, indexes)
+        )
     return Built(path=place, pins=tuple(pins), lock=lock, series=building.series(package.environment), fresh=fresh)
+
+
+def _built_at(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> bool:
+    """Build where the user says that nothing is yet."""
+    if os.path.lexists(place):
+        raise SaveError(f"{place} exists", code="target-exists", path="path", hint="Choose another path.")
+    with uv.room(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _build(place, package, pins, indexes, replace=False)
+    return True
+
+
+def _kept_at(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> bool:
+    """Build in the cache if it is not there, and say whether that was so."""
+    places.cache(make=False)
+    # Whoever runs in it holds its lock, so the lock of one that is there is not waited for.
+    if quick.whole(place):
+        return False
+    with uv.room():
+        places.cache(make=True)
+        with places.locked(place, fcntl.LOCK_EX):
+            # Somebody else may have built it meanwhile.
+            if quick.whole(place):
+                return False
+            _build(place, package, pins, indexes, replace=True)
+    return True
+
+
+def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes, *, replace: bool) -> None:
+    with _given(package, indexes) as chosen, places.staged(place, replace=replace) as (made, lock):
+        building.fill(made, package, pins, chosen, lock=lock, at=place)
 
 
 def _pins(package: Package) -> tuple[list[Pin], Lock]:
@@ -135,17 +159,6 @@ def _given(package: Package, indexes: uv.Indexes) -> Iterator[uv.Indexes]:
         yield uv.Indexes(find_links=(name,), no_index=True)
 
 
-def _build(place: Path, package: Package, pins: Sequence[Pin], indexes: uv.Indexes) -> None:
-    """Build into ``place``; the marker is written last, so that what was interrupted is built anew."""
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        place.mkdir(parents=True)
-        building.fill(place, package, pins, indexes)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-
-
 def _key(package: Package, pins: Sequence[Pin]) -> str:
     """Return the name of an environment: what is in it, for which Python and which system.
 
@@ -156,36 +169,3 @@ def _key(package: Package, pins: Sequence[Pin]) -> str:
         [lines, building.series(package.environment), sysconfig.get_platform(), vendoring.inside(package)]
     )
     return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def _locked(place: Path, how: int) -> Iterator[int]:
-    """Hold the lock of an environment, which is a file beside it: one builder at a time, others wait for it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, how)
-        yield file
-    finally:
-        os.close(file)
-
-
-def listed() -> list[dict[str, Any]]:
-    """Return what the cache holds: path, facts, and when it was last used."""
-    found = []
-    for marker in sorted(folder().glob(f"*/{MARKER}")):
-        facts = json.loads(marker.read_text())
-        found.append({"path": str(marker.parent), "used": marker.stat().st_mtime, **facts})
-    return found
-
-
-def prune(*, days: float = 0) -> list[str]:
-    """Remove the environments that were not used for so many days and that nobody runs in; return their paths."""
-    removed = []
-    for place in sorted(path for path in folder().glob("*") if path.is_dir() and not path.name.startswith(".")):
-        with contextlib.suppress(BlockingIOError), uv.room(), _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            marker = place / MARKER
-            if not marker.is_file() or time.time() - marker.stat().st_mtime >= days * 86400:
-                shutil.rmtree(place, ignore_errors=True)
-                removed.append(str(place))
-    return removed

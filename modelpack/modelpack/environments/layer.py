@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from modelpack import flavor
-from modelpack.environments import quick, uv
+from modelpack.environments import places, quick, uv
 from modelpack.environments.cache import Built
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch
@@ -60,9 +60,13 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
         EnvironmentMismatch: the runtime cannot run on what it holds (``runtime-conflict``), or what it needs beside it
             cannot be made (``disk-full``, ``cache-unwritable``).
     """
+    places.cache(make=False)
     if not quick.hold(built.path):
         return
     layer = _layer(built)
+    while not quick.hold_layer(layer):
+        # Somebody has pruned it in this moment.
+        layer = _layer(built)
     if built.known:
         quick.note(digest, built.path, layer)
     quick.become(built.path, layer, digest, arguments)
@@ -82,17 +86,21 @@ def prepare(built: Built) -> None:
 def _layer(built: Built) -> Path:
     """Return the directory of links for what runs here now; made if it is not there."""
     _check(_runtime(), built.pins)
-    place = quick.folder() / f".layer-{quick.fingerprint()}"
-    if place.is_dir():
+    place = places.cache(make=False) / f".layer-{quick.fingerprint()}"
+    if place.is_dir() and not quick.unsafe(place):
         return place
     staging = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
     with uv.room():
-        staging.mkdir(parents=True)
+        places.cache(make=True)
+        staging.mkdir(mode=0o755)
         for source in _sources(_runtime(_LENT)):
             # Several distributions may have parts of one package; the first that came is whole, as it is here.
             if not (staging / source.name).is_symlink():
                 (staging / source.name).symlink_to(source)
     try:
+        if quick.unsafe(place):
+            # Made by an earlier release under a umask that gives others everything.
+            place.rename(staging / "gone")
         staging.rename(place)
     except OSError:
         # Another process was faster.

@@ -13,21 +13,25 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "MARKER",
     "RUNTIME",
     "become",
     "digest",
+    "facts",
     "fingerprint",
     "folder",
     "hold",
+    "hold_layer",
     "inside",
     "note",
     "running_in",
     "start",
+    "unsafe",
     "whole",
 ]
 
@@ -45,6 +49,20 @@ def folder() -> Path:
         return Path(named).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "modelpack" / "environments"
+
+
+def unsafe(place: Path) -> str | None:
+    """Say why nothing in a directory or a file is believed or run; None if nothing speaks against it or it is missing.
+
+    It must belong to this user or to root, as the caches of images do, and nobody else may write to it.
+    """
+    try:
+        states = (place.lstat(), place.stat())
+    except OSError:
+        return None
+    if any(one.st_uid not in (0, os.geteuid()) for one in states):
+        return "it belongs to another user"
+    return "others can write to it" if states[1].st_mode & 0o022 else None
 
 
 def inside(digest: str) -> bool:
@@ -76,11 +94,13 @@ def start(package: str | os.PathLike[str], arguments: Sequence[str]) -> None:
     """Become the command in the package's environment if a note says which that is; else return."""
     known = digest(package)
     try:
-        found = json.loads(_note(known or "").read_text())
+        found = _noted(known or "")
         place, layer = folder() / found["environment"], folder() / found["layer"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if known and layer.name == f".layer-{fingerprint()}" and layer.is_dir() and hold(place):
+    if place.parent != folder() or unsafe(folder()) or unsafe(layer):
+        return
+    if known and layer.name == f".layer-{fingerprint()}" and hold_layer(layer) and hold(place):
         become(place, layer, known, arguments)
 
 
@@ -89,17 +109,36 @@ def note(package: str, place: Path, layer: Path) -> None:
     target = _note(package)
     with contextlib.suppress(OSError):
         written = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-        written.write_text(json.dumps({"environment": place.name, "layer": layer.name}))
+        with open(written, "x", opener=lambda path, flags: os.open(path, flags, 0o644)) as stream:
+            json.dump({"environment": place.name, "layer": layer.name}, stream)
         written.replace(target)
+
+
+def _noted(package: str) -> dict[str, str]:
+    note = _note(package)
+    if reason := unsafe(note):
+        raise ValueError(reason)
+    found: dict[str, str] = json.loads(note.read_text())
+    return found
 
 
 def _note(package: str) -> Path:
     return folder() / f".package-{package.removeprefix('sha256:')}.json"
 
 
+def facts(place: Path) -> dict[str, Any] | None:
+    """Return what is written down of an environment that was built to its end; None if that cannot be read."""
+    try:
+        found = json.loads((place / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(found, dict) and isinstance(found.get("package"), str) and isinstance(found.get("pins"), list)
+    return found if known else None
+
+
 def whole(place: Path) -> bool:
-    """Say whether an environment is there: built to its end, and the Python it was built with is still installed."""
-    return (place / MARKER).is_file() and (place / "bin" / "python").exists()
+    """Say whether an environment is there: built to its end, nobody else's, and its Python is still installed."""
+    return facts(place) is not None and not unsafe(place) and (place / "bin" / "python").exists()
 
 
 def hold(place: Path) -> bool:
@@ -107,22 +146,35 @@ def hold(place: Path) -> bool:
 
     One that this user cannot write to, nobody prunes as this user; it is run in all the same.
     """
-    if not whole(place):
-        return False
-    file = _opened(place.parent / f".{place.name}.lock")
-    if file is not None:
+    return _held(place.parent / f".{place.name}.lock", place / MARKER, lambda: whole(place))
+
+
+def hold_layer(layer: Path) -> bool:
+    """Keep a runtime from being pruned, in the same way."""
+    return _held(layer, layer, layer.is_dir)
+
+
+def _held(lock: Path, used: Path, there: Callable[[], bool]) -> bool:
+    while there():
+        file = _opened(lock, os.O_RDONLY) if lock == used else _opened(lock, os.O_RDWR | os.O_CREAT, os.O_RDONLY)
+        if file is None:
+            break
         fcntl.flock(file, fcntl.LOCK_SH)
-        if not whole(place):
-            os.close(file)
-            return False
-        os.set_inheritable(file, True)
+        with contextlib.suppress(FileNotFoundError):
+            # Who prunes removes the lock with what it locks; then somebody may have made both anew.
+            if os.path.samestat(os.fstat(file), lock.stat()) and there():
+                os.set_inheritable(file, True)
+                break
+        os.close(file)
+    else:
+        return False
     with contextlib.suppress(OSError):
-        os.utime(place / MARKER)
+        os.utime(used)
     return True
 
 
-def _opened(lock: Path) -> int | None:
-    for how in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+def _opened(lock: Path, *ways: int) -> int | None:
+    for how in ways:
         with contextlib.suppress(OSError):
             return os.open(lock, how, 0o600)
     return None
@@ -131,7 +183,9 @@ def _opened(lock: Path) -> int | None:
 def become(place: Path, layer: Path, package: str, arguments: Sequence[str]) -> None:
     """Become the command ``modelpack`` with these arguments, run by the environment's Python for this digest."""
     environment = {**os.environ, RUNTIME: str(layer), _ENTERED: package, "PYTHONSAFEPATH": "1"}
-    environment.pop("PYTHONPATH", None)
-    environment.pop("PYTHONHOME", None)
+    # What starts further programs finds those of this environment, not of one that was active before.
+    environment |= {"VIRTUAL_ENV": str(place), "PATH": os.pathsep.join([str(place / "bin"), *os.get_exec_path()])}
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV_PROMPT"):
+        environment.pop(name, None)
     python = str(place / "bin" / "python")
     os.execve(python, [python, "-P", "-m", "modelpack", *arguments], environment)  # noqa: S606 - no shell

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.errors import EnvironmentMismatch, UsageError
+from modelpack.errors import EnvironmentMismatch, SaveError, UsageError
 
 __all__ = ["Indexes", "failure", "interpreter", "room", "run", "withdrawn"]
 
@@ -23,6 +23,8 @@ _FAILURES = (
     ("Disk quota exceeded", "disk-full", "the disk is full", "Make room; `modelpack env prune` removes old ones."),
     ("Hash mismatch", "hash-mismatch", "a file is not the one that was locked", "The index serves other bytes."),
     ("No interpreter found", "python-unavailable", "that Python is not installed here", "Install it, then try again."),
+    ("Failed to inspect Python interpreter", "python-unavailable", "what bears that Python's name does not start",
+     "Install it, or tell the shim that stands for it which one is meant: pyenv global, asdf set."),
     ("401 Unauthorized", "index-refused", "the package index refuses you", "Give uv your name and key for it."),
     ("403 Forbidden", "index-refused", "the package index refuses you", "Give uv your name and key for it."),
     ("Network connectivity is disabled", "index-unreachable", "there is no network", "Vendor it first."),
@@ -44,6 +46,11 @@ _FAILURES = (
 # What may be a secret in an address: who asks, with which password; and the query, which may be a signature.
 _ASKING = re.compile(r"//[^\s/@]+@")
 _QUERY = re.compile(r"\?[^\s`'\"<>]+")
+# Nobody may write there, or what is there is no directory.
+_UNWRITABLE = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 # What uv gets of the caller's environment, which is where its indexes are and how they are reached. Other variables
 # would change what is installed and where, or have uv run what it installs (UV_COMPILE_BYTECODE).
 _PASSED = re.compile(
@@ -78,14 +85,14 @@ class Indexes:
         return links + (["--no-index"] if self.no_index else [])
 
 
-def run(arguments: Sequence[str]) -> str:
-    """Run uv, with absolute paths, and return what it told about it.
+def run(arguments: Sequence[str], *, keep: int | None = None) -> str:
+    """Run uv, with absolute paths, and return what it told about it. It inherits the descriptor ``keep``.
 
     Raises:
         UsageError: uv is not installed (``extra-missing``).
         EnvironmentMismatch: it failed; the code says how, the message ends with uv's own words.
     """
-    done = _call(arguments)
+    done = _call(arguments, keep)
     if done.returncode:
         raise failure(done.stderr)
     return done.stderr
@@ -93,17 +100,23 @@ def run(arguments: Sequence[str]) -> str:
 
 def interpreter(series: str) -> str | None:
     """Return the path of a Python of this series (``3.12``) that uv finds on this machine, or None."""
-    done = _call(["python", "find", "--no-project", "--system", series])
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    # Where the first one of that name is a shim that stands for nothing, uv looks no further.
+    named = (Path(place, f"python{series}") for place in os.get_exec_path() if Path(place).is_absolute())
+    for asked in (series, *(str(path) for path in named if path.is_file())):
+        done = _call(["python", "find", "--no-project", "--system", asked])
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.strip()
+    return None
 
 
-def _call(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _call(arguments: Sequence[str], keep: int | None = None) -> subprocess.CompletedProcess[str]:
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
     environment = {**passed, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     # uv reads the settings that lie where it runs or above: those of a project, or in /tmp those of anybody.
     return subprocess.run(  # noqa: S603 - a list of arguments, none of which is an option of the package's
-        [_program(), *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
-    )
+        [_program(), *arguments], cwd="/", env=environment, pass_fds=[] if keep is None else [keep],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def withdrawn(said: str) -> list[str]:
@@ -113,25 +126,28 @@ def withdrawn(said: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def room() -> Iterator[None]:
+def room(target: Path | None = None) -> Iterator[None]:
     """Say of what is written meanwhile, if it cannot be, why: what is said when uv runs out of room, or who may not.
 
     Raises:
         EnvironmentMismatch: ``disk-full``, ``cache-unwritable``.
+        SaveError: ``target-unwritable``, if the user named the ``target``.
     """
     try:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise failure(os.strerror(errno.ENOSPC)) from exc
-        if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise EnvironmentMismatch(
-                f"{exc.filename} cannot be written: {exc.strerror}",
-                code="cache-unwritable",
-                path="environment",
-                hint="Run `modelpack env create` where it can be, or set MODELPACK_ENVIRONMENTS to another place.",
-            ) from exc
-        raise
+        if exc.errno not in _UNWRITABLE:
+            raise
+        if target is not None:
+            raise SaveError(f"{target} cannot be written: {exc.strerror}", code="target-unwritable") from exc
+        raise EnvironmentMismatch(
+            f"{exc.filename} cannot be written: {exc.strerror}",
+            code="cache-unwritable",
+            path="environment",
+            hint="Run `modelpack env create` where it can be, or set MODELPACK_ENVIRONMENTS to another place.",
+        ) from exc
 
 
 def _program() -> str:

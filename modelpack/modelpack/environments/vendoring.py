@@ -67,7 +67,7 @@ def into(
         shutil.rmtree(directory / pylock.WHEELS, ignore_errors=True)
         _download(opened.environment, pins, directory / pylock.WHEELS, indexes or Indexes())
 
-    with uv.room():
+    with uv.room(opened.path if output is None else Path(output)):
         return locking.rewrite(opened, output, fill, opened.environment, change="vendor", grant=allowed)
 
 
@@ -109,7 +109,7 @@ def _download(env: Environment, pins: Sequence[Pin], directory: Path, indexes: I
     except OSError as exc:
         raise SaveError(f"{directory} cannot be written: {exc.strerror}", code="target-unwritable") from exc
     try:
-        with uv.room(), tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
+        with uv.room(directory), tempfile.TemporaryDirectory(prefix=".modelpack-wheels-", dir=place) as name:
             fetched = Path(name)
             _fetch(needed, fetched, [*python, *indexes.arguments()])
             found = _of_the_lock(needed, fetched)

@@ -26,7 +26,8 @@ class Wanted:
     """The columns to read: those of the signature (``inputs``), and those to write beside the answers (``keep``).
 
     None stands for all of them. ``whole``: numbers in JSON must be read so that a fraction too small for a float is not
-    lost, because they are written again or get into a column of integers. ``sieve``: which rows count (None: all).
+    lost, because they are written again, get into a column of integers or are compared with what a filter says.
+    ``sieve``: which rows count (None: all).
     """
 
     inputs: Sequence[str] | None

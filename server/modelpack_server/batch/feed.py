@@ -43,7 +43,7 @@ def wanted(signature: Signature, options: Options) -> Wanted:
     return Wanted(
         inputs=names,
         keep=options.keep,
-        whole=written_again or wants_whole(signature),
+        whole=written_again or wants_whole(signature) or options.where is not None,
         sieve=sieve(parse(options.where), signature) if options.where else None,
     )
 

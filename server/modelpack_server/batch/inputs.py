@@ -116,9 +116,9 @@ def find(
     out.
 
     Raises:
-        UsageError: nothing there (``input-missing``), no data file in a directory (``input-empty``), a name that
-            does not tell the format (``input-format``), a file of a table without the table (``input-in-table``), no
-            such version (``table-version``).
+        UsageError: nothing there, or a link to nothing (``input-missing``), no data file in a directory
+            (``input-empty``), a name that does not tell the format (``input-format``), a file of a table without the
+            table (``input-in-table``), no such version (``table-version``).
     """
     if not inputs:
         raise UsageError("no input given", code="input-missing", hint="Give a file, a directory, a pattern or '-'.")
@@ -193,6 +193,8 @@ class _Finder:
                 continue  # "**" walks into tables too
             elif match.is_file():
                 yield self._file(match)
+            elif _leads_nowhere(match):
+                raise _dangling(match)
             elif "**" not in given:  # "**" has walked the directories itself
                 yield from self._walk(match)
 
@@ -217,6 +219,8 @@ class _Finder:
             inside = path.relative_to(root)
             if any(part.startswith((".", "_")) for part in inside.parts) or not tables.isdisjoint(path.parents):
                 continue
+            if _leads_nowhere(path):
+                raise _dangling(path)
             if is_table(path):
                 tables.add(path)
                 if not override:
@@ -266,6 +270,14 @@ class _Finder:
             return of_partition(add.partition.get(name), shape.schema.field(name).type, constant) if known else None
 
         return [add for add in adds if may_hold(term, partial(told, add))]
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _dangling(path: Path) -> UsageError:
+    return UsageError(f"the link {path} leads nowhere", code="input-missing", hint="Mend the link, or remove it.")
 
 
 def _in_table(message: str) -> UsageError:

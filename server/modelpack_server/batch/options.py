@@ -12,7 +12,7 @@ from modelpack_server.batch.formats import Format
 from modelpack_server.batch.where.grammar import parse
 from modelpack_server.delta.history import NOW, When
 
-__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "elsewhere", "with_engine", "with_params"]
+__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "check_rejects", "elsewhere", "with_engine", "with_params"]
 
 BATCH_SIZE = 16_384
 
@@ -58,6 +58,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError("a batch has at least one row", code="batch-size", path="batch_size")
+        check_rejects(self.on_error)
         if self.jobs is not None and self.jobs < 1:
             raise UsageError("at least one batch is scored at a time", code="jobs", path="jobs")
         if self.job is not None and (not self.job or "/" in self.job):
@@ -67,6 +68,13 @@ class Options:
         for name in self.keep or ():
             if list(self.keep or ()).count(name) > 1:
                 raise UsageError(f"the column {name!r} is kept twice", code="keep-repeated", path="keep")
+
+
+def check_rejects(place: str | Path | None) -> None:
+    """Refuse ``-`` as the place of rejects (``rejects-stream``)."""
+    if str(place) == "-":
+        message = "rejects are not written to standard output"
+        raise UsageError(message, code="rejects-stream", path="--on-error", hint="Name a file for them.")
 
 
 def elsewhere(options: Options) -> Options:

@@ -103,6 +103,7 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     else:
         plan = Plan(parts=[Part(stem="", kind=_kind(path, options), sources=sources)], path=path)
     _check_table(plan, options)
+    _check_alone(plan, options)
     _check(plan, options)
     return plan
 
@@ -157,6 +158,12 @@ def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
         wanted = options.output_format or ("parquet" if source.table else source.kind.format)
         kind = source.kind if wanted == source.kind.format else Kind(format=wanted)
         name = f"{source.stem}{kind.suffix}"
+        if any(step.startswith((".", "_")) for step in PurePosixPath(name).parts):
+            raise UsageError(
+                f"{source.name} would be written to {name}, which whoever reads the directory takes for no data",
+                code="output-hidden",
+                hint="Give the input a name that does not begin with '.' or '_', or write one file.",
+            )
         if name in parts:
             raise UsageError(
                 f"{parts[name].sources[0].name} and {source.name} would both be written to {name}",
@@ -178,6 +185,18 @@ def _check_table(plan: Plan, options: Options) -> None:
     if plan.path is not None and is_table(plan.path):
         message = f"{plan.path} is a Delta table"
         raise UsageError(message, code="output-exists", hint="To add to it, pass --output-format delta.")
+
+
+def _check_alone(plan: Plan, options: Options) -> None:
+    """Refuse what would do nothing."""
+    if options.restart and not plan.folder:
+        message = "--restart is for a directory, as nothing else is gone on with by what is finished"
+        raise UsageError(message, code="option-alone", path="--restart", hint="Leave it out.")
+    streamed = plan.path is None and plan.remote is None
+    if options.overwrite and options.on_error is None and (plan.table or streamed):
+        message = "--overwrite replaces files, and neither rows of a Delta table nor standard output"
+        hint = "To replace its rows, pass --mode overwrite." if plan.table else "Leave out --overwrite."
+        raise UsageError(message, code="option-alone", path="--overwrite", hint=hint)
 
 
 def _check(plan: Plan, options: Options) -> None:

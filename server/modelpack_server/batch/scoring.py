@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Scorer:
         if all(fault.row is not None for fault in exc.faults):
             self._refused.take(chunk, exc.faults)
         path = f"{chunk.source.name}{_at(exc.path)}"
-        return InputError(exc.message, code=exc.code, path=path, hint=exc.hint)
+        return InputError(exc.message, code=exc.code, path=path, hint=exc.hint or _hint(exc, chunk))
 
     def _answer(self, chunk: Chunk, frame: Frame, rows: Rows) -> Frame:
         try:
@@ -122,6 +123,14 @@ def _failed(chunk: Chunk, rows: Rows, exc: ModelpackError) -> ModelpackError:
 def _bare(chunk: Chunk) -> bool:
     """Say whether there are not even columns to check: an empty file, or JSON without a row."""
     return isinstance(chunk.data, list) or not chunk.data.num_columns
+
+
+def _hint(error: InputError, chunk: Chunk) -> str:
+    """Return what to do about a column that is missing, and in the names of directories."""
+    for fault in error.faults:
+        if any(step.startswith(f"{fault.column}=") for step in PurePath(chunk.source.name).parts[:-1]):
+            return f"The directory tells {fault.column!r}, but only columns in the files are read: write it into them."
+    return ""
 
 
 def _at(path: str) -> str:

@@ -16,6 +16,7 @@ from modelpack.errors import InputError
 from modelpack.signature import Column, Signature, Table
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.where import bounds
+from modelpack_server.batch.where.levels import Levels
 from modelpack_server.batch.where.terms import Comparison, Term, columns_of, tests_of
 from modelpack_server.batch.where.typed import check, plain, scalars
 
@@ -103,7 +104,7 @@ def _mask(term: Term, columns: _Columns) -> pa.Array:
     column = columns[term.column]
     if term.operator == "null":
         return pc.is_valid(column) if term.negated else pc.is_null(column)
-    wanted = scalars(term, column.type, columns.name)
+    wanted = columns.values(term, column.type)
     if term.operator == "in":
         values = pa.array([scalar.as_py() for scalar in wanted], column.type)
         # Of a missing value it is not known whether it is one of them.
@@ -124,6 +125,7 @@ class _Columns:
         self.unfit = np.zeros(len(chunk), dtype=bool)
         self._chunk = chunk
         self._found: dict[str, pa.Array] = {}
+        self._levels: dict[str, Levels] = {}
         if not isinstance(chunk.data, list):
             for column in sieve.columns:
                 if column not in chunk.data.column_names:
@@ -137,6 +139,12 @@ class _Columns:
         if name not in self._found:
             self._found[name] = self._typed(name)
         return self._found[name]
+
+    def values(self, term: Comparison, kind: pa.DataType) -> list[pa.Scalar]:
+        """Return what a column, which was asked for and is of the type ``kind``, is compared with."""
+        if (levels := self._levels.get(term.column)) is not None:
+            return [pa.scalar(levels.place(value), kind) for value in term.values]
+        return scalars(term, kind, self.name)
 
     def _typed(self, name: str) -> pa.Array:
         data = self._chunk.data
@@ -166,59 +174,39 @@ class _Columns:
     def _told(self, name: str) -> pa.Array:
         """Return a column that nothing gives a type but what it is compared with."""
         values = [value for test in tests_of(self._sieve.term) if test.column == name for value in test.values]
-        data = self._chunk.data
-        if not isinstance(data, list):
-            texts = data.column(name).combine_chunks()
-            return _from_text(texts, values, lambda: self._wrong(name))
-        cells = [row.get(name) for row in data]
-        if not values:
+        data, sort = self._chunk.data, _sort(values)
+        if sort == "number":
+            self._levels[name] = Levels(values)
+        try:
+            if not isinstance(data, list):
+                return self._from_text(data.column(name).combine_chunks(), name, sort)
+            return self._from_json([row.get(name) for row in data], name, sort if values else "any")
+        except pa.ArrowException as exc:
+            raise self._wrong(name) from exc
+
+    def _from_text(self, texts: pa.Array, name: str, sort: str | None) -> pa.Array:
+        match sort:
+            case "number":
+                return self._levels[name].texts(texts)
+            case "bool":
+                return texts.cast(pa.bool_())
+            case "text":
+                return texts
+        raise self._wrong(name)
+
+    def _from_json(self, cells: list[Any], name: str, sort: str | None) -> pa.Array:
+        if sort == "any":
             return pa.array([None if cell is None else True for cell in cells], pa.bool_())
-        return _from_json(cells, values, lambda: self._wrong(name))
+        if sort is None or any(cell is not None and _sort([cell]) != sort for cell in cells):
+            raise self._wrong(name)
+        if sort == "number":
+            return self._levels[name].cells(cells)
+        return pa.array(cells, pa.bool_() if sort == "bool" else pa.string())
 
     def _wrong(self, name: str) -> InputError:
         message = f"the column {name!r} has a value that cannot be compared with what --where says"
         where = f"{self.name}, rows {self._chunk.numbers[0]} to {self._chunk.numbers[-1]}"
         return InputError(message, code="where-type", path=where, hint="Text stands in single quotes, numbers do not.")
-
-
-def _from_text(texts: pa.Array, values: list[Any], wrong: Any) -> pa.Array:
-    try:
-        match _sort(values):
-            case "number":
-                whole = all(isinstance(value, int) for value in values)
-                return _numbers(texts) if whole else texts.cast(pa.float64())
-            case "bool":
-                return texts.cast(pa.bool_())
-            case "text":
-                return texts
-    except pa.ArrowException as exc:
-        raise wrong() from exc
-    raise wrong()
-
-
-def _numbers(texts: pa.Array) -> pa.Array:
-    """Return text as whole numbers, if all are, so that none is rounded; else as floats."""
-    try:
-        return texts.cast(pa.int64())
-    except pa.ArrowException:
-        return texts.cast(pa.float64())
-
-
-def _from_json(cells: list[Any], values: list[Any], wrong: Any) -> pa.Array:
-    sort = _sort(values)
-    if sort is None or any(cell is not None and _sort([cell]) != sort for cell in cells):
-        raise wrong()
-    if sort != "number":
-        return pa.array(cells, pa.bool_() if sort == "bool" else pa.string())
-    try:
-        whole = all(value is None or isinstance(value, int) for value in [*cells, *values])
-        return pa.array(cells, pa.int64()) if whole else pa.array([_float(cell) for cell in cells], pa.float64())
-    except (pa.ArrowException, OverflowError) as exc:
-        raise wrong() from exc
-
-
-def _float(cell: Any) -> float | None:
-    return None if cell is None else float(cell)
 
 
 def _sort(values: list[Any]) -> str | None:

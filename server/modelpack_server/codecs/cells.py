@@ -1,6 +1,7 @@
 """Values of Arrow columns as text and as JSON: what CSV cells and JSON members of kept columns hold.
 
-Times are RFC 3339, durations ISO 8601, binary base64, decimals plain digits; the same as in an HTTP reply.
+Times are RFC 3339, durations ISO 8601, binary base64, decimals plain digits; the same as in an HTTP reply. Of extension
+types UUIDs are their text and bool8 is true or false, all others are what they are stored as.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import base64
 import datetime as dt
 import json
 import math
+import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -86,10 +90,10 @@ def plain(column: pa.ChunkedArray) -> list[Any]:
 
 def _values(array: pa.Array) -> list[Any]:
     kind = array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return _values(array.storage)
-    if pa.types.is_dictionary(kind):
-        return _values(array.dictionary_decode())
+    if (plainer := _plainer(array)) is not None:
+        return _values(plainer)
+    if pa.types.is_union(kind):
+        return _united(array, _values)
     if pa.types.is_struct(kind):
         return _structs(array)
     if pa.types.is_map(kind):
@@ -101,6 +105,40 @@ def _values(array: pa.Array) -> list[Any]:
         array = texts(pa.chunked_array([array]))
     # As coercion has it: what is no UTF-8 in a text are surrogates, which are written as escapes.
     return arrow.objects(array)
+
+
+def _plainer(array: pa.Array) -> pa.Array | None:
+    """Return the values of an array that only says how they are kept, or what they are, as an array of another type."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _meant(array.storage, kind.extension_name)
+    if pa.types.is_dictionary(kind):
+        return array.dictionary_decode()
+    if pa.types.is_run_end_encoded(kind):
+        return pc.run_end_decode(array)
+    return None
+
+
+def _meant(storage: pa.Array, name: str) -> pa.Array:
+    if name == "arrow.uuid" and storage.type == pa.binary(16):
+        texts = [None if value is None else str(uuid.UUID(bytes=value)) for value in storage.to_pylist()]
+        return pa.array(texts, pa.string())
+    if name == "arrow.bool8" and storage.type == pa.int8():
+        return pc.not_equal(storage, pa.scalar(0, pa.int8()))
+    return storage
+
+
+def _united(array: pa.UnionArray, read: Callable[[pa.Array], list[Any]]) -> list[Any]:
+    """Return the values of a union: ``read`` gives those of the arrays it is made of."""
+    kind, buffers, here = array.type, array.buffers(), slice(array.offset, array.offset + len(array))
+    if not len(array):
+        return []
+    parts = {code: read(array.field(place)) for place, code in enumerate(kind.type_codes)}
+    # Not type_codes and offsets of the array, which begin where the memory does, not where a slice does.
+    codes = np.frombuffer(buffers[1], np.int8)[here].tolist()
+    dense = kind.mode == "dense"
+    places = np.frombuffer(buffers[2], np.int32)[here].tolist() if dense else range(len(array))
+    return [parts[code][place] for code, place in zip(codes, places, strict=True)]
 
 
 def _structs(array: pa.StructArray) -> list[Any]:
@@ -123,8 +161,16 @@ def _map(pairs: list[tuple[Any, Any]], text: bool) -> Any:
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column's values as text; missing values, NaN among them, stay missing."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return texts(column.cast(kind.value_type))
+    if not column.num_chunks:
+        return pa.chunked_array([], pa.string())
+    plainer = [_plainer(chunk) for chunk in column.chunks]
+    if plainer[0] is not None:
+        return texts(pa.chunked_array(plainer))
+    if pa.types.is_union(kind):
+        found = [value for chunk in column.chunks for value in _united(chunk, _listed)]
+        return pa.chunked_array([pa.array(found, pa.string())])
+    if pa.types.is_interval(kind):
+        return _each(column.to_pylist(), lambda value: times.interval_text(*value))
     if pa.types.is_floating(kind):
         wide = column.cast(pa.float32()) if kind == pa.float16() else column
         return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.string()), wide.cast(pa.string()))
@@ -139,11 +185,12 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _each(counts, lambda count: times.duration_text(count, kind.unit))
     if _is_binary(kind) or pa.types.is_decimal(kind):
         return _each(column.to_pylist(), _default)
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowException:
-        # Types that Arrow cannot write itself, such as intervals.
-        return _each(column.to_pylist(), str)
+    return column.cast(pa.string())
+
+
+def _listed(array: pa.Array) -> list[Any]:
+    found: list[Any] = texts(pa.chunked_array([array])).to_pylist()
+    return found
 
 
 def _timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -19,7 +19,7 @@ _BY_ROW = frozenset({"DELETE", "UPDATE", "MERGE", "TRUNCATE"})
 
 
 def is_replaced(table: Any, root: Path, name: str) -> bool:
-    """Say whether the whole table was replaced since the last commit that moved this transaction, or set back before it.
+    """Say whether the whole table was replaced since the last commit that moved this transaction, or set back.
 
     Rows that were deleted or updated are no replacement. What a log that was cleaned does not tell has not happened.
     """

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from modelpack.errors import OutputError
 
-__all__ = ["lacking", "storable", "stored"]
+__all__ = ["alike", "lacking", "storable", "stored", "widens"]
 
 _PLAIN = (pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(),
           pa.binary(), pa.date32())  # fmt: skip
@@ -92,3 +92,65 @@ def lacking(values: pa.Array, field: pa.Field) -> bool:
         first, last = there.offsets[0].as_py(), there.offsets[-1].as_py()
         return lacking(there.items.slice(first, last - first), kind.item_field)
     return lacking(values.flatten(), kind.value_field)
+
+
+def widens(old: pa.DataType, new: pa.DataType) -> bool:
+    """Say whether a column may change from one type to the other by Delta's type widening, or has not changed.
+
+    Whether values may be missing inside of others does not count, and structs may get more fields.
+    """
+    if old == new:
+        return True
+    types = pa.types
+    if types.is_struct(old) and types.is_struct(new):
+        places = [new.get_field_index(field.name) for field in old]
+        return all(place >= 0 and widens(field.type, new.field(place).type)
+                   for field, place in zip(old, places, strict=True))  # fmt: skip
+    if types.is_map(old) and types.is_map(new):
+        return widens(old.key_type, new.key_type) and widens(old.item_type, new.item_type)
+    if types.is_list(old) and types.is_list(new):
+        return widens(old.value_type, new.value_type)
+    if types.is_decimal(new):
+        # So many digits before the point have whole numbers, by the protocol.
+        whole = {8: 10, 16: 10, 32: 10, 64: 20}.get(old.bit_width) if types.is_signed_integer(old) else None
+        if types.is_decimal(old):
+            whole = old.precision - old.scale
+            return bool(new.scale >= old.scale and new.precision - new.scale >= whole)
+        return bool(whole is not None and new.precision - new.scale >= whole)
+    if types.is_signed_integer(old) and types.is_signed_integer(new):
+        return bool(old.bit_width <= new.bit_width)
+    if new == pa.float64():
+        return old in (pa.int8(), pa.int16(), pa.int32(), pa.float32())
+    return bool(types.is_date(old) and types.is_timestamp(new) and new.tz is None)
+
+
+def alike(found: pa.DataType, kind: pa.DataType) -> bool:
+    """Say whether a file may have a column of the table in this type: its values are the same, however written."""
+    types = pa.types
+    if isinstance(found, pa.BaseExtensionType):
+        return alike(found.storage_type, kind)
+    if types.is_dictionary(found):
+        return alike(found.value_type, kind)
+    if found == kind or types.is_null(found):
+        return True
+    if types.is_struct(found) and types.is_struct(kind):
+        places = [kind.get_field_index(field.name) for field in found]
+        return all(place < 0 or alike(field.type, kind.field(place).type)
+                   for field, place in zip(found, places, strict=True))  # fmt: skip
+    if types.is_map(found) and types.is_map(kind):
+        return alike(found.key_type, kind.key_type) and alike(found.item_type, kind.item_type)
+    if _is_list(found) and _is_list(kind):
+        return alike(found.value_type, kind.value_type)
+    # Some writers leave out what tells text from bytes, how wide a number is, or that a time is UTC. What is not exact
+    # then is found with the values.
+    alternatives = (_is_text, types.is_integer, types.is_decimal, types.is_timestamp, types.is_date)
+    return any(test(found) and test(kind) for test in alternatives) or widens(found, kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(),
+                    pa.binary_view()) or bool(pa.types.is_fixed_size_binary(kind))  # fmt: skip

@@ -92,7 +92,7 @@ def shared(table: Any | None, job: str, *, keyed: bool) -> Mapping[str, int]:
         if owner is not None:
             message = f"another job follows rows by their key in this output, and would remove those of the job {job!r}"
         raise UsageError(message, code="output-keyed", path="--to", hint="Give each job an output of its own.")
-    found = {} if writer == me or (writer == _SEVERAL) else {_WRITER: me if writer is None else _SEVERAL}
+    found = {} if writer in (me, _SEVERAL) else {_WRITER: me if writer is None else _SEVERAL}
     return {**found, _KEYED: me} if keyed and owner is None else found
 
 

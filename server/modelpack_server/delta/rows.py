@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelpack.errors import InputError
+from modelpack_server.delta.kinds import alike
 from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.tables import Root
 
@@ -59,7 +60,8 @@ def read(
 
     Raises:
         FileNotFoundError: the file is gone.
-        InputError: the file cannot be read as the table says (``file-unreadable``).
+        InputError: the file cannot be read as the table says (``file-unreadable``), or has a column in a type whose
+            values are others (``source-columns``).
     """
     path = _where(root, add)
     try:
@@ -67,6 +69,7 @@ def read(
             shape.naming.check(shape.schema, names, root)
             known = shape.naming.inside(file.schema_arrow, path)
             inside = {name: known[name] for name in known if name not in shape.partitions}
+            _check(file.schema_arrow, inside, shape.schema, names, path)
             columns = [inside[name] for name in names if name in inside] + ([_CHANGE] if add.change else [])
             # What the file knows of its row groups, it knows by its own names.
             chosen = None if groups is None or not shape.naming.plain else groups(file.metadata, set(inside))
@@ -83,6 +86,23 @@ def read(
         reason = " ".join(str(exc).split())[:200]
         message = f"cannot be read as the table's log says: {reason}"
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
+
+
+def _check(
+    schema: pa.Schema, inside: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Path | str
+) -> None:
+    """Refuse values that would have to become others, as text that happens to be digits would."""
+    for name in names:
+        if name not in inside:
+            continue
+        found, kind = schema.field(inside[name]).type, table.field(name).type
+        if not alike(found, kind):
+            raise InputError(
+                f"has the column {name!r} as {found}, and the table as {kind}",
+                code="source-columns",
+                path=str(path),
+                hint="It is from before the table was given other columns.",
+            )
 
 
 def _where(root: Root, add: Add) -> Path | str:

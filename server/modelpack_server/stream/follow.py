@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.changes import ENABLE, changes, has_feed, vectors
+from modelpack_server.delta.kinds import widens
 from modelpack_server.delta.log import Add, Shape, first_version, read_commit, stamp
 from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.snapshots import files_of, shape_of
@@ -56,6 +60,7 @@ class Follower:
         self.fingerprint = fingerprint(self.shape.id)
         self.latest: int = table.version()
         self._opened = self.latest
+        self._seen: set[str] = set()  # names of columns that the table had on the way
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
         self._last: tuple[int, tuple[int, int] | None] | None = None
         self._next_look = time.monotonic() + LOOK_AGAIN
@@ -83,13 +88,27 @@ class Follower:
             raise self._replaced(f"is not the table that {output} was made from so far")
 
     def check(self, position: Position) -> None:
-        """Compare a position with the source as it is.
+        """Compare a position with the source as it is; what is read from there on has the types that it had there.
 
         Raises:
             InputError: the position lies beyond what the table has (``source-replaced``).
         """
         if position.version > self.latest + 1:
             raise self._replaced(f"is at version {self.latest}, and was at {position.version - 1} before")
+        if position.version >= self._opened:
+            return
+        table = self._table_at(position.version)
+        if table is None:
+            return  # what is missing of the log is said when it is read, and each file tells its own types
+        was = shape_of(table, self.root).schema
+        self._seen = set(was.names)
+        fields = [
+            field.with_type(was.field(field.name).type)
+            if field.name in self._seen and not widens(was.field(field.name).type, field.type)
+            else field
+            for field in self.shape.schema
+        ]
+        self.shape = replace(self.shape, schema=pa.schema(fields))
 
     def gather(self, position: Position) -> Work:
         """Return the files from the position on that make one commit: at least one file, if there is any.
@@ -103,7 +122,16 @@ class Follower:
         whole = self._options.changes == "upsert"  # what went and what came in a version belongs together
         if whole:
             index = 0
-        while (adds := self._adds(version, position.base)) is not None:
+        while True:
+            try:
+                adds = self._adds(version, position.base)
+            except InputError as exc:
+                # What is before it is scored first: a stream that is started again goes on behind it.
+                if exc.code != "source-columns" or version == position.version:
+                    raise
+                break
+            if adds is None:
+                break
             known, files = adds
             if known != version:
                 version, index = known, 0
@@ -154,8 +182,12 @@ class Follower:
         return None
 
     def _snapshot(self, version: int) -> Sequence[Add] | None:
+        table = self._table_at(version)
+        return None if table is None else files_of(table, self.root)
+
+    def _table_at(self, version: int) -> Any | None:
         try:
-            return files_of(open_table(self.root, version), self.root)
+            return open_table(self.root, version)
         except (InputError, UsageError) as exc:
             # Without its commits, delta-rs sees no table at that version.
             if exc.code not in ("table-unreadable", "table-missing"):
@@ -188,22 +220,26 @@ class Follower:
     def _reshape(self, shape: Shape, version: int) -> None:
         if shape.id != self.shape.id:
             raise self._replaced("is another table of that name")
-        if version <= self._opened:
-            return  # what was opened has the columns of this version, or newer ones
+        # What was opened has columns that came later, and may have widened what was there. Anything else is a change.
+        earlier = version <= self._opened
         for field in self.shape.schema:
             if self.needed is not None and field.name not in self.needed:
                 continue
             index = shape.schema.get_field_index(field.name)
-            if index < 0 or shape.schema.field(index).type != field.type:
-                now = "is gone" if index < 0 else f"is {shape.schema.field(index).type}"
+            kind = None if index < 0 else shape.schema.field(index).type
+            comes_later = kind is None and field.name not in self._seen
+            if kind != field.type and not (earlier and (comes_later or (kind and widens(kind, field.type)))):
+                now = "is gone" if kind is None else f"is {kind}"
                 raise InputError(
                     f"the column {field.name!r} was {field.type} and {now} from version {version} on",
                     code="source-columns",
                     path=str(self.root),
                     hint="If the model takes it like that, start the stream again.",
                 )
-        self._check_feed(shape)
-        self.shape = shape
+        self._seen |= set(shape.schema.names)
+        if not earlier:
+            self._check_feed(shape)
+            self.shape = shape
 
     def _check_feed(self, shape: Shape) -> None:
         """Refuse to follow updates in a table that does not tell which rows they are."""

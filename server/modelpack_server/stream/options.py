@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from modelpack.errors import UsageError
-from modelpack_server.batch.options import BATCH_SIZE
+from modelpack_server.batch.options import BATCH_SIZE, check_rejects
 
 __all__ = ["MAX_ROWS", "Changes", "OnGap", "Options", "Summary", "Waiter"]
 
@@ -56,6 +56,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.max_rows < 1 or self.batch_size < 1:
             raise UsageError("a commit has at least one row", code="batch-size", path="max_rows")
+        check_rejects(self.on_error)
         if not self.job or "/" in self.job:
             raise UsageError("a job has a name without '/'", code="job-name", path="job")
         if (self.changes == "upsert") != bool(self.key):

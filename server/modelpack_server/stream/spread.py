@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelpack.errors import Fault, UsageError
+from modelpack.errors import Fault, InputError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch.assemble import Assembler
 from modelpack_server.batch.chunks import Chunk, Wanted
@@ -29,7 +29,11 @@ __all__ = ["Done", "PieceWork", "chunks"]
 def chunks(
     root: Path, shape: Shape, piece: Piece, wanted: Wanted, size: int, gone: Callable[[Exception], None]
 ) -> Iterator[Chunk]:
-    """Yield the rows of one file of the source; ``gone`` is called if the file is not there any more."""
+    """Yield the rows of one file of the source; ``gone`` is called if the file is not there any more.
+
+    Raises:
+        InputError: the file cannot be read, or has a column in a type that is not the table's (``source-columns``).
+    """
     source = Source(path=root / piece.add.path, kind=Kind(format="parquet"), stem="")
     names = wanted.pick(shape.schema.names) or shape.schema.names
     try:
@@ -38,6 +42,12 @@ def chunks(
                 yield Chunk(source=source, wire="python", data=table, numbers=numbers)
     except FileNotFoundError as exc:
         gone(exc)
+    except InputError as exc:
+        if exc.code != "source-columns":
+            raise
+        message = f"{exc.message} (version {piece.place.version})"
+        hint = "Begin behind it, with --from-version and another --job."
+        raise InputError(message, code=exc.code, path=exc.path, hint=hint) from exc
 
 
 class _Gone(Exception):

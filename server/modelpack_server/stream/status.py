@@ -68,6 +68,8 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
         follower.check(mark.position)
     begin = mark.position if mark is not None else follower.first()
     work = follower.gather(begin)
+    if work.end != begin:
+        follower.gather(work.end)  # what would stop it behind these rows
     return Status(
         source_version=follower.latest,
         output_version=None if table is None else table.version(),

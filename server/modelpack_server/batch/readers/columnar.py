@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelpack.errors import InputError
@@ -89,7 +90,7 @@ def _chunks(
     wanted = pa.schema([schema.field(name) for name in names])
     seen, length = False, source.size or 0
     for row, batch in batches:
-        table = pa.Table.from_batches([batch]).select(names).replace_schema_metadata(None)
+        table = _decoded(pa.Table.from_batches([batch]).select(names).replace_schema_metadata(None))
         for start in range(0, table.num_rows, size):
             part = table.slice(start, size)
             end = row + start + part.num_rows
@@ -98,4 +99,14 @@ def _chunks(
             position = length * end // total if total else 0
             yield Chunk(source=source, wire="python", data=part, numbers=numbers, position=position)
     if not seen:
-        yield Chunk(source=source, wire="python", data=wanted.empty_table(), numbers=np.arange(0))
+        yield Chunk(source=source, wire="python", data=_decoded(wanted.empty_table()), numbers=np.arange(0))
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """Return the table without run-end encoding: no format but Arrow has it, and Arrow can take no rows out of it."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_run_end_encoded(field.type):
+            kind = field.type.value_type
+            chunks = [pc.run_end_decode(chunk) for chunk in table.column(place).chunks]
+            table = table.set_column(place, field.with_type(kind), pa.chunked_array(chunks, kind))
+    return table

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from packaging.pylock import Pylock
+from packaging.requirements import Requirement
 
 import modelpack
 from modelpack import trust
 from modelpack.cli import main
-from modelpack.environments import cache, locking, pylock, uv, wanted
+from modelpack.environments import cache, export, locking, pylock, uv, wanted
 from modelpack.errors import EnvironmentMismatch, TrustError
-from modelpack.manifest import Environment
+from modelpack.manifest import Environment, Lock, Python
 
 
 def from_directory(wheels: Path) -> uv.Indexes:
@@ -241,11 +242,69 @@ def test_a_lock_is_read_back_as_pins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("marker", "needed"),
+    [
+        ("'x' in extras", False),
+        ("'x' not in extras", True),
+        ("'x' in dependency_groups", False),
+        ("'x' in extras and os_name == 'posix'", False),
+        ("'x' in extras or os_name == 'posix'", True),
+        ("os_name == 'posix' and ('x' in extras or 'y' not in dependency_groups)", True),
+        ("os_name != ' in extras' and platform_system != ' in extras'", True),
+    ],
+)
+def test_no_extras_of_a_lock_are_chosen(marker: str, needed: bool) -> None:
+    (pin,) = pylock.read(one(more=f"marker = {json.dumps(marker)}"), "lock")
+    assert wanted.holds(pin) is needed
+    assert Requirement(f"x ; {pin.marker}").marker is not None
+
+
+def named(package: modelpack.Package, raw: bytes, **fields: Any) -> modelpack.Package:
+    """Return the package with this lock and this Python."""
+    environment = Environment(
+        python=Python(captured=package.environment.python.captured, **fields),
+        locks=(Lock(kind="pylock", path="environment/pylock.toml"),),
+    )
+
+    def fill(directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        (directory / "pylock.toml").write_bytes(raw)
+
+    return locking.rewrite(package, None, fill, environment, change="lock", grant=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "fields", "path"),
+    [
+        (one(), {"requires": ">=3.99"}, "environment.python.requires"),
+        (one(), {"requires": "nonsense"}, "environment.python.requires"),
+        (b"requires-python = '>=3.99'\n" + one(), {}, "environment/pylock.toml: requires-python"),
+        (one(more="requires-python = '<3'"), {}, "environment/pylock.toml: packages[0].requires-python"),
+    ],
+)
+def test_an_environment_is_built_only_with_a_python_that_the_lock_is_for(
+    plain: modelpack.Package, raw: bytes, fields: dict[str, str], path: str
+) -> None:
+    package = named(plain, raw, **fields)
+    with pytest.raises(EnvironmentMismatch, match="it is for Python") as info:
+        cache.create(package)
+    assert (info.value.code, info.value.path) == ("python-unavailable", path)
+    assert export.export(package, "requirements") == f"x==1 --hash=sha256:{'0' * 64}\n"
+
+
+def test_a_package_for_another_machine_may_be_for_another_python(plain: modelpack.Package) -> None:
+    raw = b"requires-python = '>=3.11'\n" + one(more="requires-python = '<3'\nmarker = \"os_name == 'nt'\"")
+    assert [pin.name for pin in locking.pins(named(plain, raw, requires=">=3.11"))[0]] == ["x"]
+
+
+@pytest.mark.parametrize(
     ("raw", "code"),
     [
         (b"\xff", "lock-invalid"),
         (b"packages = 3", "lock-invalid"),
         (b'lock-version = "2.0"', "lock-invalid"),
+        (b"requires-python = 3\n" + one(), "lock-invalid"),
+        (one(more="requires-python = 3"), "lock-invalid"),
         (one(name="--index-url=https://evil.example"), "requirement-refused"),
         (one(name="x @ https://evil.example/x.whl"), "requirement-refused"),
         (one(name="x\n--extra-index-url y"), "requirement-refused"),

@@ -134,7 +134,7 @@ def lock(
             raise UsageError("give either --output or --in-place", code="output-missing", path="output")
         indexes = _indexes(find_links, no_index)
         made = locking.lock(package, output, indexes=indexes, allow_code=allow_code, **options)
-        pins, where = locking.pins(made)
+        pins, where = locking.pins(made, elsewhere=True)
         if as_json:
             facts = {"path": where.path, "kind": where.kind, "partial": options["partial"], "packages": len(pins)}
             show_json({"ok": True, "path": str(made.path), "digest": made.digest, "lock": facts})

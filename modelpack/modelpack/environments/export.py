@@ -37,7 +37,7 @@ def export(package: Package, form: str, *, base: str | None = None) -> str:
 
 
 def _pylock(package: Package, _: str | None) -> str:
-    lock = locking.pins(package)[1]
+    lock = locking.pins(package, elsewhere=True)[1]
     if lock.kind != "pylock":
         raise EnvironmentMismatch(
             "the package's lock is partial",
@@ -51,7 +51,7 @@ def _pylock(package: Package, _: str | None) -> str:
 def _pins(package: Package) -> Sequence[Pin]:
     """Return the pins of the lock, or of what was captured if there is none."""
     if package.environment.locks:
-        return locking.pins(package)[0]
+        return locking.pins(package, elsewhere=True)[0]
     return wanted.pinned(package.environment)
 
 
@@ -111,7 +111,7 @@ def _extras(package: Package) -> str:
 
 def platforms(package: Package) -> list[str]:
     """Return the processors, as Linux names them, for which the package's lock has a file of each distribution."""
-    lock = locking.pins(package)[1]
+    lock = locking.pins(package, elsewhere=True)[1]
     if lock.kind != "pylock":
         return list(_ARCHITECTURES)
     packages = pylock.artifacts(package.files().read(lock.path), lock.path)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -208,11 +209,15 @@ def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement
             yield requirement
 
 
-def pins(package: Package) -> tuple[list[Pin], Lock]:
+def pins(package: Package, *, elsewhere: bool = False) -> tuple[list[Pin], Lock]:
     """Return what the package's lock pins, and the lock; a complete one before a partial one.
 
+    Unless it is for ``elsewhere``, the Python that an environment would be built with must be one that the package and
+    its lock are for.
+
     Raises:
-        EnvironmentMismatch: it has none that we read (``lock-missing``), or ``lock-invalid``, ``requirement-refused``.
+        EnvironmentMismatch: it has none that we read (``lock-missing``), or ``lock-invalid``, ``requirement-refused``,
+            ``python-unavailable``.
     """
     locks = sorted((one for one in package.environment.locks if one.kind in _READERS), key=lambda one: one.kind)
     if not locks:
@@ -223,4 +228,27 @@ def pins(package: Package) -> tuple[list[Pin], Lock]:
             hint="Add one, which makes another package: modelpack env lock.",
         )
     chosen = locks[0]
-    return _READERS[chosen.kind](package.files().read(chosen.path), chosen.path), chosen
+    raw = package.files().read(chosen.path)
+    found = _READERS[chosen.kind](raw, chosen.path)
+    if not elsewhere:
+        _check_python(package.environment, raw, chosen)
+    return found, chosen
+
+
+def _check_python(env: Environment, raw: bytes, chosen: Lock) -> None:
+    """Raise EnvironmentMismatch (``python-unavailable``) if what is to be built is for another Python."""
+    needs = {"environment.python.requires": env.python.requires}
+    if chosen.kind == "pylock":
+        whole, packages = pylock.artifacts(raw, chosen.path)
+        needs[f"{chosen.path}: requires-python"] = whole
+        needed = ((i, one.python) for i, one in enumerate(packages) if wanted.holds(one.pin))
+        needs |= {f"{chosen.path}: packages[{i}].requires-python": python for i, python in needed}
+    for path, versions in needs.items():
+        if versions is not None and not wanted.fits(env, versions):
+            built = wanted.series(env) or platform.python_version()
+            raise EnvironmentMismatch(
+                f"it is for Python {versions!r}, and its environment would be one of Python {built}",
+                code="python-unavailable",
+                path=path,
+                hint="Lock it anew on a Python that it is for: modelpack env lock.",
+            )

@@ -40,10 +40,11 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Locked:
-    """One package of a lock."""
+    """One package of a lock, and the versions of Python that it is for, if it says so."""
 
     pin: Pin
     files: tuple[Artifact, ...]
+    python: str | None = None
 
 
 def artifacts(raw: bytes, path: str) -> tuple[str | None, list[Locked]]:
@@ -58,11 +59,11 @@ def artifacts(raw: bytes, path: str) -> tuple[str | None, list[Locked]]:
         document = tomllib.loads(raw.decode())
         if not str(document.get("lock-version", "")).startswith("1."):
             raise _invalid(path, "its lock-version is not 1.x")
-        needs = document.get("requires-python")
+        needs = _python(document, path)
         found = [_package(one, f"{path}: packages[{i}]") for i, one in enumerate(document.get("packages", []))]
     except (ValueError, TypeError, AttributeError, KeyError) as exc:
         raise _invalid(path, type(exc).__name__) from exc
-    return needs if isinstance(needs, str) else None, found
+    return needs, found
 
 
 def read(raw: bytes, path: str) -> list[Pin]:
@@ -86,7 +87,15 @@ def _package(one: Mapping[str, Any], path: str) -> Locked:
         raise _invalid(path, "it is not from an index")
     listed = [*one.get("wheels", []), *([one["sdist"]] if "sdist" in one else [])]
     files = tuple(file for entry in listed if (file := _file(entry, path)) is not None)
-    return Locked(pin=pin(one["name"], one["version"], path, marker=one.get("marker")), files=files)
+    known = pin(one["name"], one["version"], path, marker=one.get("marker"))
+    return Locked(pin=known, files=files, python=_python(one, path))
+
+
+def _python(table: Mapping[str, Any], path: str) -> str | None:
+    found = table.get("requires-python")
+    if found is not None and not isinstance(found, str):
+        raise _invalid(path, "its requires-python is no text")
+    return found
 
 
 def _file(entry: Mapping[str, Any], path: str) -> Artifact | None:

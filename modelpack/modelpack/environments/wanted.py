@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -15,7 +17,10 @@ from modelpack.environment import names_file
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
-__all__ = ["Pin", "constraints", "holds", "pin", "pinned", "requirements", "series"]
+__all__ = ["Pin", "constraints", "fits", "holds", "pin", "pinned", "requirements", "series"]
+
+# A text in a marker; whether it is to be in the extras or the groups that were chosen, which only a lock can ask.
+_WORD = re.compile(r'("[^"]*")(?: (in|not in) (?:extras|dependency_groups)\b)?')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +49,12 @@ def holds(one: Pin, **other: str) -> bool:
     try:
         return Marker(one.marker).evaluate(dict(other))
     except (KeyError, ValueError):
-        # It compares what cannot be compared, or asks for extras of a lock, which nobody gives.
+        # It compares what cannot be compared.
         return True
 
 
 def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes: Iterable[str] = ()) -> Pin:
-    """Return a pin of what a package says.
+    """Return a pin of what a package says. Of extras and groups that a lock's marker asks for, none is chosen.
 
     Raises:
         EnvironmentMismatch: it is no plain name, version and marker (``requirement-refused``).
@@ -57,13 +62,20 @@ def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes
     try:
         plain = Requirement(f"{name}==0")
         known = Version(version)
-        condition = _anew(Marker, marker) if marker is not None else None
+        condition = _anew(Marker, _WORD.sub(_unchosen, _anew(Marker, marker))) if marker is not None else None
     except (ValueError, RecursionError):
         # Also InvalidRequirement, InvalidVersion and InvalidMarker.
         raise _refused(path) from None
     if plain.name != name or plain.extras or str(plain.specifier) != "==0" or names_file(name):
         raise _refused(path)
     return Pin(name=canonicalize_name(name), version=str(known), marker=condition, hashes=tuple(sorted(set(hashes))))
+
+
+def _unchosen(match: re.Match[str]) -> str:
+    """Return what is true or false of every Python for a condition on the extras of a lock."""
+    if match[2] is None:
+        return match[0]
+    return 'python_version < "0"' if match[2] == "in" else 'python_version >= "0"'
 
 
 def requirements(environment: Environment) -> list[str]:
@@ -105,6 +117,21 @@ def series(environment: Environment) -> str | None:
             path="environment.python.captured",
         )
     return found
+
+
+def fits(environment: Environment, versions: str) -> bool:
+    """Say whether the Python that an environment is built with is among these versions; not if they are none.
+
+    Where that is another one than runs here, only its minor version is known.
+    """
+    try:
+        allowed = SpecifierSet(versions)
+    except InvalidSpecifier:
+        return False
+    minor, here = series(environment), platform.python_version()
+    if minor is None or here.startswith(f"{minor}."):
+        return allowed.contains(here, prereleases=True)
+    return any(allowed.contains(f"{minor}.{micro}") for micro in range(100))
 
 
 def _anew(read: type[Marker] | type[Requirement], text: str) -> str:

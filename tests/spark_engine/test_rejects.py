@@ -85,7 +85,7 @@ def test_more_than_allowed_of_all_files_together_end_the_run_and_leave_nothing(
 
     assert caught.value.code == "too-many-rejects"
     assert ", row " in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answering.py", "in", "pkg"]
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"answering.py", "in", "pkg"}
 
 
 def test_the_row_beyond_the_limit_of_one_file_is_told_as_on_one_machine(

@@ -35,13 +35,19 @@ def whole_file(path: Path, *, overwrite: bool, family: str = "") -> Iterator[IO[
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".modelpack-{family or short(path.name)}-"
         _sweep(path.parent, prefix)
-        with _locked(path.parent / prefix) as opened:
-            hidden = Path(opened.name)
-            try:
-                yield opened
-                opened.flush()
-                os.fsync(opened.fileno())
-                _place(hidden, path, overwrite=overwrite)
+        placed = False
+        while not placed:
+            hidden = path.parent / f"{prefix}{secrets.token_hex(6)}"
+            try:  # before there is a file: a signal may end the run at any moment
+                with hidden.open("xb") as opened:
+                    # Locked, so that no other run takes it for a leftover; one may have swept it just before.
+                    fcntl.flock(opened, fcntl.LOCK_EX)
+                    if hidden.exists():
+                        yield opened
+                        opened.flush()
+                        os.fsync(opened.fileno())
+                        _place(hidden, path, overwrite=overwrite)
+                        placed = True
             finally:
                 hidden.unlink(missing_ok=True)
         flush_directory(path.parent)
@@ -52,17 +58,6 @@ def short(name: str) -> str:
     if len(raw := os.fsencode(name)) <= _LONGEST:
         return name
     return f"{name[:20]}-{hashlib.sha256(raw).hexdigest()[:32]}"
-
-
-def _locked(prefix: Path) -> IO[bytes]:
-    """Open a new file and lock it, so that no other run takes it for a leftover."""
-    while True:
-        opened = Path(f"{prefix}{secrets.token_hex(6)}").open("xb")  # noqa: SIM115 - the caller closes it
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        # Another run may have swept it between the two calls above.
-        if Path(opened.name).exists():
-            return opened
-        opened.close()
 
 
 @contextmanager

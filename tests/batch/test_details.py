@@ -58,7 +58,7 @@ class TestJsonValues:
         nanos = pa.chunked_array([pa.array([1, None], pa.timestamp("ns", "UTC"))])
         assert cells.plain(nanos) == ["1970-01-01T00:00:00.000000001Z", None]
         interval = pa.chunked_array([pa.array([(1, 2, 3), None], pa.month_day_nano_interval())])
-        assert cells.plain(interval) == ["MonthDayNano(months=1, days=2, nanoseconds=3)", None]
+        assert cells.plain(interval) == ["P1M2DT0.000000003S", None]
 
 
 class TestPieces:

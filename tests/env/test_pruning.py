@@ -93,6 +93,23 @@ def test_a_runtime_that_somebody_runs_with_stays(locked: modelpack.Package, inde
     assert not quick.hold_layer(runtime)
 
 
+def test_a_runtime_that_is_pruned_while_it_is_entered_is_made_anew(
+    locked: modelpack.Package, indexes: uv.Indexes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = cache.create(locked, indexes=indexes)
+    real = quick.hold_layer
+    seen: list[Path | bool] = []
+
+    def hold(runtime: Path) -> bool:
+        seen.append(runtime)
+        return real(runtime) if len(seen) > 1 else bool(shutil.rmtree(runtime))
+
+    monkeypatch.setattr(quick, "hold_layer", hold)
+    monkeypatch.setattr(quick, "become", lambda _, runtime, *__: seen.append(runtime.is_dir()))
+    layer.enter(built, locked.digest, [])
+    assert seen == [layer._layer(built)] * 2 + [True]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"package": 1, "pins": []}', "\udcff"])
 def test_what_has_lost_its_marker_is_listed_as_such_and_built_anew(
     locked: modelpack.Package, indexes: uv.Indexes, text: str

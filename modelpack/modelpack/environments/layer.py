@@ -64,9 +64,10 @@ def enter(built: Built, digest: str, arguments: Sequence[str]) -> None:
     if not quick.hold(built.path):
         return
     layer = _layer(built)
-    while not quick.hold_layer(layer):
+    if not quick.hold_layer(layer):
         # Somebody has pruned it in this moment.
         layer = _layer(built)
+        quick.hold_layer(layer)
     if built.known:
         quick.note(digest, built.path, layer)
     quick.become(built.path, layer, digest, arguments)

@@ -190,11 +190,11 @@ def _check_table(plan: Plan, options: Options) -> None:
 def _check_alone(plan: Plan, options: Options) -> None:
     """Refuse what would do nothing."""
     if options.restart and not plan.folder:
-        message = "--restart is for a directory, as nothing else is gone on with by what is finished"
+        message = "only runs into a directory can be told to begin anew"
         raise UsageError(message, code="option-alone", path="--restart", hint="Leave it out.")
     streamed = plan.path is None and plan.remote is None
     if options.overwrite and options.on_error is None and (plan.table or streamed):
-        message = "--overwrite replaces files, and neither rows of a Delta table nor standard output"
+        message = "replaces files, and neither rows of a Delta table nor standard output"
         hint = "To replace its rows, pass --mode overwrite." if plan.table else "Leave out --overwrite."
         raise UsageError(message, code="option-alone", path="--overwrite", hint=hint)
 

@@ -29,25 +29,34 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
-TESTS = Path(__file__).parent
 # What has a session of Spark in its own process. A JVM takes seconds to start, and many more until it is warm.
 SPARK = ("spark_engine/", "flavors/test_spark", "flavors/test_mlflow_spark", "tables/test_flights")
 
 
-def group_of(item: pytest.Item) -> str:
+def group_of(nodeid: str) -> str:
     """Return what a test has to stay with in one process: the others of its file, or all those that use Spark."""
-    name = item.path.relative_to(TESTS).as_posix()
-    uses_spark = name.startswith(SPARK) or "[spark" in item.name or item.name.endswith("[docs/spark.md]")
-    return "spark" if uses_spark else name.removesuffix(".py")
+    path, _, name = nodeid.removeprefix("tests/").partition("::")
+    uses_spark = path.startswith(SPARK) or "[spark" in name or name.endswith("[docs/spark.md]")
+    return "spark" if uses_spark else path
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say to ``--dist loadgroup`` what stays together, and begin with what takes longest."""
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: groups[item] != "spark")
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: group_of(item.nodeid) != "spark")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, keep more together than a file."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Grouped(config, log)
 
 
 @pytest.fixture(scope="session")

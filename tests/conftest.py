@@ -29,20 +29,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
-# What has a session of Spark in its own process. A JVM takes seconds to start, and many more until it is warm.
-SPARK = ("spark_engine/", "flavors/test_spark", "flavors/test_mlflow_spark", "tables/test_flights")
+# What has a session of Spark in its own process. A JVM takes seconds to start, and many more until it is warm; but one
+# process for all of it would be at work when the others have nothing to do any more.
+SPARK = ("flavors/test_spark", "flavors/test_mlflow_spark", "tables/test_flights")
+ENGINE = "spark_engine/"
 
 
 def group_of(nodeid: str) -> str:
-    """Return what a test has to stay with in one process: the others of its file, or all those that use Spark."""
+    """Return what a test has to stay with in one process: the others of its file, or of those that use Spark alike."""
     path, _, name = nodeid.removeprefix("tests/").partition("::")
+    if path.startswith(ENGINE):
+        return ENGINE
     uses_spark = path.startswith(SPARK) or "[spark" in name or name.endswith("[docs/spark.md]")
     return "spark" if uses_spark else path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
-    items.sort(key=lambda item: group_of(item.nodeid) != "spark")
+    items.sort(key=lambda item: group_of(item.nodeid) not in ("spark", ENGINE))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -67,7 +67,10 @@ def fill(path: Path, rows: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "large"), [("csv", 1_200_000), ("jsonl", 400_000), ("arrow", 1_200_000)])
+@pytest.mark.parametrize(
+    ("suffix", "large"),
+    [("csv", 1_200_000), ("jsonl", 400_000), pytest.param("arrow", 1_200_000, marks=pytest.mark.long)],
+)
 def test_ten_times_the_rows_need_no_more_memory(package: Path, tmp_path: Path, suffix: str, large: int) -> None:
     peaks = []
     for name, rows in (("small", large // 10), ("large", large)):

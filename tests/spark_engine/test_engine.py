@@ -179,6 +179,7 @@ def test_what_breaks_in_a_worker_is_named(engine: Any, quick: Path):
     assert str(caught.value) == "Spark could not do it: OSError: [Errno 28] no space left: 'part.parquet'"
 
 
+@pytest.mark.long  # docs/spark.md, which the suite runs, has such a command too
 def test_the_command_starts_spark_and_scores(quick: Path, tmp_path: Path, command: list[str]):
     (tmp_path / "rows.csv").write_text("id,x\n1,0.5\n2,\n3,-1.25\n")
     inputs = ["predict", str(quick), "-i", str(tmp_path / "rows.csv"), "--engine", "spark", "--master", "local[2]"]

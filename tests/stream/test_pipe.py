@@ -47,6 +47,7 @@ def test_each_line_is_answered_at_once_and_a_signal_ends_it(start: Start) -> Non
     process.stdin.write(b'\n  \n{"x": 1, "more": [1, {"a": null}]}\n{"x"')  # type: ignore[union-attr]
     assert json.loads(process.stdout.readline()) == {"x": 1, "more": [1, {"a": None}], "score": 2.0}  # type: ignore[union-attr]
     process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)  # while the pipe is open: its end would end it too
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, b"")
     assert json.loads(err)["rows"] == 4
@@ -156,6 +157,7 @@ def test_a_signal_ends_an_arrow_stream_whole(start: Start) -> None:
     receiving = pa.ipc.open_stream(Whole(process.stdout))
     assert receiving.read_next_batch().num_rows == 1
     process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)  # while the pipe is open: its end would end it too
     assert receiving.read_all().num_rows == 0  # it ends as a whole stream does
     _, err = process.communicate(timeout=30)
     assert (process.returncode, json.loads(err)["rows"]) == (0, 1)

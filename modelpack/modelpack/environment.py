@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, cast, get_args
 
+from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name
@@ -32,6 +33,7 @@ __all__ = [
     "Difference",
     "capture",
     "compare",
+    "is_met",
     "names_file",
     "policy",
     "require",
@@ -93,7 +95,7 @@ def capture(
     wanted |= {name: list(asked) for name, asked in ranges.items() if name not in wanted}
     for name, asked in given.items():
         # What is asked for on other machines only leaves what is found here.
-        kept = [] if any(map(_holds, asked.values())) else wanted.get(name, [])
+        kept = [] if any(is_met(one.marker) for one in asked.values()) else wanted.get(name, [])
         wanted[name] = [*kept, *asked]
     for asked in (*ranges.values(), *given.values()):
         called = next(iter(asked.values())).name
@@ -123,10 +125,15 @@ def _by_name(found: Iterable[tuple[str, Requirement]]) -> dict[NormalizedName, d
     return named
 
 
-def _holds(requirement: Requirement) -> bool:
-    """Say whether a requirement is one on this machine; yes if its marker compares what cannot be compared."""
+def is_met(marker: Marker | str | None, **other: str) -> bool:
+    """Say whether what has this marker is needed on this machine, where ``other`` variables are not as here.
+
+    It is needed if it has none, and if that compares what cannot be compared.
+    """
+    if marker is None:
+        return True
     try:
-        return requirement.marker is None or requirement.marker.evaluate()
+        return Marker(str(marker)).evaluate(dict(other))
     except (KeyError, ValueError):
         return True
 
@@ -176,7 +183,7 @@ def _elsewhere(dependencies: Iterable[str]) -> set[str]:
         except (ValueError, RecursionError):
             continue
         name = canonicalize_name(requirement.name)
-        asked[name] = asked.get(name, False) or _holds(requirement)
+        asked[name] = asked.get(name, False) or is_met(requirement.marker)
     return {name for name, here in asked.items() if not here}
 
 

@@ -17,6 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from modelpack import atomic, saving
+from modelpack.environment import is_met
 from modelpack.environments import consent, pylock, uv, wanted
 from modelpack.environments.wanted import Pin
 from modelpack.errors import EnvironmentMismatch, IntegrityError, ManifestError
@@ -202,10 +203,7 @@ def _needed(texts: Iterable[str], extras: Iterable[str]) -> Iterable[Requirement
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        marker = requirement.marker
-        if marker is None or any(
-            wanted.holds(Pin(name="", version="", marker=str(marker)), extra=one) for one in chosen
-        ):
+        if any(is_met(requirement.marker, extra=one) for one in chosen):
             yield requirement
 
 

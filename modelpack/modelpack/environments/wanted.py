@@ -13,7 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from modelpack.environment import names_file
+from modelpack.environment import is_met, names_file
 from modelpack.errors import EnvironmentMismatch
 from modelpack.manifest import Environment
 
@@ -40,17 +40,8 @@ class Pin:
 
 
 def holds(one: Pin, **other: str) -> bool:
-    """Say whether a pin is needed on this machine, where ``other`` variables of markers are not as here.
-
-    It is needed if nobody can say.
-    """
-    if one.marker is None:
-        return True
-    try:
-        return Marker(one.marker).evaluate(dict(other))
-    except (KeyError, ValueError):
-        # It compares what cannot be compared.
-        return True
+    """Say whether a pin is needed on this machine, where ``other`` variables of markers are not as here."""
+    return is_met(one.marker, **other)
 
 
 def pin(name: str, version: str, path: str, *, marker: str | None = None, hashes: Iterable[str] = ()) -> Pin:

@@ -18,6 +18,7 @@ from modelpack.signature import Signature, Table, Tensors
 from modelpack_server.batch import kept_text
 from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.options import Options
+from modelpack_server.batch.rejects import MAX_FAULTS
 from modelpack_server.batch.sifting import sieve
 from modelpack_server.batch.where.grammar import parse
 from modelpack_server.codecs import arrow_tensors, lines_apart
@@ -30,7 +31,6 @@ __all__ = ["Fed", "Group", "apart", "feed", "wanted", "with_optional"]
 Fed = tuple[Frame, np.ndarray[Any, Any] | None, list[Fault]]
 # Rows that go to the model together, as it takes them, and their numbers in the chunk.
 Group = tuple[Frame, lines_apart.Places]
-MAX_FAULTS = 100
 
 
 def wanted(signature: Signature, options: Options) -> Wanted:

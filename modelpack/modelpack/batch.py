@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     where: str
     batch_size: int
     jobs: int | None
+    workers: int | None
     on_error: str | os.PathLike[str] | None
     max_rejects: int | None
     overwrite: bool

@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import importlib.util
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -167,6 +168,32 @@ def _read() -> Callable[[Path], list[dict[str, Any]]]:
     return read
 
 
+def add_vector_to(root: Path, dead: list[int]) -> None:
+    """Commit a deletion vector, inline, for the only file of a table, as its protocol describes it."""
+    bitmap = struct.pack("<IIHHI", 12346, 1, 0, len(dead) - 1, 16) + struct.pack(f"<{len(dead)}H", *dead)
+    data = struct.pack("<IqI", 1681511377, 1, 0) + bitmap
+    padded = data + bytes(-len(data) % 4)
+    ours = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
+    theirs = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+    text = base64.b85encode(padded).decode().translate(str.maketrans(ours, theirs))
+    vector = {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(dead)}
+    first = (root / "_delta_log" / f"{0:020d}.json").read_text().splitlines()
+    add = next(action["add"] for action in map(json.loads, first) if "add" in action)
+    remove = {"path": add["path"], "dataChange": True, "deletionTimestamp": 0, "extendedFileMetadata": True,
+              "partitionValues": {}, "size": add["size"]}  # fmt: skip
+    features = {"minReaderVersion": 3, "minWriterVersion": 7,
+                "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}  # fmt: skip
+    actions = [{"protocol": features}, {"remove": remove}, {"add": {**add, "deletionVector": vector}}]
+    commit = root / "_delta_log" / f"{1:020d}.json"
+    commit.write_text("\n".join(map(json.dumps, actions)) + "\n")
+
+
+@pytest.fixture
+def add_vector() -> Callable[[Path, list[int]], None]:
+    """Mark rows of the only file of a Delta table as deleted."""
+    return add_vector_to
+
+
 @pytest.fixture
 def make_model() -> Callable[..., Model]:
     """Make a model of a signature and a function."""
@@ -176,11 +203,15 @@ def make_model() -> Callable[..., Model]:
 MODEL_SOURCE = '''
 """A model in plain Python: loads fast, so that processes that are killed reach their work."""
 
+import os
+import signal
 import time
 
 
-def predict(data, factor: float = 2.0, wait: float = 0.0, fail: bool = False):
+def predict(data, factor: float = 2.0, wait: float = 0.0, fail: bool = False, kill: bool = False):
     time.sleep(wait)
+    if kill:
+        os.kill(os.getpid(), signal.SIGKILL)
     if fail:
         raise ZeroDivisionError("as asked")
     return {"score": [None if x is None or x != x else factor * x for x in data["x"]]}

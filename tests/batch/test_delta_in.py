@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
 import os
-import struct
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +24,7 @@ from modelpack_server.batch.readers import read as read_chunks
 from modelpack_server.delta.history import When
 
 Read = Callable[[Path], list[dict[str, Any]]]
+AddVector = Callable[[Path, list[int]], None]
 
 
 def block(first: int, count: int = 3) -> pa.Table:
@@ -154,27 +153,9 @@ def test_a_folder_gets_a_file_for_each_file_of_the_table(table: Path, model: Mod
     assert [Path(path).name for path in plan.outputs] == ["features-00000.parquet", "features-00001.parquet"]
 
 
-def add_vector(root: Path, dead: list[int]) -> None:
-    """Commit a deletion vector, inline, for the only file of a table, as its protocol describes it."""
-    bitmap = struct.pack("<IIHHI", 12346, 1, 0, len(dead) - 1, 16) + struct.pack(f"<{len(dead)}H", *dead)
-    data = struct.pack("<IqI", 1681511377, 1, 0) + bitmap
-    padded = data + bytes(-len(data) % 4)
-    ours = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-    theirs = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-    text = base64.b85encode(padded).decode().translate(str.maketrans(ours, theirs))
-    vector = {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(dead)}
-    first = (root / "_delta_log" / f"{0:020d}.json").read_text().splitlines()
-    add = next(action["add"] for action in map(json.loads, first) if "add" in action)
-    remove = {"path": add["path"], "dataChange": True, "deletionTimestamp": 0, "extendedFileMetadata": True,
-              "partitionValues": {}, "size": add["size"]}  # fmt: skip
-    features = {"minReaderVersion": 3, "minWriterVersion": 7,
-                "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}  # fmt: skip
-    actions = [{"protocol": features}, {"remove": remove}, {"add": {**add, "deletionVector": vector}}]
-    commit = root / "_delta_log" / f"{1:020d}.json"
-    commit.write_text("\n".join(map(json.dumps, actions)) + "\n")
-
-
-def test_deleted_rows_of_a_deletion_vector_are_left_out(tmp_path: Path, model: Model, read: Read) -> None:
+def test_deleted_rows_of_a_deletion_vector_are_left_out(
+    tmp_path: Path, model: Model, read: Read, add_vector: AddVector
+) -> None:
     root = tmp_path / "t"
     write_deltalake(root, block(0, 10))
     add_vector(root, [1, 2, 9])
@@ -182,7 +163,7 @@ def test_deleted_rows_of_a_deletion_vector_are_left_out(tmp_path: Path, model: M
     assert ids(tmp_path / "out.jsonl", read) == [0, 3, 4, 5, 6, 7, 8]
 
 
-def test_rows_are_numbered_as_in_their_file(tmp_path: Path, model: Model) -> None:
+def test_rows_are_numbered_as_in_their_file(tmp_path: Path, model: Model, add_vector: AddVector) -> None:
     root = tmp_path / "t"
     write_deltalake(root, block(0, 10).set_column(1, "x", [["oops"] * 10]))
     add_vector(root, [0, 1])

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -61,6 +62,8 @@ class _Stopped(BaseException):
 @click.option("--batch-size", type=click.IntRange(1), help="Rows scored at a time.  [default: 16384]")
 @click.option("--jobs", metavar="N", type=click.IntRange(1),
               help="Batches scored at a time.  [default: one a core, up to 8; 1 if PACKAGE runs code]")  # fmt: skip
+@click.option("--workers", metavar="N", type=click.IntRange(1),
+              help="Processes that make the files of a directory or table.  [default: this one]")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run to the same directory has finished.")
 @click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
@@ -103,7 +106,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
     raw = given_params(given["params"], given["pairs"])
     progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
-    chosen = {name: given[name] for name in ("batch_size", "mode", "job", "jobs") if given[name] is not None}
+    chosen = {name: given[name] for name in ("batch_size", "mode", "job", "jobs", "workers") if given[name] is not None}
     options = batch.Options(
         input_format=given["input_format"],
         output_format=given["output_format"],
@@ -121,20 +124,24 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     # Inputs and output are looked at before the model is loaded, so that a typing error costs no time.
     plan = batch.make(inputs, output, options)
     engine = given_engine(given["engine"], given["master"])
+    if given["workers"] is not None and given["engine"] != "local":
+        message = f"the engine {given['engine']} has workers of its own"
+        raise UsageError(message, code="option-alone", path="--workers", hint="Leave it out.")
     engine.check(plan, options)
     from modelpack import coerce
     from modelpack.loading import load
 
-    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=_share_cores)
+    share = partial(_share_cores, given["workers"])
+    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=share)
     values = coerce.params(raw, model.signature, wire="json")
     with engine.started(model) as found:
         return batch.run(model, plan, batch.with_engine(batch.with_params(options, values), found))
 
 
-def _share_cores(candidate: Any) -> None:
+def _share_cores(workers: int | None, candidate: Any) -> None:
     """Give each call its share of the cores, whatever --jobs says, as floats may depend on the number of threads."""
-    if candidate.trust != "code":
-        calls = runtime("batch.together").jobs(candidate.trust)
+    calls = workers if candidate.trust == "code" else runtime("batch.together").jobs(candidate.trust)
+    if calls is not None:
         os.environ.update(runtime("cores").library_threads(calls, os.environ))
 
 

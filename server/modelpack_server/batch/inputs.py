@@ -6,7 +6,7 @@ import glob
 import gzip
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.rows import Opener, constant
 from modelpack_server.delta.tables import Root, local
 
-__all__ = ["STDIN", "Source", "TableFile", "find"]
+__all__ = ["STDIN", "Piece", "Source", "TableFile", "find"]
 
 STDIN = "-"
 _SPOOL_BLOCK = 1024 * 1024
@@ -50,11 +50,31 @@ class TableFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Row groups of a Parquet file, from the ``first`` to the ``last``: so many bytes (``size``) and ``rows``.
+
+    ``number``: which piece of the file it is. ``before``: how many rows the file has before it.
+    """
+
+    number: int
+    first: int
+    last: int
+    size: int
+    before: int
+    rows: int
+
+    def groups(self, chosen: Iterable[int] | None = None) -> list[int]:
+        """Return its row groups, or those of them that are among the ``chosen``."""
+        mine = range(self.first, self.last + 1)
+        return list(mine) if chosen is None else [group for group in chosen if group in mine]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One input file: at a path, behind a URL (``remote``), or else standard input.
 
     ``stem`` is the path its output file gets inside an output directory, without the suffix. ``table``: the Delta
-    table that it is a file of.
+    table that it is a file of. ``piece``: what of the file it is (None: all).
     """
 
     path: Path | None
@@ -62,6 +82,7 @@ class Source:
     stem: str
     table: TableFile | None = None
     remote: RemoteFile | None = None
+    piece: Piece | None = None
 
     @property
     def name(self) -> str:
@@ -72,7 +93,9 @@ class Source:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file (None: not known beforehand)."""
+        """Bytes of the file, or of its piece (None: not known beforehand)."""
+        if self.piece is not None:
+            return self.piece.size
         if self.table is not None and self.table.add is None:
             return 0
         if self.remote is not None:

@@ -49,7 +49,7 @@ def into_folder(model: Model, plan: Plan, params: Mapping[str, Any], options: Op
     return Summary(
         rows=sum(line["rows"] for line in lines),
         rejected=sum(line["rejected"] for line in lines),
-        files=len(plan.sources),
+        files=plan.files,
         seconds=time.perf_counter() - started,
         package=model.digest,
         outputs=plan.outputs,
@@ -132,7 +132,7 @@ class _Folder:
         with (
             progress.start(self._plan.sources, show=self._options.progress) as shown,
             # Closed at an error of ours too, so that nobody writes any more where things are removed.
-            contextlib.closing(self._options.engine.each(model, work, missing)) as done,
+            contextlib.closing(self._options.engine.each(model, work, missing, [state.lock])) as done,
         ):
             for part, (rows, seconds) in done:
                 rejected = 0

@@ -40,7 +40,7 @@ def into_remote(model: Model, plan: Plan, params: Mapping[str, Any], options: Op
     return Summary(
         rows=0 if already else sum(line["rows"] for line in folder.lines.values()),
         rejected=0,
-        files=len(plan.sources),
+        files=plan.files,
         seconds=time.perf_counter() - started,
         package=model.digest,
         outputs=plan.outputs,

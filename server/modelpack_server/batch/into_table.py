@@ -57,7 +57,7 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
     return Summary(
         rows=0 if done else rows,
         rejected=0 if done else rejected,
-        files=len(plan.sources),
+        files=plan.files,
         seconds=time.perf_counter() - started,
         package=model.digest,
         outputs=plan.outputs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from modelpack_server.batch.into_folder import into_folder
 from modelpack_server.batch.into_remote import into_remote
 from modelpack_server.batch.into_table import into_table
 from modelpack_server.batch.making import Maker
-from modelpack_server.batch.options import Options, Summary
+from modelpack_server.batch.options import Options, Summary, with_engine
 from modelpack_server.batch.plan import Plan
+from modelpack_server.batch.processes import Processes
 
 __all__ = ["predict_files", "run"]
 
@@ -43,6 +45,9 @@ def predict_files(
 
 def run(model: Model, plan: Plan, options: Options) -> Summary:
     """Carry out a plan."""
+    if options.workers is not None:
+        with Processes(options.workers) as engine:
+            return run(model, plan, with_engine(replace(options, workers=None), engine))
     params = coerce.params(options.params, model.signature)
     if plan.table:
         return into_table(model, plan, params, options)
@@ -69,7 +74,7 @@ def _into_files(model: Model, plan: Plan, params: Mapping[str, Any], options: Op
     return Summary(
         rows=rows,
         rejected=refused.count,
-        files=len(plan.sources),
+        files=plan.files,
         seconds=time.perf_counter() - started,
         package=model.digest,
         outputs=plan.outputs,

@@ -33,6 +33,7 @@ class Options:
     read. ``where``: which rows are scored (None: all). ``mode``: whether rows are added to a Delta table or take the
     place of those there; ``job``: the name by which it knows the run (None: one made from inputs, package and params).
     ``jobs``: how many batches are scored at a time (None: one on each core, up to 8, or one if the package runs code).
+    ``workers``: how many processes make files, each with a model of its own (None: this one makes them).
     ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run. ``engine``:
     makes the files elsewhere (None: here).
     """
@@ -51,6 +52,7 @@ class Options:
     mode: Mode = "append"
     job: str | None = None
     jobs: int | None = None
+    workers: int | None = None
     progress: bool = False
     check: Callable[[], None] = _go_on
     engine: Any = None
@@ -61,6 +63,11 @@ class Options:
         check_rejects(self.on_error)
         if self.jobs is not None and self.jobs < 1:
             raise UsageError("at least one batch is scored at a time", code="jobs", path="jobs")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("at least one process makes files", code="workers", path="workers")
+        if self.workers is not None and self.jobs is not None:
+            message = "each of several processes scores one batch at a time"
+            raise UsageError(message, code="option-alone", path="jobs", hint="Give jobs or workers, not both.")
         if self.job is not None and (not self.job or "/" in self.job):
             raise UsageError("a job has a name without '/'", code="job-name", path="job")
         if self.where is not None:
@@ -79,7 +86,7 @@ def check_rejects(place: str | Path | None) -> None:
 
 def elsewhere(options: Options) -> Options:
     """Return the options for another process, which has one core, shows nothing and is asked nothing."""
-    return replace(options, engine=None, jobs=1, progress=False, check=_go_on)
+    return replace(options, engine=None, workers=None, jobs=1, progress=False, check=_go_on)
 
 
 def with_engine(options: Options, engine: Any) -> Options:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from modelpack.errors import UsageError
-from modelpack_server.batch import destination, formats, inputs
+from modelpack_server.batch import destination, formats, inputs, pieces
 from modelpack_server.batch.destination import Destination
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
@@ -28,7 +28,7 @@ _PART_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One output file and the inputs it is made from; the unit in which a run could be resumed."""
+    """One output file and the inputs it is made from; the unit in which a run goes on, and that an engine makes."""
 
     stem: str
     kind: Kind
@@ -59,6 +59,11 @@ class Plan:
         return [source for part in self.parts for source in part.sources]
 
     @property
+    def files(self) -> int:
+        """How many files the inputs are, whatever pieces they were cut into."""
+        return len({source.name for source in self.sources})
+
+    @property
     def outputs(self) -> list[str]:
         """The names of the files that will be there."""
         if self.remote is not None:
@@ -82,8 +87,8 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     """Return the plan for scoring ``given`` into ``output``.
 
     ``-`` is standard output. A name that ends in ``/``, and a directory that exists, get one file for each input,
-    with its name and (unless an output format is given) its format. With the format "delta" it is a Delta table. Any
-    other name is one file with all the rows.
+    with its name and (unless an output format is given) its format, and a large Parquet file one for each of its
+    pieces. With the format "delta" it is a Delta table. Any other name is one file with all the rows.
 
     Raises:
         UsageError: nothing to read, a format that cannot be told, an output that exists or is an input.
@@ -95,7 +100,7 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
             parts=[Part(stem="", kind=Kind(format=options.output_format or "jsonl"), sources=sources)], path=None
         )
     elif options.output_format == "delta":
-        plan = Plan(parts=_grouped(sources), path=local(text), table=True)
+        plan = Plan(parts=_grouped(pieces.cut(sources)), path=local(text), table=True)
     elif is_remote(text):
         plan = _remote(text, sources, options)
     elif text.endswith(os.sep) or path.is_dir():
@@ -154,7 +159,7 @@ def _grouped(sources: Sequence[Source]) -> list[Part]:
 
 def _one_each(sources: Sequence[Source], options: Options) -> list[Part]:
     parts: dict[str, Part] = {}
-    for source in sources:
+    for source in pieces.cut(sources):
         wanted = options.output_format or ("parquet" if source.table else source.kind.format)
         kind = source.kind if wanted == source.kind.format else Kind(format=wanted)
         name = f"{source.stem}{kind.suffix}"
@@ -193,6 +198,13 @@ def _check_alone(plan: Plan, options: Options) -> None:
         message = "only runs into a directory can be told to begin anew"
         raise UsageError(message, code="option-alone", path="--restart", hint="Leave it out.")
     streamed = plan.path is None and plan.remote is None
+    if options.workers is not None and (plan.path is None or not (plan.folder or plan.table)):
+        message = "several processes make the files of a local directory or of a Delta table"
+        hint = "End OUT with '/', or pass --output-format delta."
+        raise UsageError(message, code="option-alone", path="--workers", hint=hint)
+    if options.workers is not None and any(source.size is None for source in plan.sources):
+        message = "what comes through a pipe is scored in one process"
+        raise UsageError(message, code="option-alone", path="--workers", hint="Leave it out.")
     if options.overwrite and options.on_error is None and (plan.table or streamed):
         message = "replaces files, and neither rows of a Delta table nor standard output"
         hint = "To replace its rows, pass --mode overwrite." if plan.table else "Leave out --overwrite."

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def describe(model: Model, plan: Plan, params: Mapping[str, Any], options: Optio
 
 def look(source: Source) -> Record:
     """Return what tells an input from another one, or from itself when it has changed, however its path is written."""
+    if source.piece is not None:
+        whole = look(replace(source, piece=None))
+        return {**whole, "row_groups": [source.piece.first, source.piece.last]}
     if source.table is not None:
         root, path = source.table.root, source.table.add.path if source.table.add else None
         return {
@@ -132,6 +136,9 @@ def difference(old: Record, new: Record) -> str | None:
 
 def name(entry: Record) -> str:
     """Return what an input is called."""
+    path, told = str(entry.get("path")), []
     if "table" in entry:
-        return f"{entry['table']}/{entry['file'] or ''} (version {entry['version']})"
-    return str(entry["path"])
+        path, told = f"{entry['table']}/{entry['file'] or ''}", [f"version {entry['version']}"]
+    if "row_groups" in entry:
+        told.append("row groups {} to {}".format(*entry["row_groups"]))
+    return f"{path} ({', '.join(told)})" if told else path

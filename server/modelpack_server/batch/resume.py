@@ -29,11 +29,11 @@ Line = Mapping[str, Any]
 
 
 class State:
-    """The state of the run that holds its lock."""
+    """The state of the run that holds its ``lock``, a descriptor."""
 
     def __init__(self, root: Path, lock: int) -> None:
         self._root = root
-        self._lock = lock
+        self.lock = lock
         self.out = root / "out"
         self.finished: dict[str, Line] = {}
         self._begun = False
@@ -159,7 +159,7 @@ class State:
         if not begun or (self._begun and not self.finished.keys() - {""}):
             (self._root / "run.json").unlink(missing_ok=True)
             shutil.rmtree(self._root, ignore_errors=True)
-        os.close(self._lock)
+        os.close(self.lock)
 
 
 def rejects_of(root: Path, name: str) -> Path:

@@ -35,10 +35,13 @@ R = TypeVar("R")
 class Engine(Protocol):
     """Has work done by processes that see the same paths as this one."""
 
-    def each(self, model: Model, work: Callable[[Model, T], R], items: Sequence[T]) -> Generator[tuple[T, R]]:
+    def each(
+        self, model: Model, work: Callable[[Model, T], R], items: Sequence[T], held: Sequence[int] = ()
+    ) -> Generator[tuple[T, R]]:
         """Yield each item with ``work(model, item)``, as they get done; the first error ends all of it.
 
-        When it is closed, nothing works any more.
+        When it is closed, nothing works any more. ``held``: descriptors of locks, which processes of this machine hold
+        too, so that nobody has them as long as one of these lives.
         """
 
 

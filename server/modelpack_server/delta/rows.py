@@ -19,7 +19,7 @@ from modelpack_server.delta.tables import Root
 
 __all__ = ["PIECE", "Groups", "Opener", "batches", "constant", "count", "read"]
 
-Groups = Callable[[Any, set[str]], Sequence[int]]
+Groups = Callable[[Any, set[str]], Sequence[int] | None]
 # Opens a data file by its path below a table that is behind a URL.
 Opener = Callable[[str], IO[bytes]]
 
@@ -55,8 +55,8 @@ def read(
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
     Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
-    ``groups`` says which row groups are read, given the file's metadata and its columns. ``opener`` opens a file of a
-    table that is behind a URL.
+    ``groups`` says which row groups are read (None: all), given the file's metadata and its columns. ``opener`` opens a
+    file of a table that is behind a URL.
 
     Raises:
         FileNotFoundError: the file is gone.
@@ -71,8 +71,7 @@ def read(
             inside = {name: known[name] for name in known if name not in shape.partitions}
             _check(file.schema_arrow, inside, shape.schema, names, path)
             columns = [inside[name] for name in names if name in inside] + ([_CHANGE] if add.change else [])
-            # What the file knows of its row groups, it knows by its own names.
-            chosen = None if groups is None or not shape.naming.plain else groups(file.metadata, set(inside))
+            chosen = None if groups is None else groups(file.metadata, set(inside))
             for first, batch in batches(file, columns, size, chosen):
                 numbers = np.arange(first + 1, first + 1 + batch.num_rows)
                 table = _table(batch, add, shape, names, inside)

@@ -42,8 +42,13 @@ class SparkEngine:
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    def each(self, model: Model, work: Callable[[Model, T], R], items: Sequence[T]) -> Generator[tuple[T, R]]:
-        """Yield each item with ``work(model, item)``, as they get done; the first error ends all of it."""
+    def each(
+        self, model: Model, work: Callable[[Model, T], R], items: Sequence[T], held: Sequence[int] = ()
+    ) -> Generator[tuple[T, R]]:
+        """Yield each item with ``work(model, item)``, as they get done; the first error ends all of it.
+
+        Locks that are ``held`` here, executors cannot hold.
+        """
         run = functools.partial(_run, ship(self._context, model), Path.cwd(), work)
         tag = f"modelpack-{secrets.token_hex(6)}"
         with ThreadPoolExecutor(max(1, min(_JOBS, len(items)))) as pool:

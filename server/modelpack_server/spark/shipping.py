@@ -1,14 +1,9 @@
-"""A package on its way to executors: sent once to each, held to its digest there, loaded once by each Python worker.
-
-What the package may do is decided on the driver, once, for its exact digest. An executor never asks a trust store of
-its own, and never takes another flavor than the driver took.
-"""
+"""A package on its way to executors: sent once to each, held to its digest there, loaded once by each Python worker."""
 
 from __future__ import annotations
 
 import atexit
 import functools
-import os
 import shutil
 import tempfile
 import threading
@@ -17,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelpack import loading, optional
-from modelpack.errors import IntegrityError, UsageError
+from modelpack import optional
+from modelpack.errors import UsageError
 from modelpack.model import Model
 from modelpack.package import Package
 from modelpack.pathrules import MANIFEST
-from modelpack.trust import Store
+from modelpack_server.handing import Handed
 
 __all__ = ["Shipped", "check_model", "ship"]
 
@@ -34,12 +29,8 @@ _KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shipped:
-    """What an executor is told: which package, by which flavor, and whether the driver allows its code."""
-
-    digest: str
-    flavor: str
-    granted: bool
+class Shipped(Handed):
+    """What an executor is told."""
 
     @property
     def name(self) -> str:
@@ -53,18 +44,6 @@ class Shipped:
             IntegrityError: what has arrived is not the package that the driver loaded (``package-differs``).
         """
         return _arrived(self)
-
-    def load_from(self, path: Path) -> Model:
-        """Load the package from a directory; its bytes are read once, compared with the digests, and used."""
-        package = Package.peek(path)
-        if package.digest != self.digest:
-            message = f"the package that arrived here has the digest {package.digest}, not {self.digest}"
-            raise IntegrityError(message, code="package-differs", hint="It was changed while it was sent; run again.")
-        with package.keeping():
-            package.verify()
-            allowed = self.digest if self.granted else None
-            # Grants of whoever runs the executor do not count: there is no store.
-            return loading.load(package, allow_code=allowed, flavor=self.flavor, store=Store(Path(os.devnull, "none")))
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -90,7 +69,7 @@ def ship(context: Any, model: Model) -> Shipped:
         UsageError: executors cannot load it (``model-driver-only``).
     """
     check_model(model)
-    shipped = Shipped(digest=model.digest, flavor=model.candidate.name, granted=model.candidate.trust == "code")
+    shipped = Shipped.of(model)
     sent = (str(context.applicationId), model.digest)
     with _SENDING:
         if sent not in _SENT:

@@ -26,8 +26,11 @@ def read_parquet(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
         schema = file.schema_arrow
         names = _pick(source, wanted, schema)
         groups = None if wanted.sieve is None else wanted.sieve.groups(file, source.name)
+        before, total = 0, file.metadata.num_rows
+        if source.piece is not None:
+            groups, before, total = source.piece.groups(groups), source.piece.before, source.piece.rows
         batches = rows.batches(file, names, size, groups)
-        yield from _chunks(source, schema, names, batches, size, total=file.metadata.num_rows)
+        yield from _chunks(source, schema, names, batches, size, before=before, total=total)
 
 
 def read_file(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
@@ -80,11 +83,13 @@ def _chunks(
     names: list[str],
     batches: Iterable[tuple[int, Any]],
     size: int,
+    *,
+    before: int = 0,
     total: int | None = None,
 ) -> Iterator[Chunk]:
     """Cut batches into chunks of at most ``size`` rows, each with the count of rows before it.
 
-    ``total`` rows tell how far we are in the file.
+    ``total`` rows, after those ``before``, tell how far we are in the file.
     """
     # The schema's own metadata (pandas' index description) would not be true of what is written.
     wanted = pa.schema([schema.field(name) for name in names])
@@ -96,7 +101,7 @@ def _chunks(
             end = row + start + part.num_rows
             numbers = np.arange(row + start + 1, end + 1)
             seen = True
-            position = length * end // total if total else 0
+            position = length * (end - before) // total if total else 0
             yield Chunk(source=source, wire="python", data=part, numbers=numbers, position=position)
     if not seen:
         yield Chunk(source=source, wire="python", data=_decoded(wanted.empty_table()), numbers=np.arange(0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +20,22 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of one data file, those that are deleted left out."""
     table = source.table
     assert table is not None
-    schema = table.shape.schema
+    schema, naming, sieve, piece = table.shape.schema, table.shape.naming, wanted.sieve, source.piece
     names = wanted.pick(schema.names) or list(schema.names)
-    sieve = wanted.sieve
-    groups = None if sieve is None else lambda metadata, inside: sieve.some_groups(metadata, schema, inside)
-    length, total, seen = source.size or 0, 0, False
+
+    def groups(metadata: Any, inside: set[str]) -> Sequence[int] | None:
+        # What the file knows of its row groups, it knows by its own names.
+        chosen = None if sieve is None or not naming.plain else sieve.some_groups(metadata, schema, inside)
+        return chosen if piece is None else piece.groups(chosen)
+
+    length, seen = source.size or 0, False
     if table.add is not None:
         try:
-            alive = table.add.alive
-            total = rows.count(table.root, table.add, table.opener) if alive is None else len(alive)
+            before, total = (piece.before, piece.rows) if piece is not None else (0, _length(source))
             for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups, table.opener):
                 if part.num_rows:
                     seen = True
-                    position = length * int(numbers[-1]) // total if total else 0
+                    position = length * (int(numbers[-1]) - before) // total if total else 0
                     yield Chunk(source=source, wire="python", data=part, numbers=numbers, position=position)
         except FileNotFoundError as exc:
             message = f"is gone, though version {table.version} of the table has it"
@@ -40,3 +44,12 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     if not seen:
         empty = pa.schema([schema.field(name) for name in names]).remove_metadata().empty_table()
         yield Chunk(source=source, wire="python", data=empty, numbers=np.arange(0))
+
+
+def _length(source: Source) -> int:
+    """Return how many rows the data file has, deleted ones among them."""
+    table = source.table
+    assert table is not None
+    assert table.add is not None
+    alive = table.add.alive
+    return rows.count(table.root, table.add, table.opener) if alive is None else len(alive)

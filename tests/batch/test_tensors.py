@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelpack.errors import InputError
+from modelpack.errors import InputError, OutputError
 from modelpack.model import Model
 from modelpack.signature import Signature, Tensor, Tensors
 from modelpack_server.batch import Options, predict_files
@@ -118,3 +119,66 @@ def test_without_a_signature_the_model_sees_the_columns(make_model: Any, read: A
     pq.write_table(pa.table({"x": [1.0, 2.0]}), tmp_path / "in.parquet")
     predict_files(model, [tmp_path / "in.parquet"], tmp_path / "o.jsonl")
     assert read(tmp_path / "o.jsonl") == [{"x": 1.0, "prediction": 2.0}, {"x": 2.0, "prediction": 4.0}]
+
+
+TOKENS = [[1, 2, 3], [4], [5, 6, 7], [], [8, 9], [1]]
+LONG = [{"tokens": tokens, "id": number} for number, tokens in enumerate(TOKENS)]
+
+
+def token_model(make_model: Any, shape: tuple[Any, ...] = (None, "length")) -> Model:
+    """Add up a row's tokens, and note the sizes of what the model is given."""
+    inputs = (Tensor(name="tokens", dtype="int64", shape=shape),)
+    outputs = (Tensor(name="sum", dtype="int64", shape=(None,)),)
+    signature = Signature(inputs=Tensors(tensors=inputs), outputs=Tensors(tensors=outputs))
+    model: Model = make_model(
+        signature, lambda data, params: data["tokens"].reshape(len(data["tokens"]), -1).sum(axis=1)
+    )
+    return model
+
+
+def lists(tokens: list[Any], kind: pa.DataType | None = None) -> pa.Table:
+    return pa.table({"tokens": pa.array(tokens, kind or pa.list_(pa.int64())), "id": range(len(tokens))})
+
+
+class TestSizesThatAreFree:
+    """Where a shape leaves sizes free, what becomes of a row does not depend on the rows beside it."""
+
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "arrow"])
+    @pytest.mark.parametrize("shape", [(None, None), ("batch", "length")])
+    def test_each_row_has_its_own(
+        self, make_model: Any, read: Any, write: Any, tmp_path: Path, shape: Any, suffix: str, size: int
+    ) -> None:
+        source, out = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl"
+        if suffix == "jsonl":
+            source.write_text("".join(json.dumps(row) + "\n" for row in LONG))
+        else:
+            write(lists(TOKENS), source)
+        predict_files(token_model(make_model, shape), [source], out, Options(batch_size=size, keep=("id",)))
+        assert read(out) == [{"id": number, "prediction": sum(row)} for number, row in enumerate(TOKENS)]
+
+    @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+    def test_a_row_that_is_ragged_in_itself_is_told_by_its_number(
+        self, make_model: Any, read: Any, tmp_path: Path, suffix: str
+    ) -> None:
+        rows = [[[1], [2]], [[3, 4]], [[5], [6, 7]], [[8, 9]]]
+        source, out, aside = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+        if suffix == "jsonl":
+            source.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in rows))
+        else:
+            pq.write_table(pa.table({"tokens": pa.array(rows, pa.list_(pa.list_(pa.int64())))}), source)
+        model = token_model(make_model, (None, None, None))
+        with pytest.raises(InputError) as caught:
+            predict_files(model, [source], out, Options(keep=()))
+        assert [(fault.code, fault.row) for fault in caught.value.faults] == [("ragged", 3)]
+        done = predict_files(model, [source], out, Options(keep=(), on_error=aside))
+        assert [row["prediction"] for row in read(out)] == [3, 7, 17]
+        assert (done.rejected, json.loads(aside.read_text())["row"]) == (1, 3)
+
+    def test_answers_of_other_shapes_cannot_be_one_output(self, make_model: Any, tmp_path: Path) -> None:
+        inputs = (Tensor(name="tokens", dtype="int64", shape=(None, None)),)
+        model = make_model(Signature(inputs=Tensors(tensors=inputs)), lambda data, params: data["tokens"])
+        pq.write_table(lists(TOKENS), tmp_path / "in.parquet")
+        with pytest.raises(OutputError, match="of another shape") as caught:
+            predict_files(model, [tmp_path / "in.parquet"], tmp_path / "out.jsonl", Options(keep=()))
+        assert caught.value.code == "output-changed"

@@ -114,6 +114,35 @@ class TestRowsThatLackAnOptionalColumn:
         assert reply.json() == {"predictions": [[1, 1], [2, 2], [3, 1], [4, 2]]}
 
 
+class TestRowsOfOtherSizes:
+    """Where a shape leaves sizes free, each line has its own."""
+
+    TOKENS = ([1, 2, 3], [4], [], [5, 6, 7])
+
+    @pytest.fixture
+    def adding(self, model: Any) -> Any:
+        tokens = Tensor(name="tokens", dtype="int64", shape=("batch", "length"))
+        outputs = Tensors(tensors=(Tensor(name="sum", dtype="int64", shape=("batch",)),))
+        signature = Signature(inputs=Tensors(tensors=(tokens,)), outputs=outputs)
+        return model(signature, lambda tensors, params: tensors["tokens"].sum(axis=1), form="columns")
+
+    @pytest.mark.parametrize("named", [True, False])
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_are_answered_as_if_they_were_alone(self, run: Any, adding: Any, size: int, named: bool) -> None:
+        rows = [{"tokens": row} if named else row for row in self.TOKENS]
+        with Conversation(run(adding).address, GET_DOUBLES) as talk:
+            for start in range(0, 4, size):
+                talk.say(lines(*rows[start : start + size]))
+                sums = [sum(row) for row in self.TOKENS[start : start + size]]
+                assert [talk.line()["prediction"] for _ in range(size)] == sums
+            talk.end()
+            assert talk.reply.read() == b""
+
+    def test_are_one_request_as_instances_which_must_be_alike(self, serve: Any, adding: Any) -> None:
+        reply = serve(adding).send(json.dumps({"instances": self.TOKENS}).encode(), "application/json")
+        assert (reply.status_code, reply.json()["code"]) == (400, "ragged")
+
+
 class TestRows:
     def test_each_is_answered_before_the_next_is_sent(self, run: Any, ages: Any) -> None:
         with Conversation(run(ages).address, GET_DOUBLES) as talk:

@@ -100,7 +100,7 @@ def apart(
     found: list[Group] = []
     faults: list[Fault] = []
     for places in groups:
-        part = replace(chunk, data=[chunk.data[row] for row in places], numbers=chunk.numbers[places], lines=None)
+        part = replace(chunk, data=lines_apart.part(chunk.data, places), numbers=chunk.numbers[places], lines=None)
         try:
             frame, rows, wrong = feed(part, signature, keep, tolerant=tolerant)
         except InputError as exc:

@@ -136,7 +136,7 @@ def score(model: Scorer, request: Decoded, params: Mapping[str, Any] | None) -> 
 def _score_apart(
     model: Scorer, request: Decoded, params: Mapping[str, Any] | None, groups: Sequence[lines_apart.Places]
 ) -> Frame:
-    """Score rows that have an optional column and rows that lack it apart; none is scored unless all fit."""
+    """Score rows that cannot go to the model together apart; none is scored unless all fit."""
     fed: list[tuple[Frame, Mapping[str, Any]]] = []
     faults: list[Fault] = []
     for places in groups:

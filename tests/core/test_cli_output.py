@@ -31,11 +31,13 @@ def buffered() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
-def test_a_full_disk_is_one_line_and_no_trace(tmp_path: Path, buffered: dict[str, str]) -> None:
+@pytest.mark.parametrize("words", [["inspect", ".", "--json"], ["--version"], ["trust", "--help"]])
+def test_a_full_disk_is_one_line_and_no_trace(words: list[str], tmp_path: Path, buffered: dict[str, str]) -> None:
     (tmp_path / "modelpack.json").write_text("{}")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "modelpack", "inspect", str(tmp_path), "--json"],
+            [sys.executable, "-m", "modelpack", *words],
+            cwd=tmp_path,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -31,6 +31,7 @@ import modelpack
 
 ROWS = 60_000
 PREDICT = [sys.executable, "-m", "modelpack", "predict"]
+CALM = [*PREDICT]
 MODEL = "def predict(data):\n    return [2 * x for x in data['x']]\n"
 SAVE = """
 import sys, importlib.util, tempfile, modelpack
@@ -59,7 +60,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="kills for each of save, batch and table")
     parser.add_argument("--only", choices=["save", "batch", "table"])
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--calm", metavar="PROGRAM", help="the modelpack that makes the runs which nobody kills")
     given = parser.parse_args()
+    if given.calm:
+        CALM[:] = [given.calm, "predict"]
     seed = given.seed if given.seed is not None else random.randrange(2**32)
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
@@ -214,7 +218,7 @@ def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
         counts["went on where another was killed"] += finished.exists() and finished.stat().st_size > 0
         before = traces(out)
         # The undisturbed runs scored one batch at a time.
-        line = [*_line(package, data, out, mode), "--jobs", luck.choice(("1", "3"))]
+        line = [*PREDICT, *_words(package, data, out, mode), "--jobs", luck.choice(("1", "3"))]
         process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
         if luck.random() < 0.9:
             until(process, lambda known=before: bool(traces(out) - known))
@@ -231,7 +235,7 @@ def soak_batch(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
             raise Torn("the output is there, its rejects are not")
     for mode, new, _ in plans:
         _prepare(out / mode[0], over=False)
-        subprocess.run(_line(package, data, out, mode), check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([*CALM, *_words(package, data, out, mode)], check=True, stderr=subprocess.DEVNULL)
         if digest(out / mode[0]) != new:
             raise Torn(f"after all kills {mode[0]} is not what an undisturbed run gives")
     if leftovers(out):
@@ -250,11 +254,11 @@ def soak_table(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
     words = [*inputs, "-o", str(out), "--output-format", "delta", "--batch-size", "500", "--job"]
     jobs, whole, through = 0, 0.0, False
     while counts["kills"] < kills:
-        line = [*PREDICT, str(package), *words, f"job {jobs}"]
+        line = [str(package), *words, f"job {jobs}"]
         while not through:
             # The first run is left in peace: it tells how long one takes.
             through, began = jobs == 0 or luck.random() < 0.2, time.perf_counter()
-            process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([*(CALM if through and jobs else PREDICT), *line], stderr=subprocess.DEVNULL)
             if not through:
                 counts["kills"] += 1
                 counts["killed in time"] += kill_at(process, luck.uniform(0.5, 1.0) * whole)
@@ -265,7 +269,7 @@ def soak_table(folder: Path, kills: int, luck: random.Random) -> Counter[str]:
                 whole = time.perf_counter() - began if jobs == 0 else whole
         jobs, through = jobs + 1, False
         _count(out, {jobs * ROWS})
-        subprocess.run(line, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([*CALM, *line], check=True, stderr=subprocess.DEVNULL)
         _count(out, {jobs * ROWS})
     counts["jobs"] = jobs
     table = deltalake.DeltaTable(out)
@@ -281,10 +285,10 @@ def _count(out: Path, allowed: set[int]) -> None:
         raise Torn(f"the table has {rows} rows, not one of {sorted(allowed)}")
 
 
-def _line(package: Path, data: Path, out: Path, mode: Sequence[str]) -> list[str]:
+def _words(package: Path, data: Path, out: Path, mode: Sequence[str]) -> list[str]:
     target = f"{out}/{mode[0]}"
     words = ["-i", str(data), "-o", target, "--on-error", str(out / "bad.jsonl"), "--overwrite", "--batch-size", "500"]
-    return [*PREDICT, str(package), *words, *mode[1:]]
+    return [str(package), *words, *mode[1:]]
 
 
 def _prepare(target: Path, *, over: bool) -> str:
@@ -303,7 +307,7 @@ def _prepare(target: Path, *, over: bool) -> str:
 def _undisturbed(package: Path, data: Path, out: Path, mode: Sequence[str]) -> tuple[str, float]:
     """Run once in peace; return the digest of the output and how long the work took."""
     _prepare(out / mode[0], over=False)
-    process = subprocess.Popen(_line(package, data, out, mode), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*CALM, *_words(package, data, out, mode)], stderr=subprocess.DEVNULL)
     until(process, lambda: bool(leftovers(out)))
     began = time.perf_counter()
     if process.wait() != 0:

@@ -13,7 +13,8 @@ SOAK = Path(__file__).parents[2] / "scripts" / "soak_kill.py"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "kills"), [("batch", 2), ("table", 1)])
-def test_killed_processes_leave_nothing_half(what: str, kills: int) -> None:
-    done = subprocess.run([sys.executable, SOAK, "--kills", str(kills), "--only", what], capture_output=True, text=True)
+def test_killed_processes_leave_nothing_half(what: str, kills: int, warm: Path) -> None:
+    line = [sys.executable, SOAK, "--kills", str(kills), "--only", what, "--calm", warm]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed in time" in done.stdout

@@ -92,7 +92,9 @@ def fill_table(root: Path, rows: int, files: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("files", "target"), [(1, "out.parquet"), (12, "out-table")])
+@pytest.mark.parametrize(
+    ("files", "target"), [pytest.param(1, "out.parquet", marks=pytest.mark.long), (12, "out-table")]
+)
 def test_a_table_of_ten_times_the_rows_needs_no_more_memory(
     package: Path, tmp_path: Path, files: int, target: str
 ) -> None:

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -66,7 +65,8 @@ class _Stopped(BaseException):
               help="Processes that make the files of a directory or table.  [default: this one]")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option("--restart", is_flag=True, help="Forget what an interrupted run to the same directory has finished.")
-@click.option("--progress/--no-progress", default=None, help="Show a bar.  [default: on a terminal]")
+@click.option("--progress/--no-progress", default=True, show_default=True,
+              help="Show how far it is: a bar on a terminal, else a line every half a minute.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True,
               help="Where rows are scored; spark: by executors that see the same paths.")  # fmt: skip
 @click.option("--master", metavar="URL", help="The Spark to use, as in spark-submit.  [default: as configured]")
@@ -105,7 +105,6 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     if given["max_rejects"] is not None and given["on_error"] is None:
         raise UsageError("--max-rejects needs --on-error", code="option-alone", path="--max-rejects")
     raw = given_params(given["params"], given["pairs"])
-    progress = sys.stderr.isatty() if given["progress"] is None else given["progress"]
     chosen = {name: given[name] for name in ("batch_size", "mode", "job", "jobs", "workers") if given[name] is not None}
     options = batch.Options(
         input_format=given["input_format"],
@@ -117,7 +116,7 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
         restart=given["restart"],
         where=given["where"],
         when=batch.When(version=given["at_version"], time=_time(given["at_time"])),
-        progress=progress,
+        progress=given["progress"],
         check=given["check"],
         **chosen,
     )

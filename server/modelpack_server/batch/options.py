@@ -34,8 +34,8 @@ class Options:
     place of those there; ``job``: the name by which it knows the run (None: one made from inputs, package and params).
     ``jobs``: how many batches are scored at a time (None: one on each core, up to 8, or one if the package runs code).
     ``workers``: how many processes make files, each with a model of its own (None: this one makes them).
-    ``progress``: show a bar on stderr. ``check``: called between batches; what it raises ends the run. ``engine``:
-    makes the files elsewhere (None: here).
+    ``progress``: show on stderr how far it is. ``check``: called between batches; what it raises ends the run.
+    ``engine``: makes the files elsewhere (None: here).
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)

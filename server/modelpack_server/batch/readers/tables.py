@@ -27,8 +27,8 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     if table.add is not None:
         try:
             alive = table.add.alive
-            total = rows.count(table.root, table.add, table.opener) if alive is None else len(alive)
-            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups, table.opener):
+            total = rows.count(table.root, table.add) if alive is None else len(alive)
+            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups):
                 if part.num_rows:
                     seen = True
                     position = length * int(numbers[-1]) // total if total else 0

@@ -303,4 +303,7 @@ def _told(error: Exception) -> str:
         return "access is denied"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return type(error).__name__
+    name = type(error).__name__
+    if "Credentials" in name:
+        return "the environment does not say who you are"
+    return "the service cannot be reached" if "Connect" in name or "Timeout" in name else name

@@ -1,7 +1,7 @@
 """A server that speaks S3, in a process of its own: it notes each request, and can be told to lose an answer.
 
 `python s3_server.py NOTES` prints its address, and ends with its standard input. NOTES gets a line for each request:
-its method, its path and its query. If there is a file NOTES.lose, the next request whose method and path begin with
+its method, its path, its query and what must not be there (If-None-Match). If there is a file NOTES.lose, the next request whose method and path begin with
 what is in there is carried out, and answered with 500 all the same. As long as there is a file NOTES.deny, nobody is
 let in.
 """
@@ -87,7 +87,7 @@ def main(notes: Path) -> None:
     def call(self: Any, environ: Any, start_response: Any) -> Any:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         with notes.open("a") as file:
-            file.write(f"{request} {environ.get('QUERY_STRING', '')}\n")
+            file.write(f"{request} {environ.get('QUERY_STRING', '')} {environ.get('HTTP_IF_NONE_MATCH', '')}\n")
         if deny.exists():
             start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(DENIED)))])
             return [] if request.startswith("HEAD") else [DENIED.encode()]

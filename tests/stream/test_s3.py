@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pytest
-from deltalake import CommitProperties, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import write_deltalake
 from s3_server import OPTIONS, SECRET, Server
 
 from modelpack.errors import ModelpackError
@@ -249,15 +249,31 @@ def test_what_others_do_to_the_output_is_no_conflict(
     assert tables.ids() == [*range(40), 100]
 
 
-def test_the_service_takes_one_of_two_commits(tables: Any) -> None:
-    """What exactly once rests on: delta-rs writes a commit on condition that there is none of its number."""
-    rows = pa.table({"id": [1]})
-    write_deltalake(tables.output, rows, storage_options=OPTIONS)
-    one, other = tables.table(tables.output), tables.table(tables.output)
-    moved = CommitProperties(app_transactions=[Transaction("job", 1)])
-    one.create_write_transaction([], "append", one.schema(), commit_properties=moved)
-    with pytest.raises(CommitFailedError):
-        other.create_write_transaction([], "append", other.schema(), commit_properties=moved)
+def test_commits_are_written_on_condition_that_there_is_none_of_their_number(
+    tables: Any, model: Model, s3_server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What exactly once rests on, whatever the environment says of the ways before it."""
+    monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
+    tables.add()
+    tables.run(model, tables.add)
+    commits = [one for one in s3_server.requests() if one.startswith(f"PUT /{bucket}/lake/output/_delta_log/")]
+    log = f"PUT /{bucket}/lake/output/_delta_log"
+    assert commits == [f"{log}/{version:020d}.json  *" for version in range(3)]
+
+
+def test_writers_at_once_make_a_version_each(tables: Any) -> None:
+    def work() -> None:
+        for _ in range(4):
+            write_deltalake(tables.output, pa.table({"id": [1]}), mode="append", storage_options=OPTIONS)
+
+    work()
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = tables.table(tables.output)
+    assert (found.version(), found.to_pyarrow_table().num_rows) == (15, 16)
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])

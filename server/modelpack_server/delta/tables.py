@@ -20,12 +20,12 @@ LOG = "_delta_log"
 
 # What a service may say, and what of it is repeated: its own words may name keys and accounts.
 _SAID = (
-    (r"NoSuchBucket|bucket does not exist", "there is no such bucket"),
-    (r"\b40[13]\b|Forbidden|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken", "access is denied"),
-    (r"(?i)credential", "the environment does not say who you are"),
-    (r"(?i)error sending request|connect|timed? ?out", "the service cannot be reached"),
-    (r"\b50[0-9]\b|SlowDown|ServiceUnavailable|InternalError", "the service is not well"),
-    (r"\b501\b|NotImplemented", "the service cannot do what Delta tables need"),
+    (r"NoSuchBucket", "there is no such bucket"),
+    (r"loading credentials", "the environment does not say who you are"),
+    (r"Forbidden|Unauthorized|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken", "access is denied"),
+    (r"error sending request|operation timed out", "the service cannot be reached"),
+    (r"Internal Server Error|Service Unavailable|Bad Gateway|Gateway Timeout|SlowDown", "the service is not well"),
+    (r"501 Not Implemented", "the service cannot write on condition, which Delta tables need"),
 )
 
 

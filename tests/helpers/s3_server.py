@@ -1,9 +1,9 @@
 """A server that speaks S3, in a process of its own: it notes each request, and can be told to lose an answer.
 
 `python s3_server.py NOTES` prints its address, and ends with its standard input. NOTES gets a line for each request:
-its method, its path, its query and what must not be there (If-None-Match). If there is a file NOTES.lose, the next request whose method and path begin with
-what is in there is carried out, and answered with 500 all the same. As long as there is a file NOTES.deny, nobody is
-let in.
+its method, its path, its query and what must not be there (If-None-Match). If there is a file NOTES.lose, the next
+request whose method and path begin with what is in there is carried out, and answered with 500 all the same. As long as
+there is a file NOTES.deny, nobody is let in.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import random
 import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,24 @@ def test_an_idle_look_is_one_request(tables: Any, model: Model, s3_server: Serve
     assert len(asked) == once + 10
 
 
-def test_new_columns_are_not_read_and_wider_types_are(tables: Any, model: Model) -> None:
+def test_a_commit_takes_as_many_requests_however_long_the_logs_are(
+    tables: Any, model: Model, s3_server: Server
+) -> None:
+    counts: list[int] = []
+
+    def add() -> None:
+        tables.add()
+        counts.append(len(s3_server.requests()))
+
+    def note() -> None:
+        counts.append(len(s3_server.requests()) - counts.pop())
+
+    tables.add()
+    tables.run(model, *[add, note] * 8)
+    assert counts[-1] == counts[2] <= 20
+
+
+def test_new_columns_are_not_read(tables: Any, model: Model) -> None:
     tables.add(2)
     tables.run(model, lambda: tables.add(2, extra=["a", "b"]), lambda: tables.add(2, extra=["c", None]))
     tables.check(6)
@@ -360,3 +378,15 @@ def test_killed_streams_lose_nothing_and_write_nothing_twice(
         assert process.returncode == 0, err
     tables.check(fed)
     assert below(tables.output) >= listed(tables, tables.output)
+
+
+@pytest.mark.parametrize("start", [None, 0])
+def test_deletion_vectors_are_read_there(
+    tables: Any, model: Model, cloud: Any, tmp_path: Path, start: int | None
+) -> None:
+    with zipfile.ZipFile(Path(__file__).with_name("tables_of_sail.zip")) as archive:
+        archive.extractall(tmp_path)
+    tables.source = f"{tables.source}-of-sail"
+    cloud.put(f"{tmp_path / 'vectors'}/", f"{tables.source}/", recursive=True)
+    tables.run(model, changes="append", from_version=start)
+    assert tables.ids() == ([1, 2, 3, 4] if start == 0 else [1, 3, 4])

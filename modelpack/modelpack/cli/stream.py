@@ -28,7 +28,7 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 
 @click.command()
 @click.argument("package", type=click.Path())
-@click.option("--from", "source", metavar="TABLE", help="The Delta table whose new rows are scored.")
+@click.option("--from", "source", metavar="TABLE", help="The Delta table whose new rows are scored, also s3://….")
 @click.option("--to", "output", metavar="TABLE", help="The Delta table the answers are appended to; made if absent.")
 @click.option("--once", is_flag=True, help="Score what is there, then stop.")
 @click.option("--keep", metavar="NAMES", default="all", show_default=True,

@@ -94,12 +94,10 @@ class Target:
             self.files.make()
             create = require().DeltaTable.create
             create(str(self.root), schema=schema, mode="ignore", storage_options=options(self.root))
-        except errors.DeltaError as exc:
+        except (errors.DeltaError, OSError) as exc:
             # Two that create it at once: the second finds it there.
             if look(self.root, 0) is None:
                 raise unwritable(self.root, exc) from exc
-        except OSError as exc:
-            raise unwritable(self.root, exc) from exc
         return self.open()
 
     @contextmanager

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_server as s3
 import warm as warm_start
 
 import modelpack
@@ -95,6 +97,34 @@ def warm() -> Iterator[Path]:
             program.write_text(warm_start.CLIENT.format(python=sys.executable, real=str(real), path=path))
             program.chmod(0o755)
             yield program
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """A server of S3."""
+    with s3.started(tmp_path_factory.mktemp("s3")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cloud(s3_server: s3.Server) -> Iterator[Any]:
+    """A file system of S3, set up by the environment alone, which the processes started here inherit."""
+    import fsspec
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield fsspec.filesystem("s3")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(cloud: Any) -> str:
+    """The name of an empty bucket."""
+    name = f"b{uuid.uuid4().hex[:12]}"
+    cloud.mkdir(name)
+    return name
 
 
 @contextmanager

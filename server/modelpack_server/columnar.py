@@ -68,6 +68,11 @@ class _TableWriter:
         for batch in rows.combine_chunks().to_batches():
             self._append(batch)
 
+    @property
+    def size(self) -> int:
+        """How many bytes the file has so far."""
+        return self._file.tell()
+
     def close(self) -> None:
         """Write the end of the file."""
         if self._writer is not None:
@@ -87,7 +92,12 @@ class _TableWriter:
 
 
 class ParquetWriter(_TableWriter):
-    """Writes Parquet with row groups of a useful size, however small the batches are."""
+    """Writes Parquet with row groups of a useful size, however small the batches are.
+
+    ``metadata``: what the end of the file says, once it is written (None: nothing was).
+    """
+
+    metadata: Any = None
 
     def _open(self, schema: pa.Schema) -> Any:
         self._held: list[pa.RecordBatch] = []
@@ -118,6 +128,8 @@ class ParquetWriter(_TableWriter):
         if self._writer is not None:
             self._flush()
         super().close()
+        if self._writer is not None:
+            self.metadata = self._writer.writer.metadata
 
 
 def _refused(schema: pa.Schema) -> OutputError:

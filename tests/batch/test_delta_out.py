@@ -23,6 +23,7 @@ from modelpack.errors import InputError, ModelError, ModelpackError, OutputError
 from modelpack.model import Model
 from modelpack_server.batch import Options, Summary, plan, predict_files
 from modelpack_server.delta import commit
+from modelpack_server.delta.storage import LocalStorage
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -337,7 +338,7 @@ def test_somebody_else_may_append_meanwhile(data: Path, make_model: Callable[...
     ("output", "options", "code"),
     [
         ("-", {"output_format": "delta"}, "output-format"),
-        ("s3://bucket/t", {"output_format": "delta"}, "table-location"),
+        ("gs://bucket/t", {"output_format": "delta"}, "table-location"),
         ("out.csv", {"mode": "overwrite"}, "option-alone"),
         ("out.csv", {"job": "a"}, "option-alone"),
         ("table", {}, "output-exists"),
@@ -419,16 +420,16 @@ def test_a_table_that_another_makes_just_now_is_no_foreign_thing(
     target = commit.Target(out, family="batch")
     assert target.open() is None  # begun, without a commit
 
-    looks: list[Path] = []
+    looks: list[str] = []
 
-    def late(log: Path) -> bool:
+    def late(_: Any, log: str) -> bool:
         looks.append(log)
         if len(looks) == 1:
             write_deltalake(out, pa.table({"id": [1]}))
             return False
         return True
 
-    monkeypatch.setattr(commit, "_has_commits", late)
+    monkeypatch.setattr(LocalStorage, "begun", late)
     assert target.open() is not None
 
 

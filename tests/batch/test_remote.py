@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from s3_server import OPTIONS, SECRET
 
 from modelpack.errors import InputError, ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch import Options, predict_files
 from modelpack_server.delta.history import When
 
-SERVER = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("%s:%d" % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-server.stop()
-"""
-SECRET = "do-not-tell-anybody"
-KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
 Write = Callable[[pa.Table, Path], Path]
 Read = Callable[[Path], list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server of S3."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield f"http://{process.stdout.readline().strip()}"
-        process.communicate("", timeout=30)
-
-
-@pytest.fixture(scope="module")
-def cloud(server: str) -> Iterator[Any]:
-    """A file system of S3, set up by the environment alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": server}.items():
-            patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield fsspec.filesystem("s3")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -198,7 +164,7 @@ def test_what_comes_up_meanwhile_is_not_overwritten(
         ("{place}/in.csv", "{place}/in.csv", {}, "output-is-input"),
         ("{place}/in.csv", "{place}/", {}, "output-is-input"),
         ("{place}/in.csv", "{place}/out", {}, "output-format"),
-        ("{place}/in.csv", "{place}/out", {"output_format": "delta"}, "table-location"),
+        ("{place}/in.csv", "memory://out", {"output_format": "delta"}, "table-location"),
         ("{place}/in.csv", "{place}/out/", {"on_error": Path("bad.jsonl")}, "output-remote"),
         ("{place}/in.csv", "{place}/out.csv", {"on_error": Path("s3://bucket/bad.jsonl")}, "output-remote"),
         ("{place}/in.csv", "{place}/out/", {"overwrite": True}, "output-remote"),
@@ -228,8 +194,8 @@ def test_secrets_are_in_no_message(model: Model, tmp_path: Path) -> None:
     assert SECRET not in str(failed.value) and "somebody" not in str(failed.value)
 
 
-def test_the_command_takes_urls(server: str, cloud: Any, package: Path, run: Any, tmp_path: Path) -> None:
-    env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": server}
+def test_the_command_takes_urls(cloud: Any, package: Path, run: Any, tmp_path: Path) -> None:
+    env = dict(os.environ)
     cloud.mkdir("commands")
     (tmp_path / "in.csv").write_text("x\n1\n2\n")
     up = run(package, "-i", "in.csv", "-o", "s3://commands/out.parquet", "--json", env=env)
@@ -239,18 +205,14 @@ def test_the_command_takes_urls(server: str, cloud: Any, package: Path, run: Any
 
 
 @pytest.fixture
-def table(cloud: Any, server: str) -> str:
+def table(bucket: str) -> str:
     """The URL of a table with two versions, in a bucket of its own."""
-    name = f"b{uuid.uuid4().hex[:12]}"
-    cloud.mkdir(name)
-    url = f"s3://{name}/lake/flats"
-    # delta-rs wants to be allowed to do without TLS, and asks for no lock where only one writes.
-    options = {"allow_http": "true", "aws_s3_allow_unsafe_rename": "true"}
+    url = f"s3://{bucket}/lake/flats"
     for first in (0, 4):
         ids = list(range(first, first + 4))
         columns = {"id": ids, "x": [None if i == 2 else i / 2 for i in ids], "n": ids, "name": ["a"] * 4}
         rows = pa.table({**columns, "part": [f"k {i % 2}" for i in ids]})
-        write_deltalake(url, rows, mode="append", partition_by=["part"], storage_options=options)
+        write_deltalake(url, rows, mode="append", partition_by=["part"], storage_options=OPTIONS)
     return url
 
 

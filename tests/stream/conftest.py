@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from s3_server import OPTIONS
 
 import modelpack
 from modelpack.model import Model
@@ -83,6 +84,11 @@ def model(package: Path) -> Model:
 class Tables:
     """A source, an output and a table of rejects, and what is in them as delta-rs reads it."""
 
+    options: Mapping[str, str] | None = None
+    source: Any
+    output: Any
+    rejects: Any
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.source, self.output, self.rejects = folder / "source", folder / "output", folder / "rejects"
@@ -94,11 +100,16 @@ class Tables:
         self._next += rows
         values = [i / 4 for i in ids] if x is None else x
         table = pa.table({"id": ids, "x": pa.array(values, pa.float64()), **columns})
-        write_deltalake(self.source, table, mode="append", schema_mode="merge" if columns else None)
+        merge: Any = "merge" if columns else None
+        write_deltalake(self.source, table, mode="append", schema_mode=merge, storage_options=self.options)
+
+    def table(self, root: Any) -> DeltaTable:
+        """Open one of the tables."""
+        return DeltaTable(root, storage_options=self.options)
 
     def scored(self) -> list[dict[str, Any]]:
         """Return the rows of the output by id."""
-        rows: list[dict[str, Any]] = DeltaTable(self.output).to_pyarrow_table().to_pylist()
+        rows: list[dict[str, Any]] = self.table(self.output).to_pyarrow_table().to_pylist()
         return sorted(rows, key=lambda row: str(row.get("id")).zfill(12))
 
     def ids(self) -> list[int]:
@@ -116,10 +127,27 @@ class Tables:
         return stream.run(model, self.source, self.output, chosen, Once(*between, idle=idle))
 
 
+class CloudTables(Tables):
+    """Tables behind URLs, two of them or all."""
+
+    options = OPTIONS
+
+    def __init__(self, folder: Path, bucket: str) -> None:
+        super().__init__(folder)
+        url = f"s3://{bucket}/lake"
+        self.source, self.output, self.rejects = f"{url}/source", f"{url}/output", f"{url}/rejects"
+
+
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     """A place for tables."""
     return Tables(tmp_path)
+
+
+@pytest.fixture
+def cloud_tables(tmp_path: Path, bucket: str) -> CloudTables:
+    """A place for tables in S3."""
+    return CloudTables(tmp_path, bucket)
 
 
 @pytest.fixture

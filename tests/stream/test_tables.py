@@ -146,7 +146,7 @@ def test_what_is_no_table_or_a_bad_place_is_said(tables: Any, model: Model) -> N
     tables.output = tables.source
     with pytest.raises(UsageError, match="is the source too"):
         tables.run(model)
-    tables.source = "s3://bucket/table"
+    tables.source = "gs://bucket/table"
     with pytest.raises(UsageError, match="not on a local file system"):
         tables.run(model)
 

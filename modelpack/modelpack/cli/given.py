@@ -21,6 +21,9 @@ class _Local:
     def check(self, plan: Any, options: Any) -> None:
         """Nothing is refused."""
 
+    def check_tables(self, tables: Sequence[str]) -> None:
+        """Nothing is refused."""
+
     def started(self, model: Any) -> AbstractContextManager[None]:
         """There is nothing to start."""
         return nullcontext()
@@ -36,6 +39,10 @@ class _Spark:
     def check(self, plan: Any, options: Any) -> None:
         """Refuse what Spark's executors cannot make."""
         runtime("spark").check(plan, options)
+
+    def check_tables(self, tables: Sequence[str]) -> None:
+        """Refuse tables that Spark's executors cannot reach."""
+        runtime("spark").check_tables(tables)
 
     def started(self, model: Any) -> AbstractContextManager[Any]:
         """Start Spark, unless its executors cannot load the model."""

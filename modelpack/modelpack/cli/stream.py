@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,7 +28,7 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
 
 @click.command()
 @click.argument("package", type=click.Path())
-@click.option("--from", "source", metavar="TABLE", help="The Delta table whose new rows are scored.")
+@click.option("--from", "source", metavar="TABLE", help="The Delta table whose new rows are scored, also s3://….")
 @click.option("--to", "output", metavar="TABLE", help="The Delta table the answers are appended to; made if absent.")
 @click.option("--once", is_flag=True, help="Score what is there, then stop.")
 @click.option("--keep", metavar="NAMES", default="all", show_default=True,
@@ -42,7 +41,7 @@ _TABLES_ONLY = ("once", "from_version", "max_rows", "interval", "on_gap", "chang
               help="How long to wait between looks at an idle table.  [default: 1]")  # fmt: skip
 @click.option("--max-rows-per-commit", "max_rows", type=click.IntRange(1),
               help="Rows scored in one commit; a commit holds whole files.  [default: 100000]")  # fmt: skip
-@click.option("--on-error", metavar="TABLE", type=click.Path(path_type=Path),
+@click.option("--on-error", metavar="TABLE",
               help="Write rows that do not fit to this Delta table (lines: to this file) and go on.")  # fmt: skip
 @click.option("--max-rejects", type=click.IntRange(0), help="Stop once more rows than this are refused.")
 @click.option("--on-gap", type=click.Choice(["fail", "skip"]), help="What to do about rows that are gone already.")
@@ -98,7 +97,7 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
     chosen = {name: given[name] for name in names if given[name] is not None}
     say = (lambda _: None) if given["quiet"] else _say
     engine = given_engine(given["engine"], given["master"])
-    engine.check(None, stream.Options(on_error=given["on_error"]))
+    engine.check_tables([source, output, *([given["on_error"]] if given["on_error"] else [])])
     with _waiting() as waiter:
         model, values = _loaded(package, raw, given)
         with engine.started(model) as found:

@@ -18,7 +18,7 @@ from typing import IO, Protocol
 from modelpack.errors import UsageError
 from modelpack_server.batch import formats
 from modelpack_server.batch.formats import Kind
-from modelpack_server.batch.remote import RemoteFile
+from modelpack_server.remote import RemoteFile
 from modelpack_server.wholefile import exists, short, translated, whole_file
 
 __all__ = [

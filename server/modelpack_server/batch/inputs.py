@@ -12,18 +12,19 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from modelpack.errors import InputError, UsageError
-from modelpack_server.batch import formats, remote
+from modelpack.errors import UsageError
+from modelpack_server.batch import formats, urls
 from modelpack_server.batch.formats import Format, Kind
-from modelpack_server.batch.remote import RemoteFile, expand, is_remote
+from modelpack_server.batch.urls import expand
 from modelpack_server.batch.where.bounds import Bounds, may_hold, of_partition
 from modelpack_server.batch.where.grammar import parse
 from modelpack_server.batch.where.terms import Term, tests_of
 from modelpack_server.batch.where.typed import check
 from modelpack_server.delta.history import NOW, When, is_table, snapshot_at
 from modelpack_server.delta.log import Add, Shape
-from modelpack_server.delta.rows import Opener, constant
-from modelpack_server.delta.tables import Root, local
+from modelpack_server.delta.rows import constant
+from modelpack_server.delta.storage import Root, local
+from modelpack_server.remote import RemoteFile, is_remote
 
 __all__ = ["STDIN", "Piece", "Source", "TableFile", "find"]
 
@@ -42,11 +43,6 @@ class TableFile:
     version: int
     shape: Shape
     add: Add | None
-
-    @property
-    def opener(self) -> Opener | None:
-        """What opens data files that have no path here."""
-        return None if isinstance(self.root, Path) else partial(_fetched, self.root)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,12 +178,12 @@ class _Finder:
             yield from self._matches(given)
 
     def _remote(self, url: str) -> Iterator[Source]:
-        if not glob.has_magic(url) and remote.is_table(url):
+        if not glob.has_magic(url) and urls.is_table(url):
             self._take_no_format(url)
             yield from self._table(url.rstrip("/"), PurePosixPath(url).name)
             return
         found, files = False, expand(url)
-        if not self._override and (theirs := remote.in_table(file.url for file, _ in files)) is not None:
+        if not self._override and (theirs := urls.in_table(file.url for file, _ in files)) is not None:
             raise _in_table(f"{theirs} belongs to a Delta table, whose log says what of it counts")
         for file, inside in files:
             # What is named by itself must tell its format; of a folder only data files count.
@@ -306,16 +302,6 @@ def _dangling(path: Path) -> UsageError:
 def _in_table(message: str) -> UsageError:
     hint = "Give the table, or pass --input-format to read the file as it is."
     return UsageError(message, code="input-in-table", hint=hint)
-
-
-def _fetched(root: str, path: str) -> IO[bytes]:
-    file = RemoteFile(url=root).child(path)
-    try:
-        return file.open()
-    except InputError as exc:
-        if isinstance(exc.__cause__, FileNotFoundError):
-            raise exc.__cause__ from exc  # what a vacuumed file is on a local file system
-        raise
 
 
 def _stem(name: str, kind: Kind) -> str:

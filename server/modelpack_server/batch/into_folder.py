@@ -23,9 +23,9 @@ from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.progress import Progress
 from modelpack_server.batch.record import Record
-from modelpack_server.batch.remote import UNREACHABLE
 from modelpack_server.batch.resume import State
 from modelpack_server.batch.spread import FolderWork
+from modelpack_server.remote import UNREACHABLE
 from modelpack_server.wholefile import exists, translated
 
 __all__ = ["into_folder"]

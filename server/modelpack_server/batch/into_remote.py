@@ -19,7 +19,7 @@ from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary
 from modelpack_server.batch.plan import Plan
 from modelpack_server.batch.record import Record
-from modelpack_server.batch.remote import RemoteFile
+from modelpack_server.remote import RemoteFile
 from modelpack_server.wholefile import exists
 
 __all__ = ["into_remote"]

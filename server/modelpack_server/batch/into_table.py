@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fnmatch
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from modelpack.errors import InputError, ModelpackError, SaveError, UsageError
 from modelpack.model import Model
@@ -24,12 +24,13 @@ from modelpack_server.batch.making import Maker
 from modelpack_server.batch.options import Options, Summary, elsewhere
 from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.record import Record
-from modelpack_server.batch.remote import UNREACHABLE
 from modelpack_server.batch.spread import TableWork
-from modelpack_server.delta import commit, fate
+from modelpack_server.delta import fate
+from modelpack_server.delta import parts as delta
 from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.position import fingerprint
+from modelpack_server.remote import UNREACHABLE
 from modelpack_server.wholefile import whole_file
 
 __all__ = ["into_table"]
@@ -66,6 +67,10 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
     )
 
 
+# There are files before there is a table: their names say that they are ours, and may be left by any job.
+_OWN = "-modelpack."
+
+
 class _Already(Exception):
     """Another run of the same job has committed it meanwhile."""
 
@@ -74,7 +79,6 @@ class _Load:
     """One job: what it is, its table, and its files."""
 
     def __init__(self, plan: Plan, run: Record, options: Options) -> None:
-        assert plan.path is not None
         whole = record.digest({**run, "mode": options.mode})
         self._run = run
         self._mode = options.mode
@@ -88,7 +92,8 @@ class _Load:
         self._whole = whole
         self._times = 0
         self._schema: pa.Schema | None = None
-        self.target = Target(plan.path, family="predict", own=self._unique)
+        self.target = Target(plan.root, family="predict", own=_OWN)
+        self._asides = plan.asides(options.on_error)
 
     @property
     def _unique(self) -> str:
@@ -99,7 +104,7 @@ class _Load:
     @property
     def _end(self) -> str:
         # Files that were made with rejects lack rows that end a run without them.
-        return f"{self._unique}-c00{int(self._on_error is not None)}.snappy.parquet"
+        return f"{self._unique}-c00{int(self._on_error is not None)}{_OWN}snappy.parquet"
 
     def begin(self, table: Any | None) -> bool:
         """Say whether there is nothing to do, and else for how many times the job was done before."""
@@ -108,7 +113,7 @@ class _Load:
         return done
 
     def _before(self, table: Any | None) -> int:
-        return 0 if table is None else table.transaction_version(self._id) or 0
+        return 0 if table is None else self.target.moved(table, self._id) or 0
 
     def done(self, table: Any | None) -> bool:
         """Say whether the job was committed before, and its rows were not replaced since by others.
@@ -123,9 +128,9 @@ class _Load:
         if self._mode == "overwrite":
             check_replaceable(table, self.target.root)
         self._schema = pa.schema(table.schema().to_arrow())
-        if table.transaction_version(self._id) is None:
+        if self.target.moved(table, self._id) is None:
             return False
-        if table.transaction_version(f"{self._id}/inputs") != self._mark:
+        if self.target.moved(table, f"{self._id}/inputs") != self._mark:
             message = f"{self.target.root} has a job {self._name!r}, of other inputs, params or another package"
             raise UsageError(message, code="job-changed", hint="Give this one another name (--job).")
         if self._mode == "overwrite":
@@ -145,7 +150,7 @@ class _Load:
         Raises:
             _Already: there was an error, and the job was committed meanwhile.
         """
-        fresh = not self.target.root.exists()
+        fresh = not self.target.files.made()
         try:
             yield
         except ModelpackError as exc:
@@ -161,42 +166,46 @@ class _Load:
         return False
 
     def _forget(self, fresh: bool) -> None:
-        if not self.target.root.is_dir():
+        if not self.target.files.made():
             return
-        with self.target.alone():
-            self.target.discard(self.target.root.glob(f"part-*-{self._end}"))
+        with self.target.files.alone() as alone:
+            if alone:  # else another run of the same job may be about to commit them
+                self.target.discard(fnmatch.filter(self.target.files.names(), f"part-*-{self._end}"))
             self.tidy()
         if fresh:
-            with contextlib.suppress(OSError):
-                self.target.root.rmdir()
+            self.target.files.unmake()
 
     def check(self, parts: int) -> None:
         """Refuse a file of rejects that is there, unless it may be that of this run, which was killed behind it."""
         if self._on_error is None or destination.is_stream(self._on_error):
             return
-        if not all(self._path(number).exists() for number in range(parts)):
+        if not all(self._is_there(number) for number in range(parts)):
             destination.refuse_existing(self._on_error, overwrite=self._overwrite)
 
-    def _path(self, number: int) -> Path:
-        return self.target.root / f"part-{number:05d}-{self._end}"
+    def _file(self, number: int) -> str:
+        return f"part-{number:05d}-{self._end}"
+
+    def _is_there(self, number: int) -> bool:
+        return self.target.files.look(self._file(number)) is not None
 
     def _aside(self, number: int) -> Path:
         """Return where the rows are that a part refuses, until all of them are in one file."""
-        return self.target.root / f".modelpack-{self._unique}-{number:05d}.rejects"
+        return self._asides / f".modelpack-{self._unique}-{number:05d}.rejects"
 
-    def make(self, number: int, part: Part, maker: Maker) -> commit.Part:
+    def make(self, number: int, part: Part, maker: Maker) -> delta.Part:
         """Return the data file of a part: the one that an earlier run has made, or a new one."""
-        path, aside = self._path(number), self._aside(number)
+        name, aside = self._file(number), self._aside(number)
         before = sum(count for other, count in self._rejected.items() if other != number)
-        if self._on_error is not None and path.exists() and not aside.exists():
-            # Whoever took the rejects away has committed the job, or had to give up.
+        there = self._is_there(number)
+        if self._on_error is not None and there and not aside.exists():
+            # Whoever took the rejects away has committed the job, or had to give up; or they are on another machine.
             if self._is_committed():
                 raise _Already
-            path.unlink(missing_ok=True)
-        if not path.exists():
+            there = False  # the data file stays as it is, and the rejects are made once more
+        if not there:
             try:
                 with contextlib.ExitStack() as stack:
-                    file = stack.enter_context(self.target.part(path.name))
+                    file = stack.enter_context(self.target.part(name))
                     bad = None
                     if self._on_error is not None:
                         # It gets its name before the data file, which is looked for.
@@ -206,16 +215,17 @@ class _Load:
                     record.unchanged(part.sources, self._run)
             except UsageError:
                 # The same job, run at the same time, was faster.
-                if not path.exists():
+                if not self._is_there(number):
                     raise
-        if self._schema is None:
-            self._schema = storable(pq.read_schema(path).remove_metadata().empty_table())
-        if self._on_error is not None:
-            self._rejected[number] = rejects.within(self._limit, before, aside)
         try:
-            return commit.Part.existing(path)
+            made = self.target.existing(name)
         except FileNotFoundError as exc:
             raise self._contended("another run of the same job has removed its files") from exc
+        if self._schema is None:
+            self._schema = storable(made.schema.remove_metadata().empty_table())
+        if self._on_error is not None:
+            self._rejected[number] = rejects.within(self._limit, before, aside)
+        return made
 
     def place_rejects(self) -> int:
         """Give the rejects of all parts their place, if there is one; return how many they are."""
@@ -226,7 +236,7 @@ class _Load:
 
     def tidy(self) -> None:
         """Remove the files of rejects that stand beside the data files."""
-        for path in self.target.root.glob(f".modelpack-{self._unique}-*.rejects"):
+        for path in self._asides.glob(f".modelpack-{self._unique}-*.rejects"):
             path.unlink(missing_ok=True)
 
     def spread(self, model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> None:
@@ -247,18 +257,18 @@ class _Load:
             self._schema = storable(rows)
         return fit(rows, self._schema, self.target.root)
 
-    def commit(self, parts: list[commit.Part], *, rows: int, rejected: int) -> bool:
+    def commit(self, parts: list[delta.Part], *, rows: int, rejected: int) -> bool:
         """Add the files to the table, unless the job was committed meanwhile; say whether it was done here."""
         transactions = {self._id: self._times + 1, f"{self._id}/inputs": self._mark}
         facts = {"package": self._run["package"], "rows": rows, "rejected": rejected}
         for _ in range(3):
-            with self.target.alone():
+            with self.target.files.alone():
                 table = self.target.open()
                 if self.done(table):
                     return False
                 if self._before(table) != self._times:
                     raise self._contended("another run of the same job was replaced meanwhile")
-                if not all(part.path.exists() for part in parts):
+                if not all(self._is_there(number) for number in range(len(parts))):
                     raise self._contended("another run of the same job has removed its files")
                 try:
                     if table is None:
@@ -280,7 +290,7 @@ class _Load:
 class _Fitted:
     """Writes rows into a data file as the table wants them."""
 
-    def __init__(self, load: _Load, file: commit.Part) -> None:
+    def __init__(self, load: _Load, file: delta.Part) -> None:
         self._load = load
         self._file = file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from modelpack_server.batch.destination import Destination
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options
-from modelpack_server.batch.remote import RemoteFile, is_remote
 from modelpack_server.delta.history import is_table
-from modelpack_server.delta.tables import local, require
+from modelpack_server.delta.storage import Root, root_of
+from modelpack_server.delta.tables import require
+from modelpack_server.remote import RemoteFile, is_remote
 from modelpack_server.wholefile import exists
 
 __all__ = ["STDOUT", "Part", "Plan", "make"]
@@ -44,7 +46,7 @@ class Part:
 class Plan:
     """All parts, and where they go: ``path`` is a file, a directory (``folder``), a Delta table, or None for stdout.
 
-    ``remote``: the file or folder is behind a URL, and ``path`` is None.
+    ``remote``: the file, folder or table is behind a URL, and ``path`` is None.
     """
 
     parts: Sequence[Part]
@@ -74,6 +76,24 @@ class Plan:
             return [str(self.path)]
         return [str(self.path / part.name) for part in self.parts]
 
+    @property
+    def root(self) -> Root:
+        """Where the output is, by its path or its URL; not of a stream."""
+        found = self.path if self.remote is None else self.remote.url
+        assert found is not None
+        return found
+
+    def asides(self, rejects: Path | None) -> Path:
+        """Return where the rows that a table's files refuse are kept until they have their own file.
+
+        It is beside the data files, or beside that file if these have no path.
+        """
+        if self.path is not None:
+            return self.path
+        if rejects is None or destination.is_stream(rejects):
+            return Path(tempfile.gettempdir())
+        return rejects.absolute().parent
+
     def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
         """Open the destination, which is a file or a stream."""
         if self.remote is not None:
@@ -100,7 +120,7 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
             parts=[Part(stem="", kind=Kind(format=options.output_format or "jsonl"), sources=sources)], path=None
         )
     elif options.output_format == "delta":
-        plan = Plan(parts=_grouped(pieces.cut(sources)), path=local(text), table=True)
+        plan = _table(pieces.cut(sources), root_of(text))
     elif is_remote(text):
         plan = _remote(text, sources, options)
     elif text.endswith(os.sep) or path.is_dir():
@@ -111,6 +131,15 @@ def make(given: Sequence[str | Path], output: str | Path, options: Options) -> P
     _check_alone(plan, options)
     _check(plan, options)
     return plan
+
+
+def _table(sources: Sequence[Source], root: Root) -> Plan:
+    parts = _grouped(sources)
+    if isinstance(root, Path):
+        return Plan(parts=parts, path=root, table=True)
+    if any(f"{source.name}/".startswith(f"{root}/") for source in sources):
+        raise UsageError(f"{root} is an input too", code="output-is-input", hint="Choose another output.")
+    return Plan(parts=parts, path=None, table=True, remote=RemoteFile(url=root))
 
 
 def _remote(url: str, sources: Sequence[Source], options: Options) -> Plan:
@@ -198,7 +227,7 @@ def _check_alone(plan: Plan, options: Options) -> None:
         message = "only runs into a directory can be told to begin anew"
         raise UsageError(message, code="option-alone", path="--restart", hint="Leave it out.")
     streamed = plan.path is None and plan.remote is None
-    if options.workers is not None and (plan.path is None or not (plan.folder or plan.table)):
+    if options.workers is not None and not (plan.table or (plan.folder and plan.path is not None)):
         message = "several processes make the files of a local directory or of a Delta table"
         hint = "End OUT with '/', or pass --output-format delta."
         raise UsageError(message, code="option-alone", path="--workers", hint=hint)
@@ -227,7 +256,7 @@ def _check(plan: Plan, options: Options) -> None:
         for source in plan.sources:
             if source.path is not None and (_same(source.path, target) or _holds(target, source.path)):
                 raise UsageError(f"{target} is an input too", code="output-is-input", hint="Choose another output.")
-        if not (plan.table and target == plan.path) and not _may_be_ours(plan):
+        if not (plan.table and target == plan.path) and not _may_be_ours(plan, options):
             destination.refuse_existing(target, overwrite=options.overwrite)
     if options.on_error is not None and options.on_error.is_dir():
         raise UsageError(
@@ -235,12 +264,12 @@ def _check(plan: Plan, options: Options) -> None:
         )
 
 
-def _may_be_ours(plan: Plan) -> bool:
+def _may_be_ours(plan: Plan, options: Options) -> bool:
     """Say whether what is there may be from this very run, which the run itself finds out."""
-    if plan.path is None or not (plan.folder or plan.table):
-        return False
     if plan.table:
-        return any(plan.path.glob(".modelpack-*.rejects"))
+        return any(plan.asides(options.on_error).glob(".modelpack-*.rejects"))
+    if plan.path is None or not plan.folder:
+        return False
     return (plan.path / destination.MANIFEST).is_file() or destination.place_of(plan.path).exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta.log import Add, Commit
 from modelpack_server.delta.snapshots import files_of
+from modelpack_server.delta.storage import Root
 from modelpack_server.delta.tables import open_table
 
 __all__ = ["ENABLE", "changes", "has_feed"]
@@ -24,7 +24,7 @@ def has_feed(configuration: Mapping[str, str]) -> bool:
     return configuration.get(ENABLE, "false").lower() == "true"
 
 
-def changes(root: Path, commit: Commit) -> Sequence[Add]:
+def changes(root: Root, commit: Commit) -> Sequence[Add]:
     """Return the rows that a commit took away or replaced (``old``), then those that it added.
 
     As the protocol has it: the files of the change data feed tell all there is to tell. Where a commit has none, all
@@ -54,7 +54,7 @@ def changes(root: Path, commit: Commit) -> Sequence[Add]:
     return [*gone, *come, *after.values()]
 
 
-def vectors(root: Path, version: int, adds: Sequence[Add]) -> Sequence[Add]:
+def vectors(root: Root, version: int, adds: Sequence[Add]) -> Sequence[Add]:
     """Return files that a version added, those with a deletion vector with what it leaves alive."""
     marked = {add.path for add in adds if add.has_vector}
     if not marked:
@@ -73,7 +73,7 @@ def _both(was: Add, now: Add) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     return old, new
 
 
-def _files(root: Path, version: int, paths: set[str]) -> Mapping[str, Add]:
+def _files(root: Root, version: int, paths: set[str]) -> Mapping[str, Add]:
     """Return those files, as the table had them at a version."""
     try:
         table = open_table(root, version)

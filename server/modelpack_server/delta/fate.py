@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta.log import Commit, data_path, read_commit
+from modelpack_server.delta.storage import Root
 from modelpack_server.delta.tables import open_table
 
 __all__ = ["is_replaced", "is_untouched"]
@@ -18,7 +18,7 @@ __all__ = ["is_replaced", "is_untouched"]
 _BY_ROW = frozenset({"DELETE", "UPDATE", "MERGE", "TRUNCATE"})
 
 
-def is_replaced(table: Any, root: Path, name: str) -> bool:
+def is_replaced(table: Any, root: Root, name: str) -> bool:
     """Say whether the whole table was replaced since the last commit that moved this transaction, or set back.
 
     Rows that were deleted or updated are no replacement. What a log that was cleaned does not tell has not happened.
@@ -26,7 +26,7 @@ def is_replaced(table: Any, root: Path, name: str) -> bool:
     return any(commit is not None and _replaces(commit, root) for commit in _since(table, root, name))
 
 
-def is_untouched(table: Any, root: Path, name: str) -> bool:
+def is_untouched(table: Any, root: Root, name: str) -> bool:
     """Say whether rows were only added, and files compacted, since the last commit that moved this transaction.
 
     It is not known, and so denied, if the log was cleaned up to there.
@@ -35,7 +35,7 @@ def is_untouched(table: Any, root: Path, name: str) -> bool:
                for commit in _since(table, root, name))  # fmt: skip
 
 
-def _since(table: Any, root: Path, name: str) -> Iterator[Commit | None]:
+def _since(table: Any, root: Root, name: str) -> Iterator[Commit | None]:
     """Yield the commits behind the one that moved a transaction, the newest first; None where the log was cleaned.
 
     What RESTORE made undone is left out. One that undid the commit itself is the last.
@@ -56,7 +56,7 @@ def _since(table: Any, root: Path, name: str) -> Iterator[Commit | None]:
     yield None
 
 
-def _is_at(root: Path, version: int, name: str) -> bool:
+def _is_at(root: Root, version: int, name: str) -> bool:
     """Say whether a transaction was there at a version; a version that cannot be had any more is taken for a newer."""
     table = _at(root, version)
     return table is None or table.transaction_version(name) is not None
@@ -67,7 +67,7 @@ def _overwrites(commit: Commit) -> bool:
     return commit.operation == "WRITE" and str(commit.parameters.get("mode")).lower() == "overwrite" and not narrow
 
 
-def _replaces(commit: Commit, root: Path) -> bool:
+def _replaces(commit: Commit, root: Root) -> bool:
     # Of those that set the table back to a version only that is looked at which undid the rows.
     if _overwrites(commit) or _back(commit) is not None:
         return True
@@ -79,7 +79,7 @@ def _replaces(commit: Commit, root: Path) -> bool:
     return bool(files) and {data_path(path, root) for path in files} <= set(commit.removed)
 
 
-def _at(root: Path, version: int) -> Any | None:
+def _at(root: Root, version: int) -> Any | None:
     try:
         return open_table(root, version)
     except (InputError, UsageError):

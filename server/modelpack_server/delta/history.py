@@ -10,7 +10,8 @@ from typing import Any
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta.log import versions
 from modelpack_server.delta.snapshots import Snapshot, files_of, shape_of
-from modelpack_server.delta.tables import LOG, Root, open_table, reading
+from modelpack_server.delta.storage import Root
+from modelpack_server.delta.tables import LOG, open_table, reading
 
 __all__ = ["NOW", "When", "is_table", "snapshot_at"]
 
@@ -70,11 +71,7 @@ def _version_at(table: Any, root: Root, time: dt.datetime) -> int:
     newest = table.version()
     # delta-rs gives numbers to the commits that say something of themselves, from the newest down: a silent one between
     # them would put all before it one too high.
-    if isinstance(root, Path):
-        told = [number for number in versions(root) if number <= newest]
-    else:
-        told = list(range(newest + 1))
-    if len(entries) != len(told):
+    if len(entries) != sum(number <= newest for number in versions(root)):
         message = "has commits that do not say their time, or lacks the first ones of its log"
         raise InputError(message, code="table-unreadable", path=str(root), hint="Choose by version.")
     known = {}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,10 +14,11 @@ import pyarrow as pa
 
 from modelpack.errors import InputError
 from modelpack_server.delta.naming import PLAIN, Naming, naming
-from modelpack_server.delta.tables import LOG, Root, require
+from modelpack_server.delta.storage import Look, Root, inside, storage
+from modelpack_server.delta.tables import LOG, require
 
-__all__ = ["Add", "Commit", "Shape", "check_features", "commit_path", "data_path", "first_version", "parse_shape",
-           "read_commit", "stamp", "versions"]  # fmt: skip
+__all__ = ["Add", "Commit", "Shape", "check_features", "data_path", "first_version", "look",
+           "parse_shape", "read_commit", "versions"]  # fmt: skip
 
 # What we read rightly. Deletion vectors are looked at file by file.
 FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping",
@@ -87,30 +86,29 @@ class Commit:
         return replace(self, adds=adds, changes=changes)
 
 
-def commit_path(root: Path, version: int) -> Path:
-    """Return where the log keeps a commit."""
-    return root / LOG / f"{version:020d}.json"
+def _commit(version: int) -> str:
+    return f"{LOG}/{version:020d}.json"
 
 
-def first_version(root: Path, least: int) -> int | None:
+def first_version(root: Root, least: int) -> int | None:
     """Return the first version from ``least`` on whose commit is there."""
     return min((version for version in versions(root) if version >= least), default=None)
 
 
-def versions(root: Path) -> list[int]:
+def versions(root: Root) -> list[int]:
     """Return the versions whose commits are there, in no order."""
-    return [int(match[1]) for path in (root / LOG).iterdir() if (match := _COMMIT.match(path.name))]
+    return [int(match[1]) for name in storage(root).names(LOG) if (match := _COMMIT.match(name))]
 
 
-def read_commit(root: Path, version: int) -> Commit | None:
+def read_commit(root: Root, version: int) -> Commit | None:
     """Return what a version changed; None while it is not there.
 
     Raises:
         InputError: the commit cannot be read (``table-unreadable``), or needs more than we can (``table-unsupported``).
     """
-    path = commit_path(root, version)
+    path = inside(root, _commit(version))
     try:
-        actions = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        actions = [orjson.loads(line) for line in storage(root).read(_commit(version)).splitlines() if line.strip()]
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as exc:
@@ -154,7 +152,7 @@ def data_path(path: str, where: Root) -> str:
     return plain
 
 
-def parse_shape(metadata: Mapping[str, Any], where: Path) -> Shape:
+def parse_shape(metadata: Mapping[str, Any], where: Root) -> Shape:
     """Return what a ``metaData`` action says of the table."""
     configuration = metadata.get("configuration") or {}
     schema = require().Schema.from_json(metadata["schemaString"])
@@ -174,7 +172,7 @@ def check_features(features: Sequence[str], where: Root) -> None:
         raise InputError(f"needs features that are not read: {names}", code="table-unsupported", path=str(where))
 
 
-def _add(value: Mapping[str, Any], where: Path) -> Add:
+def _add(value: Mapping[str, Any], where: Root) -> Add:
     return Add(
         path=data_path(value["path"], where),
         rows=_count(value.get("stats")),
@@ -192,10 +190,9 @@ def _count(stats: Any) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def stamp(root: Path, version: int) -> tuple[int, int] | None:
-    """Return what tells a commit from another one of that number, as in a table put in the place of the old one."""
-    try:
-        stat = os.stat(commit_path(root, version))  # noqa: PTH116 - a stream asks with every tick
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def look(root: Root, version: int) -> Look | None:
+    """Return what can be seen of a commit; None if it is not there.
+
+    Its tag tells it from another one of that number, as in a table put in the place of the old one.
+    """
+    return storage(root).look(_commit(version))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelpack_server.delta import rows
-from modelpack_server.delta.commit import Conflict, properties, unwritable
+from modelpack_server.delta.commit import Conflict, properties
 from modelpack_server.delta.log import Add, data_path
 from modelpack_server.delta.snapshots import files_of, shape_of
-from modelpack_server.delta.tables import reason, require
+from modelpack_server.delta.storage import Root
+from modelpack_server.delta.tables import reason, require, unwritable
 
 __all__ = ["Upsert", "merge", "touches"]
 
@@ -49,7 +49,7 @@ class Upsert:
             yield from pa.table([*columns, flags], schema=schema).to_batches()
 
 
-def touches(root: Path, table: Any, keys: pa.Table) -> bool:
+def touches(root: Root, table: Any, keys: pa.Table) -> bool:
     """Say whether an open table has a row with one of these keys; only the columns of the key are read."""
     if not keys.num_rows:
         return False
@@ -61,7 +61,7 @@ def touches(root: Path, table: Any, keys: pa.Table) -> bool:
     return False
 
 
-def _near(table: Any, root: Path, keys: pa.Table) -> Iterator[Add]:
+def _near(table: Any, root: Root, keys: pa.Table) -> Iterator[Add]:
     """Yield the files whose bounds do not rule out all keys; only bounds of whole numbers are sure to be exact."""
     found = pa.table(table.get_add_actions(flatten=True))
     paths = [data_path(path, root) for path in found.column("path").to_pylist()]
@@ -77,7 +77,7 @@ def _near(table: Any, root: Path, keys: pa.Table) -> Iterator[Add]:
     return (add for add in files_of(table, root) if add.path not in far)
 
 
-def merge(root: Path, table: Any, upsert: Upsert, transactions: Mapping[str, int], facts: Mapping[str, Any]) -> None:
+def merge(root: Root, table: Any, upsert: Upsert, transactions: Mapping[str, int], facts: Mapping[str, Any]) -> None:
     """Replace, add and remove rows by their key, and move the transactions, all or nothing.
 
     ``table`` is the object from which the transactions' old values were read, as for
@@ -112,7 +112,7 @@ def merge(root: Path, table: Any, upsert: Upsert, transactions: Mapping[str, int
             .execute()
         )
     except errors.CommitFailedError as exc:
-        raise Conflict(reason(exc)) from exc
+        raise Conflict(reason(exc, root)) from exc
     except (errors.DeltaError, OSError) as exc:
         raise unwritable(root, exc) from exc
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from modelpack.errors import UsageError
 
-__all__ = ["NO_SNAPSHOT", "Mark", "Position", "fingerprint", "read", "shared", "written"]
+__all__ = ["NO_SNAPSHOT", "Mark", "Moved", "Position", "fingerprint", "read", "shared", "written"]
 
 NO_SNAPSHOT = -1
+
+# Tells where an application is in a table; None: it was never there.
+Moved = Callable[[str], int | None]
 
 # Which job has written to an output, and which follows rows by their key in it.
 _WRITER = "modelpack/stream-writer"
@@ -64,21 +66,18 @@ def written(job: str, mark: Mark) -> Mapping[str, int]:
     }
 
 
-def read(table: Any, job: str) -> Mark | None:
-    """Return the mark in an open table; None before the first commit of the job."""
-    found = [
-        table.transaction_version(f"{_prefix(job)}/{name}")
-        for name in ("base", "version", "index", "source", "package")
-    ]
-    if any(value is None for value in found):
-        return None
+def read(moved: Moved, job: str) -> Mark | None:
+    """Return the mark in a table; None before the first commit of the job."""
+    found = [moved(f"{_prefix(job)}/{name}") for name in ("base", "version", "index", "source", "package")]
     base, version, index, source, package = found
-    key = table.transaction_version(f"{_prefix(job)}/key")
+    if base is None or version is None or index is None or source is None or package is None:
+        return None
+    key = moved(f"{_prefix(job)}/key")
     return Mark(position=Position(version=version, index=index, base=base), source=source, package=package, key=key)
 
 
-def shared(table: Any | None, job: str, *, keyed: bool) -> Mapping[str, int]:
-    """Return the application transactions that say who writes to an open table, if a job begins or changes to.
+def shared(moved: Moved, job: str, *, keyed: bool) -> Mapping[str, int]:
+    """Return the application transactions that say who writes to a table, if a job begins or changes to.
 
     They are moved by whoever comes first, so of two that begin at once only one commit is taken.
 
@@ -86,7 +85,7 @@ def shared(table: Any | None, job: str, *, keyed: bool) -> Mapping[str, int]:
         UsageError: another job writes to the table, and one of the two follows rows by their key (``output-keyed``).
     """
     me = fingerprint(job)
-    writer, owner = (None if table is None else table.transaction_version(name) for name in (_WRITER, _KEYED))
+    writer, owner = (moved(name) for name in (_WRITER, _KEYED))
     if (owner is not None and owner != me) or (owner is None and keyed and writer not in (None, me)):
         message = f"another job adds rows to this output, which the job {job!r} would replace or remove"
         if owner is not None:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from modelpack.errors import InputError
 from modelpack_server.delta.kinds import alike
 from modelpack_server.delta.log import Add, Shape
-from modelpack_server.delta.tables import Root
+from modelpack_server.delta.storage import PIECE, Root, inside, storage
 
-__all__ = ["PIECE", "Groups", "Opener", "batches", "constant", "count", "read"]
+__all__ = ["PIECE", "Groups", "batches", "constant", "count", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int] | None]
-# Opens a data file by its path below a table that is behind a URL.
-Opener = Callable[[str], IO[bytes]]
-
-# Columns of a Parquet file are read piece by piece, so that memory does not depend on its row groups: many writers make
-# them of a million rows. Reading ahead (pre_buffer) would hold them whole.
-PIECE = 65_536
 
 # The column of the change data feed that says what a row is, and the words that stand for a row that is there
 # afterwards, and for one that was there before.
@@ -34,47 +25,40 @@ _NEW = pa.array(["insert", "update_postimage"])
 _OLD = pa.array(["delete", "update_preimage"])
 
 
-def count(root: Root, add: Add, opener: Opener | None = None) -> int:
+def count(root: Root, add: Add) -> int:
     """Return how many rows a file has: as the log tells, or else as the file does."""
     rows = add.rows
     if rows is None:
-        with _parquet(root, add, opener) as file:
+        with storage(root).parquet(add.path) as file:
             rows = int(file.metadata.num_rows)
     return rows if add.alive is None else rows - int((~add.alive).sum())
 
 
 def read(
-    root: Root,
-    add: Add,
-    shape: Shape,
-    names: Sequence[str],
-    size: int,
-    groups: Groups | None = None,
-    opener: Opener | None = None,
+    root: Root, add: Add, shape: Shape, names: Sequence[str], size: int, groups: Groups | None = None
 ) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
     Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
-    ``groups`` says which row groups are read (None: all), given the file's metadata and its columns. ``opener`` opens a
-    file of a table that is behind a URL.
+    ``groups`` says which row groups are read (None: all), given the file's metadata and its columns.
 
     Raises:
         FileNotFoundError: the file is gone.
         InputError: the file cannot be read as the table says (``file-unreadable``), or has a column in a type whose
             values are others (``source-columns``).
     """
-    path = _where(root, add)
+    path = inside(root, add.path)
     try:
-        with _parquet(root, add, opener) as file:
+        with storage(root).parquet(add.path) as file:
             shape.naming.check(shape.schema, names, root)
             known = shape.naming.inside(file.schema_arrow, path)
-            inside = {name: known[name] for name in known if name not in shape.partitions}
-            _check(file.schema_arrow, inside, shape.schema, names, path)
-            columns = [inside[name] for name in names if name in inside] + ([_CHANGE] if add.change else [])
-            chosen = None if groups is None else groups(file.metadata, set(inside))
+            there = {name: known[name] for name in known if name not in shape.partitions}
+            _check(file.schema_arrow, there, shape.schema, names, path)
+            columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
+            chosen = None if groups is None else groups(file.metadata, set(there))
             for first, batch in batches(file, columns, size, chosen):
                 numbers = np.arange(first + 1, first + 1 + batch.num_rows)
-                table = _table(batch, add, shape, names, inside)
+                table = _table(batch, add, shape, names, there)
                 mask = _mask(batch, add, numbers)
                 if mask is not None:
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
@@ -87,14 +71,12 @@ def read(
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
-def _check(
-    schema: pa.Schema, inside: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Path | str
-) -> None:
+def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Root) -> None:
     """Refuse values that would have to become others, as text that happens to be digits would."""
     for name in names:
-        if name not in inside:
+        if name not in known:
             continue
-        found, kind = schema.field(inside[name]).type, table.field(name).type
+        found, kind = schema.field(known[name]).type, table.field(name).type
         if not alike(found, kind):
             raise InputError(
                 f"has the column {name!r} as {found}, and the table as {kind}",
@@ -102,23 +84,6 @@ def _check(
                 path=str(path),
                 hint="It is from before the table was given other columns.",
             )
-
-
-def _where(root: Root, add: Add) -> Path | str:
-    return root / add.path if isinstance(root, Path) else f"{root}/{add.path}"
-
-
-@contextmanager
-def _parquet(root: Root, add: Add, opener: Opener | None) -> Iterator[Any]:
-    """Yield an open data file."""
-    # Spark still writes int96. Behind a URL each piece would be a request of its own.
-    options = {"pre_buffer": False, "buffer_size": 0 if opener else PIECE, "coerce_int96_timestamp_unit": "us"}
-    if opener is None:
-        with pq.ParquetFile(_where(root, add), **options) as file:
-            yield file
-    else:
-        with opener(add.path) as raw, pq.ParquetFile(raw, **options) as file:
-            yield file
 
 
 def batches(
@@ -159,14 +124,14 @@ def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.
     return np.concatenate([known, np.ones(len(numbers) - len(known), dtype=bool)])
 
 
-def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], inside: Mapping[str, str]) -> pa.Table:
+def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str]) -> pa.Table:
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
         if name in shape.partitions:
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
-        elif name in inside:
-            column = batch.column(inside[name])
+        elif name in there:
+            column = batch.column(there[name])
             columns.append(column if column.type == kind else column.cast(kind))
         else:
             columns.append(pa.nulls(batch.num_rows, kind))

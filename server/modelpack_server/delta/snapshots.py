@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from modelpack_server.delta.log import Add, Shape, check_features, data_path
 from modelpack_server.delta.naming import naming
-from modelpack_server.delta.tables import Root, open_table, reading
+from modelpack_server.delta.storage import Root
+from modelpack_server.delta.tables import open_table, reading
 
 __all__ = ["Snapshot", "files_of", "shape_of", "snapshot"]
 

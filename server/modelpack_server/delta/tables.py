@@ -1,48 +1,37 @@
-"""Opening Delta tables by path: what is there, or a clear word about why it cannot be used."""
+"""Opening Delta tables by path or URL: what is there, or a clear word about why it cannot be used."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from modelpack import optional
-from modelpack.errors import InputError, UsageError
+from modelpack.errors import InputError, SaveError, UsageError
+from modelpack_server.delta.storage import Root
 
-__all__ = ["LOG", "Root", "local", "open_table", "reading", "reason", "require"]
-
-# The directory of a table, or the URL of one that is only read.
-Root = Path | str
+__all__ = ["LOG", "open_table", "options", "reading", "reason", "require", "unwritable"]
 
 LOG = "_delta_log"
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://|^file:")
+
+# What a service may say, and what of it is repeated: its own words may name keys and accounts.
+_SAID = (
+    (r"NoSuchBucket", "there is no such bucket"),
+    (r"loading credentials", "the environment does not say who you are"),
+    (r"Forbidden|Unauthorized|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken", "access is denied"),
+    (r"error sending request|operation timed out", "the service cannot be reached"),
+    (r"Internal Server Error|Service Unavailable|Bad Gateway|Gateway Timeout|SlowDown", "the service is not well"),
+    (r"501 Not Implemented", "the service cannot write on condition, which Delta tables need"),
+)
 
 
 def require(module: str = "deltalake") -> Any:
     """Return a module of deltalake, or say what to install."""
     return optional.require(module, what="A Delta table", extra="delta")
-
-
-def local(table: str | Path) -> Path:
-    """Return the directory of a table.
-
-    Raises:
-        UsageError: the table is not on a local file system (``table-location``).
-    """
-    text = str(table)
-    if text.startswith("file:"):
-        return Path(unquote(urlsplit(text).path))
-    if _SCHEME.match(text):
-        raise UsageError(
-            f"{text} is not on a local file system", code="table-location", hint="Give the path of a directory."
-        )
-    return Path(text)
 
 
 def open_table(root: Root, version: int | None = None) -> Any:
@@ -52,28 +41,23 @@ def open_table(root: Root, version: int | None = None) -> Any:
         UsageError: there is no table (``table-missing``).
         InputError: there is one that cannot be read (``table-unreadable``).
     """
-    if isinstance(root, str):
-        return _open_url(root, version)
     errors = require("deltalake.exceptions")
     try:
-        return require().DeltaTable(str(root), version=version)
+        return require().DeltaTable(str(root), version=version, storage_options=options(root))
     except errors.TableNotFoundError as exc:
         message = f"{root} is not a Delta table"
-        raise UsageError(message, code="table-missing", hint="Give the directory that holds _delta_log.") from exc
-    except errors.DeltaError as exc:
+        raise UsageError(message, code="table-missing", hint="Give the place that holds _delta_log.") from exc
+    except (errors.DeltaError, OSError) as exc:
         raise _unreadable(root, exc) from exc
 
 
-def _open_url(url: str, version: int | None) -> Any:
-    errors = require("deltalake.exceptions")
+def options(root: Root) -> Mapping[str, str] | None:
+    """Return what delta-rs is told beyond the environment."""
+    if not isinstance(root, str):
+        return None
     # Elsewhere a service without TLS is taken as it is named; here it has to be allowed.
     plain = any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    try:
-        return require().DeltaTable(url, version=version, storage_options={"allow_http": "true"} if plain else None)
-    except errors.TableNotFoundError as exc:
-        raise UsageError(f"{url} is not a Delta table", code="table-missing") from exc
-    except (errors.DeltaError, OSError) as exc:
-        raise _unreadable(url, exc) from exc
+    return {"allow_http": "true"} if plain else None
 
 
 @contextmanager
@@ -86,11 +70,17 @@ def reading(root: Root, what: str = "cannot be read") -> Iterator[None]:
 
 
 def _unreadable(root: Root, error: Exception, what: str = "cannot be read") -> InputError:
-    # What a service said is not repeated: it may name keys and accounts.
-    told = type(error).__name__ if isinstance(root, str) else reason(error)
-    return InputError(f"{what}: {told}", code="table-unreadable", path=str(root))
+    return InputError(f"{what}: {reason(error, root)}", code="table-unreadable", path=str(root))
 
 
-def reason(error: Exception) -> str:
-    """Return what a foreign error says, on one line."""
-    return " ".join(str(error).split())[:300]
+def unwritable(root: Root, error: Exception) -> SaveError:
+    """Return the error for a table that another library could not write."""
+    return SaveError(f"{root} cannot be written: {reason(error, root)}", code="output-unwritable")
+
+
+def reason(error: Exception, root: Root) -> str:
+    """Return what a foreign error says, on one line; of a table behind a URL, what it comes to."""
+    text = " ".join(str(error).split())
+    if not isinstance(root, str):
+        return text[:300]
+    return next((words for pattern, words in _SAID if re.search(pattern, text)), type(error).__name__)

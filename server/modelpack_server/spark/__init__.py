@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelpack_server.spark.engine import SparkEngine, check, started
+from modelpack_server.spark.engine import SparkEngine, check, check_tables, started
 from modelpack_server.spark.frames import score
 
-__all__ = ["SparkEngine", "check", "score", "started"]
+__all__ = ["SparkEngine", "check", "check_tables", "score", "started"]

@@ -20,10 +20,10 @@ from modelpack.errors import ModelpackError, SaveError, UsageError
 from modelpack.model import Model
 from modelpack_server.batch.options import Options
 from modelpack_server.batch.plan import Plan
+from modelpack_server.remote import is_remote
 from modelpack_server.spark.shipping import Shipped, check_model, ship
-from modelpack_server.stream import options as stream
 
-__all__ = ["SparkEngine", "check", "started"]
+__all__ = ["SparkEngine", "check", "check_tables", "started"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,12 +114,20 @@ def _inside(folder: Path) -> Iterator[None]:
             os.chdir(before)
 
 
-def check(plan: Plan | None, options: Options | stream.Options) -> None:
-    """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded; a stream has no plan."""
-    if plan is not None and (plan.path is None or not (plan.folder or plan.table)):
+def check(plan: Plan, options: Options) -> None:
+    """Refuse what executors cannot do (``engine-unsupported``), before anything is loaded."""
+    if plan.remote is not None:
+        raise _unsupported("does not write to URLs", "Write to a place that all executors see as a path.")
+    if plan.path is None or not (plan.folder or plan.table):
         raise _unsupported("writes a directory or a Delta table", "End OUT with '/', or pass --output-format delta.")
-    if plan is not None and any(source.path is None for source in plan.sources):
+    if any(source.path is None for source in plan.sources):
         raise _unsupported("does not read standard input or URLs", "Give files at paths that all executors see.")
+
+
+def check_tables(tables: Sequence[str]) -> None:
+    """Refuse tables behind URLs (``engine-unsupported``): executors do not know who we are there."""
+    if any(is_remote(table) for table in tables):
+        raise _unsupported("does not follow tables behind URLs", "Leave out --engine, or give paths that all see.")
 
 
 def _unsupported(what: str, hint: str) -> UsageError:

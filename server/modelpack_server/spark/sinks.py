@@ -7,6 +7,7 @@ import secrets
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ from pyspark.sql import datasource
 from pyspark.sql.types import StructType
 
 from modelpack.errors import InputError, SaveError
-from modelpack_server.delta.commit import Conflict, Part, Target, check_replaceable, fit
+from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.log import first_version, read_commit
+from modelpack_server.delta.parts import Part
+from modelpack_server.delta.storage import Root, storage
 from modelpack_server.delta.tables import LOG
 from modelpack_server.spark.kinds import arrow
 
@@ -69,7 +72,7 @@ class Sink:
 
     def parts(self, messages: Sequence[Any]) -> list[Part]:
         """Return the files that tasks tell of."""
-        return [Part.existing(self.target.root / name) for name in sorted(_names(messages))]
+        return [self.target.existing(name) for name in sorted(_names(messages))]
 
     def table(self) -> Any:
         """Return the table, made if there is none."""
@@ -78,12 +81,13 @@ class Sink:
 
     def marked(self, mark: str) -> set[str]:
         """Return the names of all files with a mark, those of tasks included that were lost."""
-        return {path.name for path in self.target.root.glob(f"part-*-{mark}.*.parquet")}
+        names = self.target.files.names()
+        return {name for name in names if fnmatch(name, f"part-*-{mark}.*.parquet")}
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files of which it is known that no commit lists them: what older versions need stays."""
         for name in names:
-            (self.target.root / name).unlink(missing_ok=True)
+            self.target.files.remove(name)
 
 
 class Writer(datasource.DataSourceArrowWriter):
@@ -182,10 +186,10 @@ def _job(query: str) -> str:
     return f"modelpack/spark/{query}"
 
 
-def _added_since(root: Path, version: int) -> set[str] | None:
+def _added_since(root: Root, version: int) -> set[str] | None:
     """Return the files that commits behind a version have added; None if that cannot be known."""
     found: set[str] = set()
-    if not (root / LOG).exists():
+    if LOG not in storage(root).names():
         return found
     for number in itertools.count(version + 1):
         try:
@@ -198,7 +202,7 @@ def _added_since(root: Path, version: int) -> set[str] | None:
     raise AssertionError("there is no last number")
 
 
-def _added_by(root: Path, newest: int, job: str, batch: int) -> set[str] | None:
+def _added_by(root: Root, newest: int, job: str, batch: int) -> set[str] | None:
     """Return the files that the commit of a batch has added; None if it is not in the log, or cannot be read."""
     for number in range(newest, -1, -1):
         try:
@@ -212,7 +216,7 @@ def _added_by(root: Path, newest: int, job: str, batch: int) -> set[str] | None:
     return None
 
 
-def _contended(root: Path, error: Exception) -> SaveError:
+def _contended(root: Root, error: Exception) -> SaveError:
     message = f"{root} cannot be written: others changed it at the same time ({error})"
     return SaveError(message, code="output-contended", hint="Start the query again.")
 

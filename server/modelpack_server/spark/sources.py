@@ -125,7 +125,7 @@ class StreamReader(datasource.DataSourceStreamReader):
 
     def _between(self, start: Mapping[str, int], end: Mapping[str, int]) -> list[_File]:
         for offset in (start, end):
-            self._follower.belongs(offset["table"], Path("what is in the checkpoint"))
+            self._follower.belongs(offset["table"], "what is in the checkpoint")
         if end["version"] < start["version"]:
             message = f"went back from version {start['version'] - 1} to {end['version'] - 1}"
             raise InputError(message, code="source-replaced", path=str(self._files.root))

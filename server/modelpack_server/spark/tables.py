@@ -16,7 +16,8 @@ from modelpack.errors import UsageError
 from modelpack_server.delta.history import When, snapshot_at
 from modelpack_server.delta.log import Shape
 from modelpack_server.delta.snapshots import shape_of
-from modelpack_server.delta.tables import local, open_table
+from modelpack_server.delta.storage import local
+from modelpack_server.delta.tables import open_table
 from modelpack_server.spark.sinks import Sink, StreamWriter, Writer
 from modelpack_server.spark.sources import Files, Reader, StreamReader
 from modelpack_server.stream.options import Options

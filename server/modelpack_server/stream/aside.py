@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +44,7 @@ class Aside:
         self.count = 0
         self._target = target
         self._job = job
+        self._table: Any | None = None
         self._limit = limit
         self._place: Position | None = None
         self._found: list[tuple[Position, Refusal]] = []
@@ -79,10 +81,10 @@ class Aside:
         """
         job = f"{self._job}@{output}"
         if self._found:
-            table = self._target.open()
-            table = self._target.create(SCHEMA) if table is None else table
+            table = self._target.refresh(self._table)
+            self._table = table = self._target.create(SCHEMA) if table is None else table
             # From the snapshot that the commit is made from.
-            known = position.read(table, job)
+            known = position.read(partial(self._target.moved, table), job)
             fresh = [(place, row) for place, row in self._found if known is None or place >= known.position]
             if fresh:
                 with self._target.part() as part:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +13,10 @@ from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.changes import ENABLE, changes, has_feed, vectors
 from modelpack_server.delta.kinds import widens
-from modelpack_server.delta.log import Add, Shape, first_version, read_commit, stamp
+from modelpack_server.delta.log import Add, Shape, first_version, look, read_commit
 from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.snapshots import files_of, shape_of
+from modelpack_server.delta.storage import Look, Root, inside, storage
 from modelpack_server.delta.tables import open_table
 from modelpack_server.stream.options import Options
 
@@ -50,7 +50,7 @@ class Follower:
     ``needed`` are the columns that may not change on the way (None: all).
     """
 
-    def __init__(self, root: Path, options: Options) -> None:
+    def __init__(self, root: Root, options: Options) -> None:
         self.root = root
         self.needed: Sequence[str] | None = None
         self._options = options
@@ -62,7 +62,7 @@ class Follower:
         self._opened = self.latest
         self._seen: set[str] = set()  # names of columns that the table had on the way
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
-        self._last: tuple[int, tuple[int, int] | None] | None = None
+        self._last: tuple[int, Look | None] | None = None
         self._next_look = time.monotonic() + LOOK_AGAIN
 
     def first(self) -> Position:
@@ -78,7 +78,7 @@ class Follower:
             )
         return Position(version=asked)
 
-    def belongs(self, source: int, output: Path) -> None:
+    def belongs(self, source: int, output: Root | str) -> None:
         """Compare the fingerprint of a source in an output with the table.
 
         Raises:
@@ -154,7 +154,7 @@ class Follower:
         return InputError(
             "is gone: the source was vacuumed before the stream came to it",
             code="source-gap",
-            path=str(self.root / add.path),
+            path=str(inside(self.root, add.path)),
             hint="Its rows cannot be had any more. With --on-gap skip the stream goes on without them.",
         )
 
@@ -168,14 +168,13 @@ class Follower:
         """Return the files of a version, or of a later one where there is a gap to skip; None if there are none yet."""
         if self._known is not None and self._known[0] == version:
             return self._known
-        self._same_as_before(version)
         found = self._snapshot(version) if version == base else self._commit(version)
         if found is None and version <= self.latest:
             version, found = self._gap(version)
         if found is not None:
             self._known = version, found
             self.latest = max(self.latest, version)
-            self._last = version, stamp(self.root, version)
+            self._last = version, look(self.root, version)
             return self._known
         if time.monotonic() > self._next_look:
             self._look()
@@ -196,6 +195,8 @@ class Follower:
 
     def _commit(self, version: int) -> Sequence[Add] | None:
         commit = read_commit(self.root, version)
+        if commit is not None or storage(self.root).cheap:
+            self._same_as_before(version)
         if commit is None:
             return None
         if commit.shape is not None:
@@ -270,9 +271,9 @@ class Follower:
         """Notice a table that was put in the place of the old one: the commit before the next is another file."""
         if self._last is None or self._last[0] >= version:
             return
-        if stamp(self.root, self._last[0]) != self._last[1]:
+        if look(self.root, self._last[0]) != self._last[1]:
             self._look()
-            self._last = self._last[0], stamp(self.root, self._last[0])
+            self._last = self._last[0], look(self.root, self._last[0])
 
     def _look(self) -> None:
         """Open the table anew, and see that it is still the same."""

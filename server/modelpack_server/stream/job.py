@@ -24,10 +24,11 @@ from modelpack_server.batch.rejects import Refusal, Stop
 from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.codecs import answers
 from modelpack_server.delta import position
-from modelpack_server.delta.commit import Conflict, Part, Target, check_replaceable, fit
+from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.parts import Part
 from modelpack_server.delta.position import Mark, Position, fingerprint
-from modelpack_server.delta.tables import local
+from modelpack_server.delta.storage import Root, root_of, same
 from modelpack_server.stream import metrics
 from modelpack_server.stream.aside import Aside
 from modelpack_server.stream.follow import Follower, Piece, Work
@@ -50,7 +51,7 @@ def run(model: Model, source: str | Path, output: str | Path, options: Options, 
         InputError: rows that do not fit, or a source that is not what it was.
         ModelError: the model raised, with file and rows.
     """
-    stream = _Stream(model, local(source), local(output), options)
+    stream = _Stream(model, root_of(source), root_of(output), options)
 
     def look() -> Status:
         return status(model.digest, source, output, Options(job=options.job, changes="append"))
@@ -60,7 +61,7 @@ def run(model: Model, source: str | Path, output: str | Path, options: Options, 
 
 
 class _Stream:
-    def __init__(self, model: Model, source: Path, output: Path, options: Options) -> None:
+    def __init__(self, model: Model, source: Root, output: Root, options: Options) -> None:
         self._model = model
         self._options = options
         self._refuse_loop(source, output)
@@ -68,7 +69,7 @@ class _Stream:
         self._table = self._target.open()
         self._aside: Aside | None = None
         if options.on_error is not None:
-            target = Target(local(options.on_error), family="rejects")
+            target = Target(root_of(options.on_error), family="rejects")
             self._aside = Aside(target, options.job, options.max_rejects)
         self._refused = self._aside or Stop("TABLE")
         self._values = coerce.params(options.params, model.signature)
@@ -111,11 +112,11 @@ class _Stream:
         self.summary.seconds = time.perf_counter() - started
         return self.summary
 
-    def _refuse_loop(self, source: Path, output: Path) -> None:
-        places = [output.resolve(), *([local(self._options.on_error).resolve()] if self._options.on_error else [])]
-        if source.resolve() in places:
+    def _refuse_loop(self, source: Root, output: Root) -> None:
+        places = [output, *([root_of(self._options.on_error)] if self._options.on_error else [])]
+        if any(same(source, place) for place in places):
             raise UsageError(f"{source} is the source too", code="output-is-input", hint="Choose another output.")
-        if len(set(places)) < len(places):
+        if len(places) > 1 and same(*places):
             raise UsageError(f"{output} cannot be both output and rejects", code="output-clash")
 
     def _columns(self) -> Wanted:
@@ -148,7 +149,7 @@ class _Stream:
                 another job's rows are in the way (``output-keyed``).
         """
         self._shared()
-        mark = position.read(self._table, self._options.job) if self._table is not None else None
+        mark = position.read(self._where, self._options.job)
         if mark is None:
             return None
         self._follower.belongs(mark.source, self._target.root)
@@ -166,8 +167,12 @@ class _Stream:
             )
         return mark
 
+    def _where(self, application: str) -> int | None:
+        """Return where an application is in the snapshot of the output that we hold."""
+        return None if self._table is None else self._target.moved(self._table, application)
+
     def _shared(self) -> Mapping[str, int]:
-        return position.shared(self._table, self._options.job, keyed=self._key is not None)
+        return position.shared(self._where, self._options.job, keyed=self._key is not None)
 
     def _moved(self, mark: Mark) -> Mapping[str, int]:
         """Return the transactions of a commit to the snapshot of the output that we hold."""
@@ -287,7 +292,7 @@ class _Stream:
     def _ensure(self, table: pa.Table) -> None:
         if self._table is None and table.num_columns:
             self._table = self._target.create(storable(table))
-            if position.read(self._table, self._options.job) is not None:
+            if position.read(self._where, self._options.job) is not None:
                 raise Conflict("another process has begun this stream already")
 
     def _empty(self) -> pa.Table:
@@ -346,12 +351,12 @@ class _Stream:
                     if done.rows is None:
                         self._gap(piece, None)
                     elif done.rows:
-                        parts.append(Part.existing(root / name))
+                        parts.append(self._target.existing(name))
             for name, piece in items:
                 if self._aside is not None:
                     self._aside.add(piece.place, refused[name])
         except BaseException:
             for name, _ in items:
-                (root / name).unlink(missing_ok=True)
+                self._target.files.remove(name)
             raise
         return parts, sum(part.rows for part in parts)

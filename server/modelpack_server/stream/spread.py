@@ -19,22 +19,28 @@ from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.rejects import Refusal, Rejects, Stop, refusals
 from modelpack_server.batch.scoring import Scorer
 from modelpack_server.delta import rows
-from modelpack_server.delta.commit import Part, Target, fit
+from modelpack_server.delta.commit import Target, fit
 from modelpack_server.delta.log import Shape
+from modelpack_server.delta.parts import Part
+from modelpack_server.delta.storage import Root, inside
+from modelpack_server.remote import RemoteFile
 from modelpack_server.stream.follow import Piece
 
 __all__ = ["Done", "PieceWork", "chunks"]
 
 
 def chunks(
-    root: Path, shape: Shape, piece: Piece, wanted: Wanted, size: int, gone: Callable[[Exception], None]
+    root: Root, shape: Shape, piece: Piece, wanted: Wanted, size: int, gone: Callable[[Exception], None]
 ) -> Iterator[Chunk]:
     """Yield the rows of one file of the source; ``gone`` is called if the file is not there any more.
 
     Raises:
         InputError: the file cannot be read, or has a column in a type that is not the table's (``source-columns``).
     """
-    source = Source(path=root / piece.add.path, kind=Kind(format="parquet"), stem="")
+    place = inside(root, piece.add.path)
+    remote = RemoteFile(url=place) if isinstance(place, str) else None
+    path = place if isinstance(place, Path) else None
+    source = Source(path=path, remote=remote, kind=Kind(format="parquet"), stem="")
     names = wanted.pick(shape.schema.names) or shape.schema.names
     try:
         for table, numbers in rows.read(root, piece.add, shape, names, size):
@@ -94,36 +100,38 @@ class PieceWork:
     ``aside``: rows that do not fit are returned, up to the first beyond ``limit``; else they are an error.
     """
 
-    root: Path
+    root: Root
     shape: Shape
     wanted: Wanted
     keep: Sequence[str] | None
     params: Mapping[str, Any]
     size: int
-    output: Path
+    output: Root
     schema: pa.Schema
     aside: bool = False
     limit: int | None = None
 
     def __call__(self, model: Model, item: tuple[str, Piece]) -> Done:
         """Make the file, which is not there if it would have no row."""
-        name, piece = item
-        path = self.output / name
+        name = item[0]
+        target = Target(self.output, family="stream")
         collected = _Collected(self.limit)
         # It is there if an executor made it that was lost before it could say so, and it stays, as this one may be late
         # and the commit done: only which rows are refused is looked for. The second file, the same, gets no place.
-        if self.aside or not path.exists():
+        if self.aside or target.files.look(name) is None:
             refused: Rejects = collected if self.aside else Stop("TABLE")
             try:
-                self._make(model, name, piece, refused)
+                self._make(model, target, item, refused)
             except _Gone:
                 return Done(rows=None)
             except UsageError as exc:
                 if exc.code != "output-exists":
                     raise
-        return Done(rows=Part.existing(path).rows if path.exists() else 0, refused=collected.found)
+        there = target.files.look(name) is not None
+        return Done(rows=target.existing(name).rows if there else 0, refused=collected.found)
 
-    def _make(self, model: Model, name: str, piece: Piece, refused: Rejects) -> None:
+    def _make(self, model: Model, target: Target, item: tuple[str, Piece], refused: Rejects) -> None:
+        name, piece = item
         scorer = Scorer(model, self.params, keep=self.keep, refused=refused)
         assembler = Assembler("delta", self.wanted)
         with contextlib.ExitStack() as stack:
@@ -135,5 +143,5 @@ class PieceWork:
                 if not scored.frame.rows:
                     continue
                 table = assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows)
-                part = part or stack.enter_context(Target(self.output, family="stream").part(name))
+                part = part or stack.enter_context(target.part(name))
                 part.write(fit(table, self.schema, self.output))

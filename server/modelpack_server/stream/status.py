@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modelpack_server.delta import position, rows
 from modelpack_server.delta.commit import Target
-from modelpack_server.delta.log import commit_path
+from modelpack_server.delta.log import look
 from modelpack_server.delta.position import fingerprint
-from modelpack_server.delta.tables import local
+from modelpack_server.delta.storage import Root, root_of
 from modelpack_server.stream.follow import Follower, Work
 from modelpack_server.stream.options import Options
 
@@ -59,12 +60,15 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
         UsageError: there is no source table, or another job follows rows by their key in the output (``output-keyed``).
         InputError: the source is not what it was, as in :func:`modelpack_server.stream.run`.
     """
-    follower = Follower(local(source), replace(options, max_rows=_ALL))
-    table = Target(local(output), family="stream").open()
-    mark = position.read(table, options.job) if table is not None else None
-    position.shared(table, options.job, keyed=False)
+    follower = Follower(root_of(source), replace(options, max_rows=_ALL))
+    target = Target(root_of(output), family="stream")
+    table = target.open()
+    mark = None
+    if table is not None:
+        mark = position.read(partial(target.moved, table), options.job)
+        position.shared(partial(target.moved, table), options.job, keyed=False)
     if mark is not None:
-        follower.belongs(mark.source, local(output))
+        follower.belongs(mark.source, root_of(output))
         follower.check(mark.position)
     begin = mark.position if mark is not None else follower.first()
     work = follower.gather(begin)
@@ -84,9 +88,9 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
     )
 
 
-def _lag(root: Path, work: Work) -> float:
+def _lag(root: Root, work: Work) -> float:
     """Return the age of the first commit whose rows are not scored."""
     if not work.pieces:
         return 0.0
-    path = commit_path(root, work.pieces[0].place.version)
-    return max(0.0, time.time() - path.stat().st_mtime) if path.exists() else 0.0
+    found = look(root, work.pieces[0].place.version)
+    return 0.0 if found is None else max(0.0, time.time() - found.modified)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from modelpack.errors import Fault, InputError, UsageError
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.rejects import Rejects
 from modelpack_server.batch.scoring import Scored
-from modelpack_server.delta.commit import Part, Target
+from modelpack_server.delta.commit import Target
 from modelpack_server.delta.merge import Upsert, merge, touches
+from modelpack_server.delta.parts import Part
 from modelpack_server.delta.position import Position, fingerprint
+from modelpack_server.delta.storage import Root, Storage
 
 __all__ = ["Keyed", "check_key", "key_mark"]
 
@@ -30,7 +30,7 @@ def key_mark(key: Sequence[str] | None) -> int | None:
     return None if key is None else fingerprint("\n".join(sorted(key)))
 
 
-def check_key(key: Sequence[str], schema: pa.Schema, kept: Sequence[str], root: Path) -> None:
+def check_key(key: Sequence[str], schema: pa.Schema, kept: Sequence[str], root: Root) -> None:
     """Refuse columns by which rows cannot be told apart.
 
     Raises:
@@ -58,7 +58,7 @@ class Keyed:
     or that it is gone. A row that is refused leaves its key without a row.
     """
 
-    def __init__(self, key: Sequence[str], source: Path, target: Target, refused: Rejects) -> None:
+    def __init__(self, key: Sequence[str], source: Root, target: Target, refused: Rejects) -> None:
         self.key = list(key)
         self._target = target
         self._source = source
@@ -171,7 +171,7 @@ class Keyed:
             elif not met and not stays.num_rows:
                 target.commit(table, [], transactions, facts)
             else:
-                new = _picked(parts, stays.column("row").to_numpy(), self._rows)
+                new = _picked(target.files, parts, stays.column("row").to_numpy(), self._rows)
                 merge(target.root, table, Upsert(self.key, new, gone, left.num_rows), transactions, facts)
             return int(gone.num_rows)
         finally:
@@ -180,13 +180,13 @@ class Keyed:
             self.begin()
 
 
-def _picked(parts: Sequence[Part], rows: np.ndarray[Any, Any], total: int) -> Iterator[pa.Table]:
+def _picked(files: Storage, parts: Sequence[Part], rows: np.ndarray[Any, Any], total: int) -> Iterator[pa.Table]:
     """Yield those rows of the parts, which are counted one after the other."""
     mask = np.zeros(total, dtype=bool)
     mask[rows] = True
     first = 0
     for part in parts:
-        with pq.ParquetFile(part.path, pre_buffer=False) as file:
+        with files.parquet(part.name) as file:
             for batch in file.iter_batches():
                 table = pa.Table.from_batches([batch])
                 yield table.filter(pa.array(mask[first : first + table.num_rows]))

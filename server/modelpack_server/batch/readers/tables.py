@@ -32,7 +32,7 @@ def read(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     if table.add is not None:
         try:
             before, total = (piece.before, piece.rows) if piece is not None else (0, _length(source))
-            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups, table.opener):
+            for part, numbers in rows.read(table.root, table.add, table.shape, names, size, groups):
                 if part.num_rows:
                     seen = True
                     position = length * (int(numbers[-1]) - before) // total if total else 0
@@ -52,4 +52,4 @@ def _length(source: Source) -> int:
     assert table is not None
     assert table.add is not None
     alive = table.add.alive
-    return rows.count(table.root, table.add, table.opener) if alive is None else len(alive)
+    return rows.count(table.root, table.add) if alive is None else len(alive)

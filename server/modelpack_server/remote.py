@@ -1,4 +1,4 @@
-"""Files behind URLs, such as `s3://bucket/rows.parquet`: found, read, and written whole or not at all (by fsspec).
+"""Files behind URLs, such as `s3://bucket/rows.parquet`: read, and written whole or not at all (by fsspec).
 
 Who may read and write comes from the environment, as the cloud's own tools take it; nothing of it is in a message, a
 manifest or a URL here.
@@ -7,10 +7,12 @@ manifest or a URL here.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import errno
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,10 +20,9 @@ from typing import IO, Any, cast
 
 from modelpack import optional
 from modelpack.errors import InputError, SaveError, UsageError
-from modelpack_server.delta.tables import LOG
 from modelpack_server.wholefile import exists
 
-__all__ = ["UNREACHABLE", "RemoteFile", "expand", "in_table", "is_remote", "is_table"]
+__all__ = ["UNREACHABLE", "RemoteFile", "file_system", "is_remote", "reading", "seen"]
 
 # The code of errors which say nothing of the file: it may well be there, and as it was.
 UNREACHABLE = "file-unreachable"
@@ -38,11 +39,12 @@ def is_remote(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteFile:
-    """One file (or, for outputs, a folder) behind a URL."""
+    """One file (or, for outputs, a folder) behind a URL. ``modified``: seconds since 1970."""
 
     url: str
     size: int = 0
     tag: str = ""
+    modified: float = 0.0
 
     @property
     def name(self) -> str:
@@ -55,34 +57,46 @@ class RemoteFile:
 
     def now(self) -> RemoteFile:
         """Return the file as it is now."""
-        files, path = _open(self.url)
-        with _reading(self.url):
-            return _seen(self.url, files.info(path))
+        files, path = file_system(self.url)
+        with reading(self.url):
+            return seen(self.url, files.info(path))
 
     def exists(self) -> bool:
         """Say whether there is something."""
-        files, path = _open(self.url)
-        with _reading(self.url):
+        files, path = file_system(self.url)
+        with reading(self.url):
             return bool(files.exists(path))
 
     def below(self) -> list[str]:
         """Return what lies below a folder: paths from there, sorted."""
-        files, path = _open(self.url)
-        with _reading(self.url):
+        files, path = file_system(self.url)
+        with reading(self.url):
             found = [str(name) for name in files.find(path)]
         return sorted(name.removeprefix(path).lstrip("/") for name in found if name != path)
 
+    def names(self) -> list[str]:
+        """Return the names of what lies in a folder itself, files and folders."""
+        files, path = file_system(self.url)
+        try:
+            with reading(self.url):
+                return sorted(PurePosixPath(str(name)).name for name in files.ls(path, detail=False))
+        except InputError as exc:
+            if isinstance(exc.__cause__, FileNotFoundError):
+                return []
+            raise
+
     def open(self) -> IO[bytes]:
         """Open it for reading; it can seek."""
-        files, path = _open(self.url)
-        with _reading(self.url):
+        files, path = file_system(self.url)
+        with reading(self.url):
             raw = _Raw(files.open(path, "rb", block_size=_BLOCK, cache_type="readahead"), self.url)
         return cast("IO[bytes]", io.BufferedReader(raw, 1024 * 1024))
 
     def read(self) -> bytes:
-        """Return all of it."""
-        with self.open() as file:
-            return file.read()
+        """Return all of it, in one request."""
+        files, path = file_system(self.url)
+        with reading(self.url):
+            return bytes(files.cat_file(path, max_concurrency=1))
 
     def put(self, data: bytes) -> None:
         """Write it, in the place of what is there."""
@@ -91,55 +105,79 @@ class RemoteFile:
 
     def remove(self) -> None:
         """Remove it."""
-        files, path = _open(self.url)
+        files, path = file_system(self.url)
         with _writing(self.url):
             files.rm_file(path)
 
     @contextmanager
-    def write(self, *, overwrite: bool) -> Iterator[IO[bytes]]:
-        """Yield an open file that is there, whole, when the block ends without an error, and never otherwise."""
-        files, path = _open(self.url)
-        with _writing(self.url):
-            file = _Held(files, path) if self.url.startswith("memory:") else _upload(files, path)
+    def write(self, *, overwrite: bool, exclusive: bool = False) -> Iterator[IO[bytes]]:
+        """Yield an open file that is there, whole, when the block ends without an error, and never otherwise.
+
+        ``exclusive``: of several that write it at once the service takes one, which not every service can.
+        """
+        files, path = file_system(self.url)
+        upload = _Upload(files, path, exclusive=exclusive, whole=self.url.startswith("memory:"))
         try:
-            yield cast("IO[bytes]", _Sink(file, self.url))
-            with _writing(self.url):
-                file.close()
-            if not overwrite and self.exists():
+            yield cast("IO[bytes]", _Sink(upload, self.url))
+            if not (overwrite or exclusive) and self.exists():
                 raise exists(self.url)
             with _writing(self.url):
-                file.commit()
+                try:
+                    upload.commit()
+                except OSError as exc:
+                    # Not all services say which condition was not met.
+                    if isinstance(exc, FileExistsError) or (exclusive and exc.errno == errno.EINVAL):
+                        raise exists(self.url) from exc
+                    raise
         except BaseException:
             with contextlib.suppress(Exception):
-                file.discard()
-            file.closed = True  # what is discarded has nothing to flush
+                upload.discard()
             raise
 
 
-def _upload(files: Any, path: str) -> Any:
-    """Begin an upload in parts, which is nothing until it is committed."""
-    return files.open(path, "wb", block_size=_BLOCK, autocommit=False)
+class _Upload:
+    """What is small is held and sent at once; anything else goes in parts, which are nothing until they are committed.
 
+    ``whole``: it is held in any case.
+    """
 
-class _Held(io.BytesIO):
-    """A file in memory: fsspec shows such at once, and this one when it is committed."""
-
-    closed = False
-
-    def __init__(self, files: Any, path: str) -> None:
-        super().__init__()
+    def __init__(self, files: Any, path: str, *, exclusive: bool, whole: bool) -> None:
         self._files = files
         self._path = path
+        self._exclusive = exclusive
+        self._whole = whole
+        self._held = io.BytesIO()
+        self._parts: Any = None
 
-    def close(self) -> None:
-        """Keep what was written."""
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        if self._parts is None and not self._whole and self._held.tell() + len(data) > _BLOCK:
+            mode = "xb" if self._exclusive else "wb"
+            self._parts = self._files.open(self._path, mode, block_size=_BLOCK, autocommit=False)
+            self._parts.write(self._held.getvalue())
+            self._held = io.BytesIO()
+        return int((self._held if self._parts is None else self._parts).write(data))
+
+    def tell(self) -> int:
+        """Return how much was written."""
+        return int((self._held if self._parts is None else self._parts).tell())
 
     def commit(self) -> None:
         """Be there."""
-        self._files.pipe_file(self._path, self.getvalue())
+        if self._parts is None:
+            mode = "create" if self._exclusive else "overwrite"
+            self._files.pipe_file(self._path, self._held.getvalue(), mode=mode)
+        else:
+            self._parts.close()
+            self._parts.commit()
 
     def discard(self) -> None:
-        """Forget it."""
+        """Take back what was sent."""
+        if self._parts is not None:
+            try:
+                self._parts.discard()
+            finally:
+                self._parts.closed = True  # what is discarded has nothing to flush
 
 
 class _Raw(io.RawIOBase):
@@ -162,7 +200,7 @@ class _Raw(io.RawIOBase):
         return int(self._file.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
-        with _reading(self._url):
+        with reading(self._url):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -177,18 +215,18 @@ class _Sink:
 
     closed = False
 
-    def __init__(self, file: Any, url: str) -> None:
+    def __init__(self, file: _Upload, url: str) -> None:
         self._file = file
         self._url = url
 
     def write(self, data: Any) -> int:
         """Append bytes."""
         with _writing(self._url):
-            return int(self._file.write(bytes(data)))
+            return self._file.write(bytes(data))
 
     def tell(self) -> int:
         """Return how much was written."""
-        return int(self._file.tell())
+        return self._file.tell()
 
     def flush(self) -> None:
         """Nothing is there before all of it is."""
@@ -209,61 +247,7 @@ class _Sink:
         return False
 
 
-def expand(url: str) -> list[tuple[RemoteFile, str]]:
-    """Return the files behind a URL, a folder or a pattern, sorted, each with its path from there.
-
-    Raises:
-        UsageError: there is nothing (``input-missing``), or a Delta table among them (``table-location``).
-    """
-    files, path = _open(url)
-    scheme = url.partition("://")[0]
-    with _reading(url):
-        pattern = any(mark in path for mark in "*?[")
-        if not pattern and files.isfile(path):
-            return [(_seen(url, files.info(path)), PurePosixPath(path).name)]
-        details = files.glob(path, detail=True) if pattern else files.find(path, detail=True)
-    if any(f"/{LOG}/" in name for name in details):
-        message = f"{url} holds a Delta table, and tables behind URLs are read one by one"
-        raise UsageError(message, code="table-location", hint="Give the URL of the table.")
-    found = []
-    for name, info in sorted(details.items()):
-        inside = PurePosixPath(name).name if pattern else name.removeprefix(path).lstrip("/")
-        if info["type"] == "file" and not any(part.startswith((".", "_")) for part in PurePosixPath(inside).parts):
-            found.append((_seen(f"{scheme}://{name.lstrip('/')}", info), inside))
-    if not details:
-        raise UsageError(f"there is no input {url}", code="input-missing", hint="Give a file, a folder or a pattern.")
-    return found
-
-
-def is_table(url: str) -> bool:
-    """Say whether a URL is that of a Delta table."""
-    files, path = _open(url)
-    with _reading(url):
-        return not files.isfile(path) and _has_log(files, path)
-
-
-def in_table(urls: Iterable[str]) -> str | None:
-    """Return the URL of the first of these files that lies in a Delta table; None if none does."""
-    known: dict[str, bool] = {}
-    for url in urls:
-        files, path = _open(url, fresh=False)
-        for parent in map(str, PurePosixPath(path).parents):
-            if parent not in known:
-                known[parent] = parent not in (".", "/") and _has_log(files, parent)
-            if known[parent]:
-                return url
-    return None
-
-
-def _has_log(files: Any, path: str) -> bool:
-    """Say whether there is the log of a table; who may only read files that they know sees none."""
-    try:
-        return bool(files.isdir(f"{path.rstrip('/')}/{LOG}"))
-    except PermissionError:
-        return False
-
-
-def _open(url: str, *, fresh: bool = True) -> tuple[Any, str]:
+def file_system(url: str, *, fresh: bool = True) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it; ``fresh``: nothing is taken from earlier looks."""
     scheme, _, rest = url.partition("://")
     if scheme not in _SCHEMES:
@@ -281,31 +265,37 @@ def _open(url: str, *, fresh: bool = True) -> tuple[Any, str]:
     return files, path
 
 
-def _seen(url: str, info: Any) -> RemoteFile:
+def seen(url: str, info: Any) -> RemoteFile:
+    """Return a file as its file system describes it."""
     tag = info.get("ETag") or info.get("created") or ""
-    return RemoteFile(url=url, size=int(info["size"]), tag=str(tag).strip('"'))
+    when = info.get("LastModified") or info.get("created")
+    modified = when.timestamp() if isinstance(when, dt.datetime) else 0.0
+    return RemoteFile(url=url, size=int(info["size"]), tag=str(tag).strip('"'), modified=modified)
 
 
 @contextmanager
-def _reading(url: str) -> Iterator[None]:
+def reading(url: str) -> Iterator[None]:
+    """Tell what cannot be read as InputError; it has FileNotFoundError as its cause if there is nothing."""
     try:
         yield
     except FileNotFoundError as exc:
-        raise InputError(f"cannot be read: {_reason(exc)}", code="file-unreadable", path=url) from exc
+        raise InputError(f"cannot be read: {_told(exc)}", code="file-unreadable", path=url) from exc
     except Exception as exc:
         hint = "Run again when it can be read; what is finished stays."
-        raise InputError(f"cannot be read: {_reason(exc)}", code=UNREACHABLE, path=url, hint=hint) from exc
+        raise InputError(f"cannot be read: {_told(exc)}", code=UNREACHABLE, path=url, hint=hint) from exc
 
 
 @contextmanager
 def _writing(url: str) -> Iterator[None]:
     try:
         yield
+    except UsageError:
+        raise
     except Exception as exc:
-        raise SaveError(f"{url} cannot be written: {_reason(exc)}", code="output-unwritable") from exc
+        raise SaveError(f"{url} cannot be written: {_told(exc)}", code="output-unwritable") from exc
 
 
-def _reason(error: Exception) -> str:
+def _told(error: Exception) -> str:
     """Say what happened without a word of the service, which may name keys and accounts."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file or bucket"
@@ -313,4 +303,7 @@ def _reason(error: Exception) -> str:
         return "access is denied"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return type(error).__name__
+    name = type(error).__name__
+    if "Credentials" in name:
+        return "the environment does not say who you are"
+    return "the service cannot be reached" if "Connect" in name or "Timeout" in name else name

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from s3_server import OPTIONS
 
 import modelpack
 from modelpack.errors import InputError, ModelError, SaveError, UsageError
@@ -57,13 +58,17 @@ def test_a_folder_is_what_one_process_makes(data: Path, loaded: Model) -> None:
     assert not list(data.glob(".modelpack-*"))
 
 
-def test_a_table_is_made_in_one_commit(data: Path, loaded: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["scores", "s3://{bucket}/scores"])
+def test_a_table_is_made_in_one_commit(
+    data: Path, loaded: Model, place: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("modelpack_server.batch.plan._PART_BYTES", 1)
-    modelpack.predict_files(loaded, "data", "scores", output_format="delta", workers=2)
-    table = DeltaTable("scores")
+    out = place.format(bucket=bucket)
+    modelpack.predict_files(loaded, "data", out, output_format="delta", workers=2)
+    table = DeltaTable(out, storage_options=OPTIONS)
     assert (table.version(), len(table.file_uris())) == (0, FILES)
     assert sorted(table.to_pyarrow_table()["id"].to_pylist()) == list(range(FILES * ROWS))
-    assert modelpack.predict_files(loaded, "data", "scores", output_format="delta", workers=2).already
+    assert modelpack.predict_files(loaded, "data", out, output_format="delta", workers=2).already
 
 
 def test_rows_that_do_not_fit_are_counted_together(data: Path, loaded: Model) -> None:

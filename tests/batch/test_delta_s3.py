@@ -231,6 +231,29 @@ def test_a_commit_whose_answer_is_lost_is_there_once(
     assert below(out) == listed(out)
 
 
+def test_a_data_file_whose_answer_is_lost_is_taken_as_it_is(
+    data: Path, model: Model, out: str, s3_server: Server, bucket: str
+) -> None:
+    s3_server.lose(f"PUT /{bucket}/lake/out/part-00001-")
+    predict_files(model, [data], out, DELTA)
+    assert not s3_server.is_to_lose()
+    assert ids(out) == [0, 1, 2, 3, 4, 5]
+    assert below(out) == listed(out)
+
+
+def test_files_that_no_log_lists_are_vacuumed(
+    data: Path, model: Model, make_model: Callable[..., Model], out: str
+) -> None:
+    with pytest.raises(ModelError):
+        predict_files(failing(make_model, [4.0], []), [data], out, DELTA)
+    left = below(out)
+    predict_files(model, [data], out, Options(output_format="delta", job="another"))
+    assert len(left) == 2 and left.isdisjoint(listed(out))
+    opened(out).vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+    assert below(out) == listed(out)
+    assert ids(out) == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("output", "more", "code"),
     [

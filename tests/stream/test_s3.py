@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import threading
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

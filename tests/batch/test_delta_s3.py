@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -148,6 +150,14 @@ def test_rejects_go_to_a_file_here_and_a_killed_run_goes_on_with_them(
     assert [json.loads(line)["row"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()] == [2]
     assert list(tmp_path.glob(".modelpack-*")) == []
     assert below(out) == listed(out)
+
+
+def test_rejects_may_go_to_a_device(data: Path, model: Model, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(data.parent))
+    (data / "0.csv").write_text("id,x,n,name\n8,8,8,b\n9,oops,1,a\n")
+    options = Options(output_format="delta", on_error=Path(os.devnull), keep=("name",))
+    assert predict_files(model, [data], out, options).rejected == 1
+    assert list(data.parent.glob(".modelpack-*")) == []
 
 
 def test_where_the_rejects_are_lost_they_are_made_again_and_the_data_stays(

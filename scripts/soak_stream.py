@@ -4,7 +4,8 @@ The source grows meanwhile and is compacted now and then, so is the output. Afte
 with tables of its own. Every third round two streams work on one job. A moment is a random time after a start, or right
 after a hidden file, a finished file or a commit has appeared in the output. At the end each row of the source is in the
 output or among the rejects, once, with the right answer; otherwise the exit code is 1. With --upsert rows of the source
-are updated and deleted too, and the output must have followed.
+are updated and deleted too, and the output must have followed. With --s3 all tables lie in S3, on a server of moto, and
+a moment is right after a request.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 import modelpack
 from modelpack.signature import Column, Signature, Table
+
+# The server is that of the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+import s3_server
 
 COMMAND = [sys.executable, "-m", "modelpack", "stream"]
 MODEL = """import time
@@ -49,13 +57,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--upsert", action="store_true", help="update and delete too, and follow by key")
+    parser.add_argument("--s3", action="store_true", help="keep the tables in S3")
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else random.randrange(2**32)
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["MODELPACK_TRUST_STORE"] = str(Path(folder, "trust"))
+        kind = Following if given.upsert else Soak
         try:
-            counts = campaigns(Path(folder), random.Random(seed), given.kills, Following if given.upsert else Soak)
+            with s3_server.started(Path(folder)) if given.s3 else nullcontext() as server:
+                if server is not None:
+                    os.environ.update(server.environment)
+                counts = campaigns(Path(folder), random.Random(seed), given.kills, partial(kind, server))
         except Wrong as exc:
             print(f"stream: WRONG: {exc}")
             return 1
@@ -63,7 +76,7 @@ def main() -> int:
     return 0
 
 
-def campaigns(folder: Path, luck: random.Random, kills: int, kind: type[Soak]) -> Counter[str]:
+def campaigns(folder: Path, luck: random.Random, kills: int, kind: Callable[..., Soak]) -> Counter[str]:
     """Begin anew with other tables every few kills, since a stream that is new has dangers of its own."""
     total: Counter[str] = Counter()
     model = package(folder)
@@ -78,13 +91,19 @@ def campaigns(folder: Path, luck: random.Random, kills: int, kind: type[Soak]) -
 class Soak:
     """One source, one output, one table of rejects, and the processes that are killed."""
 
-    def __init__(self, folder: Path, model: Path, luck: random.Random) -> None:
-        self.folder, self.luck = folder, luck
-        self.source, self.output, self.rejects = folder / "source", folder / "output", folder / "rejects"
+    def __init__(self, server: s3_server.Server | None, folder: Path, model: Path, luck: random.Random) -> None:
+        self.server, self.folder, self.luck = server, folder, luck
+        self.place: Path | str = folder
+        self.options = None
+        if server is not None:
+            bucket = f"bucket-{folder.name}"
+            fsspec.filesystem("s3").mkdir(bucket)
+            self.place, self.options = f"s3://{bucket}", s3_server.OPTIONS
+        self.source, self.output, self.rejects = (f"{self.place}/{name}" for name in ("source", "output", "rejects"))
         self.fed = 0
         self.counts: Counter[str] = Counter()
-        self.line = [*COMMAND, str(model), "--from", str(self.source), "--to", str(self.output), "--on-error",
-                     str(self.rejects), "--interval", "0.02", "--max-rows-per-commit", str(5 * ROWS)]  # fmt: skip
+        self.line = [*COMMAND, str(model), "--from", self.source, "--to", self.output, "--on-error",
+                     self.rejects, "--interval", "0.02", "--max-rows-per-commit", str(5 * ROWS)]  # fmt: skip
 
     def run(self, kills: int) -> Counter[str]:
         """Kill so many processes, then let one finish, and compare."""
@@ -104,6 +123,10 @@ class Soak:
         self.compare()
         return self.counts
 
+    def table(self, root: str) -> DeltaTable:
+        """Open a table."""
+        return DeltaTable(root, storage_options=self.options)
+
     def start(self) -> subprocess.Popen[bytes]:
         """Start a stream."""
         with (self.folder / "said").open("ab") as said:
@@ -114,9 +137,8 @@ class Soak:
         for _ in range(files):
             ids = range(self.fed, self.fed + ROWS)
             values = [None if i % 97 == 0 else i / 8 for i in ids]
-            write_deltalake(
-                self.source, pa.table({"id": list(ids), "x": pa.array(values, pa.float64())}), mode="append"
-            )
+            rows = pa.table({"id": list(ids), "x": pa.array(values, pa.float64())})
+            write_deltalake(self.source, rows, mode="append", storage_options=self.options)
             self.fed += ROWS
 
     def kill(self, stream: subprocess.Popen[bytes], moment: str) -> None:
@@ -137,8 +159,18 @@ class Soak:
 
     def seen(self, moment: str) -> Callable[[], set[str]]:
         """Return what lists that which shows the moment."""
-        pattern = {"time": "no-such-file", "hidden": ".modelpack-*", "part": "*.parquet", "commit": "_delta_log/*.json"}
-        return lambda: {str(path) for path in self.output.glob(pattern[moment])}
+        if self.server is None:
+            pattern = {
+                "time": "no-such-file",
+                "hidden": ".modelpack-*",
+                "part": "*.parquet",
+                "commit": "_delta_log/*.json",
+            }
+            return lambda: {str(path) for path in Path(self.output).glob(pattern[moment])}
+        server, output = self.server, self.output.removeprefix("s3:/")
+        begin = {"time": "no such request", "hidden": f"GET {output}", "part": f"PUT {output}/part",
+                 "commit": f"PUT {output}/_delta_log"}[moment]  # fmt: skip
+        return lambda: {f"{number} {one}" for number, one in enumerate(server.requests()) if one.startswith(begin)}
 
     def idle(self) -> bool:
         """Say, now and then, that the stream could do with more rows."""
@@ -146,23 +178,25 @@ class Soak:
 
     def look(self) -> None:
         """Count what the killed ones left."""
-        if not (self.output / "_delta_log").is_dir():
+        if not DeltaTable.is_deltatable(self.output, self.options):
             return
-        listed = {Path(uri).name for uri in DeltaTable(self.output).file_uris()}
-        self.counts["left a hidden file"] += any(self.output.glob(".modelpack-*"))
-        self.counts["files that are not in the snapshot"] = len(
-            {p.name for p in self.output.glob("*.parquet")} - listed
-        )
+        listed = {Path(uri).name for uri in self.table(self.output).file_uris()}
+        files, path = fsspec.url_to_fs(self.output)
+        files.invalidate_cache()
+        there = {Path(name).name for name in files.ls(path, detail=False)}
+        self.counts["left a hidden file"] += any(name.startswith(".modelpack-") for name in there)
+        data = {name for name in there if name.endswith(".parquet")}
+        self.counts["files that are not in the snapshot"] = len(data - listed)
 
-    def compact(self, root: Path) -> None:
+    def compact(self, root: str) -> None:
         """Compact a table, as others may at any time."""
-        if (root / "_delta_log").is_dir():
-            DeltaTable(root).optimize.compact()
-            self.counts[f"compactions of the {root.name}"] += 1
+        if DeltaTable.is_deltatable(root, self.options):
+            self.table(root).optimize.compact()
+            self.counts[f"compactions of the {Path(root).name}"] += 1
 
     def compare(self) -> None:
         """Compare the output and the rejects with the source."""
-        found = DeltaTable(self.output).to_pyarrow_table().sort_by("id").to_pydict()
+        found = self.table(self.output).to_pyarrow_table().sort_by("id").to_pydict()
         good = [i for i in range(self.fed) if i % 97]
         if found["id"] != good:
             twice = [i for i, n in Counter(found["id"]).items() if n > 1]
@@ -170,22 +204,23 @@ class Soak:
             raise Wrong(f"{len(twice)} rows are there twice, {len(lost)} are lost: {twice[:5]} {lost[:5]}")
         if found["score"] != [i / 4 for i in good]:
             raise Wrong("an answer is wrong")
-        records = DeltaTable(self.rejects).to_pyarrow_table()["record"].to_pylist()
+        records = self.table(self.rejects).to_pyarrow_table()["record"].to_pylist()
         if sorted(json.loads(record)["id"] for record in records) != list(range(0, self.fed, 97)):
             raise Wrong("the rejects are not each there once")
         self.counts["rows"] = self.fed
-        self.counts["commits"] = DeltaTable(self.output).version()
+        self.counts["commits"] = self.table(self.output).version()
         self.counts["conflicts seen"] = (self.folder / "said").read_text().count("another process works")
 
 
 class Following(Soak):
     """A source whose rows are updated and deleted too."""
 
-    def __init__(self, folder: Path, model: Path, luck: random.Random) -> None:
-        super().__init__(folder, model, luck)
+    def __init__(self, server: s3_server.Server | None, folder: Path, model: Path, luck: random.Random) -> None:
+        super().__init__(server, folder, model, luck)
         self.line += ["--changes", "upsert", "--key", "id"]
         schema = pa.schema([("id", pa.int64()), ("x", pa.float64())])
-        DeltaTable.create(self.source, schema, configuration={"delta.enableChangeDataFeed": "true"})
+        feed = {"delta.enableChangeDataFeed": "true"}
+        DeltaTable.create(self.source, schema, configuration=feed, storage_options=self.options)
 
     def feed(self, files: int) -> None:
         """Append files, and change some of the rows that were there."""
@@ -194,24 +229,24 @@ class Following(Soak):
             first = self.luck.randrange(self.fed)
             rows = f"id >= {first} and id < {first + self.luck.randrange(1, 2 * ROWS)}"
             if self.luck.random() < 0.3:
-                DeltaTable(self.source).delete(f"{rows} and id % 3 = 0")
+                self.table(self.source).delete(f"{rows} and id % 3 = 0")
                 self.counts["deletes"] += 1
             else:
-                DeltaTable(self.source).update(updates={"x": "x + 1"}, predicate=rows)
+                self.table(self.source).update(updates={"x": "x + 1"}, predicate=rows)
                 self.counts["updates"] += 1
 
     def compare(self) -> None:
         """Compare the output with the source as it is now."""
-        here = DeltaTable(self.source).to_pyarrow_table().sort_by("id").to_pylist()
-        found = DeltaTable(self.output).to_pyarrow_table().sort_by("id").to_pylist()
+        here = self.table(self.source).to_pyarrow_table().sort_by("id").to_pylist()
+        found = self.table(self.output).to_pyarrow_table().sort_by("id").to_pylist()
         if found != [{**row, "score": 2 * row["x"]} for row in here if row["x"] is not None]:
             raise Wrong(f"the output has {len(found)} rows, and is not what the source is")
-        rejects = DeltaTable(self.rejects).to_pyarrow_table()
+        rejects = self.table(self.rejects).to_pyarrow_table()
         places = list(zip(*(rejects[name].to_pylist() for name in ("version", "file", "row")), strict=True))
         if len(set(places)) < len(places):
             raise Wrong("a reject is there twice")
         self.counts["rows"] = len(found)
-        self.counts["commits"] = DeltaTable(self.output).version()
+        self.counts["commits"] = self.table(self.output).version()
         self.counts["conflicts seen"] = (self.folder / "said").read_text().count("another process works")
 
 

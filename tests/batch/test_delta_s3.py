@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -150,6 +152,14 @@ def test_rejects_go_to_a_file_here_and_a_killed_run_goes_on_with_them(
     assert below(out) == listed(out)
 
 
+def test_rejects_may_go_to_a_device(data: Path, model: Model, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(data.parent))
+    (data / "0.csv").write_text("id,x,n,name\n8,8,8,b\n9,oops,1,a\n")
+    options = Options(output_format="delta", on_error=Path(os.devnull), keep=("name",))
+    assert predict_files(model, [data], out, options).rejected == 1
+    assert list(data.parent.glob(".modelpack-*")) == []
+
+
 def test_where_the_rejects_are_lost_they_are_made_again_and_the_data_stays(
     data: Path, make_model: Callable[..., Model], out: str, tmp_path: Path
 ) -> None:
@@ -229,6 +239,29 @@ def test_a_commit_whose_answer_is_lost_is_there_once(
     assert predict_files(model, [data / "2.parquet"], out, DELTA).already
     assert ids(out) == [0, 1, 4, 5][-2 - 2 * version :]
     assert below(out) == listed(out)
+
+
+def test_a_data_file_whose_answer_is_lost_is_taken_as_it_is(
+    data: Path, model: Model, out: str, s3_server: Server, bucket: str
+) -> None:
+    s3_server.lose(f"PUT /{bucket}/lake/out/part-00001-")
+    predict_files(model, [data], out, DELTA)
+    assert not s3_server.is_to_lose()
+    assert ids(out) == [0, 1, 2, 3, 4, 5]
+    assert below(out) == listed(out)
+
+
+def test_files_that_no_log_lists_are_vacuumed(
+    data: Path, model: Model, make_model: Callable[..., Model], out: str
+) -> None:
+    with pytest.raises(ModelError):
+        predict_files(failing(make_model, [4.0], []), [data], out, DELTA)
+    left = below(out)
+    predict_files(model, [data], out, Options(output_format="delta", job="another"))
+    assert len(left) == 2 and left.isdisjoint(listed(out))
+    opened(out).vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+    assert below(out) == listed(out)
+    assert ids(out) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,9 @@ def test_the_command_starts_spark_and_scores(quick: Path, tmp_path: Path, comman
     [
         ({"output": "out.parquet"}, "writes a directory or a Delta table"),
         ({"output": "out/", "inputs": ["-"]}, "does not read standard input"),
+        ({"output": "s3://bucket/out/"}, "does not write to URLs"),
     ],
-    ids=["one file", "stdin"],
+    ids=["one file", "stdin", "URL"],
 )
 def test_what_executors_cannot_do_is_refused_before_spark_starts(
     given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,3 +211,6 @@ def test_what_executors_cannot_do_is_refused_before_spark_starts(
     with pytest.raises(UsageError, match=message) as caught:
         spark.check(plan, options)
     assert caught.value.code == "engine-unsupported"
+    spark.check_tables(["in", "out"])
+    with pytest.raises(UsageError, match="does not follow tables behind URLs"):
+        spark.check_tables(["in", "s3://bucket/out"])

@@ -10,6 +10,8 @@ import pytest
 
 from modelpack.errors import ModelpackError, UsageError
 from modelpack_server.delta.storage import LocalStorage, Root, Storage, inside, root_of, same, storage
+from modelpack_server.delta.tables import reason
+from modelpack_server.remote import reading
 
 LARGE = b"0123456789abcdef" * 600_000  # in more than one part
 
@@ -95,6 +97,39 @@ def test_only_a_directory_can_be_kept_to_oneself_and_removed(files: Storage) -> 
         assert alone is isinstance(files, LocalStorage)
     files.unmake()
     assert files.made() is not isinstance(files, LocalStorage)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("404 Not Found <Error><Code>NoSuchBucket</Code>", "there is no such bucket"),
+        ("403 Forbidden <Error><Code>AccessDenied</Code>", "access is denied"),
+        ("an error occurred while loading credentials", "the environment does not say who you are"),
+        ("HTTP error: error sending request: connection refused", "the service cannot be reached"),
+        ("503 Service Unavailable", "the service is not well"),
+        ("501 Not Implemented", "the service cannot write on condition, which Delta tables need"),
+        ("something else", "OSError"),
+    ],
+)
+def test_what_a_service_says_is_told_in_our_words(said: str, told: str) -> None:
+    error = OSError(f"Generic S3 error:\n {said} for the key AKIA")
+    assert reason(error, "s3://bucket/table") == told
+    assert reason(error, Path("table")) == f"Generic S3 error: {said} for the key AKIA"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("NoCredentialsError", "the environment does not say who you are"),
+        ("EndpointConnectionError", "the service cannot be reached"),
+        ("ReadTimeoutError", "the service cannot be reached"),
+        ("FlexibleChecksumError", "FlexibleChecksumError"),
+    ],
+)
+def test_what_a_client_says_is_told_in_our_words(name: str, told: str) -> None:
+    with pytest.raises(ModelpackError, match=told) as caught, reading("s3://bucket/file"):
+        raise type(name, (Exception,), {})("for the key AKIA")
+    assert (caught.value.code, "AKIA" in str(caught.value)) == ("file-unreachable", False)
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,17 @@ from modelpack_server.batch.plan import Part, Plan
 from modelpack_server.batch.record import Record
 from modelpack_server.batch.spread import TableWork
 from modelpack_server.delta import fate
-from modelpack_server.delta import parts as delta
 from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
+from modelpack_server.delta.parts import Part as DataFile
 from modelpack_server.delta.position import fingerprint
 from modelpack_server.remote import UNREACHABLE
 from modelpack_server.wholefile import whole_file
 
 __all__ = ["into_table"]
+
+# There are files before there is a table: their names say that they are ours, and may be left by any job.
+_OWN = "-modelpack."
 
 
 def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Options) -> Summary:
@@ -65,10 +68,6 @@ def into_table(model: Model, plan: Plan, params: Mapping[str, Any], options: Opt
         rejects=str(options.on_error) if options.on_error and not done else None,
         already=done,
     )
-
-
-# There are files before there is a table: their names say that they are ours, and may be left by any job.
-_OWN = "-modelpack."
 
 
 class _Already(Exception):
@@ -192,7 +191,7 @@ class _Load:
         """Return where the rows are that a part refuses, until all of them are in one file."""
         return self._asides / f".modelpack-{self._unique}-{number:05d}.rejects"
 
-    def make(self, number: int, part: Part, maker: Maker) -> delta.Part:
+    def make(self, number: int, part: Part, maker: Maker) -> DataFile:
         """Return the data file of a part: the one that an earlier run has made, or a new one."""
         name, aside = self._file(number), self._aside(number)
         before = sum(count for other, count in self._rejected.items() if other != number)
@@ -257,7 +256,7 @@ class _Load:
             self._schema = storable(rows)
         return fit(rows, self._schema, self.target.root)
 
-    def commit(self, parts: list[delta.Part], *, rows: int, rejected: int) -> bool:
+    def commit(self, parts: list[DataFile], *, rows: int, rejected: int) -> bool:
         """Add the files to the table, unless the job was committed meanwhile; say whether it was done here."""
         transactions = {self._id: self._times + 1, f"{self._id}/inputs": self._mark}
         facts = {"package": self._run["package"], "rows": rows, "rejected": rejected}
@@ -290,7 +289,7 @@ class _Load:
 class _Fitted:
     """Writes rows into a data file as the table wants them."""
 
-    def __init__(self, load: _Load, file: delta.Part) -> None:
+    def __init__(self, load: _Load, file: DataFile) -> None:
         self._load = load
         self._file = file
 

@@ -103,7 +103,7 @@ class LocalStorage:
         """Return what can be seen of a file."""
         try:
             stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - a stream asks with every tick
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return Look(size=stat.st_size, modified=stat.st_mtime, tag=(stat.st_ino, stat.st_mtime_ns))
 

@@ -26,6 +26,8 @@ __all__ = ["Follower", "Piece", "Work"]
 # that it takes no more than one part in so many of the time.
 LOOK_AGAIN = 30.0
 SHARE = 200
+# Behind a URL a look at the whole table is a request for each commit behind its last checkpoint.
+SELDOM = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,8 @@ class Follower:
         self._seen: set[str] = set()  # names of columns that the table had on the way
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
         self._last: tuple[int, Look | None] | None = None
-        self._next_look = time.monotonic() + LOOK_AGAIN
+        self._pause = LOOK_AGAIN if storage(root).cheap else SELDOM * LOOK_AGAIN
+        self._next_look = time.monotonic() + self._pause
 
     def first(self) -> Position:
         """Return where a new stream begins."""
@@ -288,7 +291,7 @@ class Follower:
             raise self._replaced(f"went back from version {self.latest} to {table.version()}")
         self.latest = table.version()
         now = time.monotonic()
-        self._next_look = now + max(LOOK_AGAIN, SHARE * (now - started))
+        self._next_look = now + max(self._pause, SHARE * (now - started))
 
     def _replaced(self, what: str) -> InputError:
         return InputError(

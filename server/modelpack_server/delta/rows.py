@@ -14,7 +14,7 @@ from modelpack_server.delta.kinds import alike
 from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.storage import PIECE, Root, inside, storage
 
-__all__ = ["PIECE", "Groups", "batches", "constant", "count", "read"]
+__all__ = ["PIECE", "Groups", "batches", "constant", "count", "count_new", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int] | None]
 
@@ -23,6 +23,8 @@ Groups = Callable[[Any, set[str]], Sequence[int] | None]
 _CHANGE = "_change_type"
 _NEW = pa.array(["insert", "update_postimage"])
 _OLD = pa.array(["delete", "update_preimage"])
+# Rows of which only that column is read at a time.
+_MANY = 100_000
 
 
 def count(root: Root, add: Add) -> int:
@@ -32,6 +34,14 @@ def count(root: Root, add: Add) -> int:
         with storage(root).parquet(add.path) as file:
             rows = int(file.metadata.num_rows)
     return rows if add.alive is None else rows - int((~add.alive).sum())
+
+
+def count_new(root: Root, add: Add) -> int:
+    """Return how many rows of a file are new, or became what they are."""
+    if add.old or not add.change:
+        return 0 if add.old else count(root, add)
+    with storage(root).parquet(add.path) as file:
+        return sum(int(_is_change(batch, add).sum()) for _, batch in batches(file, [_CHANGE], _MANY))
 
 
 def read(
@@ -114,14 +124,18 @@ def _runs(groups: Sequence[int]) -> list[list[int]]:
 def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """Return which rows count; None if all do."""
     if add.change:
-        words = pc.is_in(batch.column(_CHANGE), value_set=_OLD if add.old else _NEW)
-        found: np.ndarray[Any, Any] = words.to_numpy(zero_copy_only=False)
-        return found
+        return _is_change(batch, add)
     if add.alive is None or not len(numbers):
         return None
     known = add.alive[numbers[0] - 1 : numbers[-1]]
     # What a deletion vector is too short to speak of is alive.
     return np.concatenate([known, np.ones(len(numbers) - len(known), dtype=bool)])
+
+
+def _is_change(batch: pa.RecordBatch, add: Add) -> np.ndarray[Any, Any]:
+    words = pc.is_in(batch.column(_CHANGE), value_set=_OLD if add.old else _NEW)
+    found: np.ndarray[Any, Any] = words.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str]) -> pa.Table:

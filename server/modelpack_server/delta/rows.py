@@ -63,12 +63,12 @@ def read(
             shape.naming.check(shape.schema, names, root)
             known = shape.naming.inside(file.schema_arrow, path)
             there = {name: known[name] for name in known if name not in shape.partitions}
-            _check(file.schema_arrow, there, shape.schema, names, path)
+            _check(file.schema_arrow, there, shape, names, path)
             columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
             chosen = None if groups is None else groups(file.metadata, set(there))
             for first, batch in batches(file, columns, size, chosen):
                 numbers = np.arange(first + 1, first + 1 + batch.num_rows)
-                table = _table(batch, add, shape, names, there)
+                table = _table(batch, add, shape, names, there, path)
                 mask = _mask(batch, add, numbers)
                 if mask is not None:
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
@@ -81,12 +81,21 @@ def read(
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
-def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Root) -> None:
-    """Refuse values that would have to become others, as text that happens to be digits would."""
+def _check(schema: pa.Schema, known: Mapping[str, str], table: Shape, names: Sequence[str], path: Root) -> None:
+    """Refuse values that would have to become others, as text that happens to be digits would, or be overlooked."""
+    others = {name.lower(): name for name in known}
     for name in names:
         if name not in known:
+            other = others.get(name.lower())
+            if other is not None and name not in table.partitions:
+                raise InputError(
+                    f"has the column {other!r}, and the table {name!r}: only the case of letters is not the same",
+                    code="source-columns",
+                    path=str(path),
+                    hint="Write the file anew, with the table's names.",
+                )
             continue
-        found, kind = schema.field(known[name]).type, table.field(name).type
+        found, kind = schema.field(known[name]).type, table.schema.field(name).type
         if not alike(found, kind):
             raise InputError(
                 f"has the column {name!r} as {found}, and the table as {kind}",
@@ -138,7 +147,9 @@ def _is_change(batch: pa.RecordBatch, add: Add) -> np.ndarray[Any, Any]:
     return found
 
 
-def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str]) -> pa.Table:
+def _table(
+    batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str], path: Root
+) -> pa.Table:
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
@@ -146,10 +157,21 @@ def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], 
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
         elif name in there:
             column = batch.column(there[name])
-            columns.append(column if column.type == kind else column.cast(kind))
+            columns.append(column if column.type == kind else _cast(column, kind, name, path))
         else:
             columns.append(pa.nulls(batch.num_rows, kind))
     return pa.table(columns, schema=pa.schema([pa.field(name, shape.schema.field(name).type) for name in names]))
+
+
+def _cast(column: pa.Array, kind: pa.DataType, name: str, path: Root) -> pa.Array:
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as exc:
+        # Arrow may quote the value in its message; ours must not.
+        message = (
+            f"has a value in the column {name!r}, which is {column.type}, that the table's type {kind} does not have"
+        )
+        raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
 def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:

@@ -39,7 +39,8 @@ def read(
 ) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
-    Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
+    Columns that the file does not have are missing; those the table was partitioned by, when the file came, have the
+    file's one value.
     ``groups`` says which row groups are read (None: all), given the file's metadata and its columns.
 
     Raises:
@@ -47,12 +48,12 @@ def read(
         InputError: the file cannot be read as the table says (``file-unreadable``), or has a column in a type whose
             values are others (``source-columns``).
     """
-    path = inside(root, add.path)
+    path, layout = inside(root, add.path), add.layout or shape
     try:
         with storage(root).parquet(add.path) as file:
-            shape.naming.check(shape.schema, names, root)
-            known = shape.naming.inside(file.schema_arrow, path)
-            there = {name: known[name] for name in known if name not in shape.partitions}
+            layout.naming.check(shape.schema, names, root)
+            known = layout.naming.inside(file.schema_arrow, path)
+            there = {name: known[name] for name in known if name not in layout.partitions}
             _check(file.schema_arrow, there, shape.schema, names, path)
             columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
             chosen = None if groups is None else groups(file.metadata, set(there))
@@ -128,7 +129,7 @@ def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], 
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
-        if name in shape.partitions:
+        if name in (add.layout or shape).partitions:
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
         elif name in there:
             column = batch.column(there[name])

@@ -69,7 +69,7 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
         position.shared(partial(target.moved, table), options.job, keyed=False)
     if mark is not None:
         follower.belongs(mark.source, root_of(output))
-        follower.check(mark.position)
+        follower.check(mark.position, mark.seal)
     begin = mark.position if mark is not None else follower.first()
     work = follower.gather(begin)
     if work.end != begin:

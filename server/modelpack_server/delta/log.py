@@ -138,7 +138,7 @@ def read_commit(root: Root, version: int) -> Commit | None:
         raise InputError("cannot be read", code="table-unreadable", path=str(path)) from exc
     if not raw.strip():
         # What is to come would be missed.
-        hint = "If it is being copied, start again when it is there. Copies of tables have to appear whole."
+        hint = 'If it is being copied, start again when it is whole; if it changed nothing, make it {"commitInfo":{}}.'
         raise InputError("is empty", code="table-unreadable", path=str(path), hint=hint)
     try:
         return replace(_parsed(version, raw, path), seal=fingerprint(raw))

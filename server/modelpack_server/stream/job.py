@@ -244,6 +244,7 @@ class _Stream:
             self._target.commit(self._table, parts, moved, facts)
         else:
             gone = self._keyed.commit(self._table, parts, moved, facts)
+        self._begun = True
         self.summary.rows += count
         self.summary.deleted += gone
         self.summary.commits += 1

@@ -147,7 +147,7 @@ def test_what_is_no_table_or_a_bad_place_is_said(tables: Any, model: Model) -> N
     with pytest.raises(UsageError, match="is the source too"):
         tables.run(model)
     tables.source = "gs://bucket/table"
-    with pytest.raises(UsageError, match="not on a local file system"):
+    with pytest.raises(UsageError, match="neither on a local file system nor behind s3"):
         tables.run(model)
 
 

@@ -69,7 +69,9 @@ class Target:
 
     def _is_as_seen(self) -> bool:
         """Say whether it is still the same table: the commit that was the last one when it was seen is still there."""
-        return self._seen is not None and look(self.root, self._seen[0]) == self._seen[1]
+        if self._seen is None or self._seen[1] is None:
+            return False
+        return look(self.root, self._seen[0]) == self._seen[1]
 
     def _is_ours(self, name: str) -> bool:
         return name.startswith(".modelpack-") or (self._own is not None and self._own in name) or name == LOG

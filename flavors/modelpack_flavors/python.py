@@ -24,6 +24,7 @@ from modelpack.errors import FlavorError, SaveError, TrustError, UsageError
 from modelpack.flavor import Form, LoadContext, Predictor, SaveContext, Saved, only_options
 from modelpack.optional import loaded
 from modelpack.signature import Param
+from modelpack.wanted import collected
 from modelpack_flavors._pickles import unpickled
 
 __all__ = ["FLAVOR"]
@@ -43,7 +44,7 @@ class _Call:
 
     def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
         answer = self._run(data, params)
-        return list(answer) if isinstance(answer, types.GeneratorType) else answer
+        return collected(answer) if isinstance(answer, types.GeneratorType) else answer
 
     def _run(self, data: Any, params: Mapping[str, Any]) -> Any:
         if self._mapping:

@@ -196,6 +196,21 @@ def test_files_that_are_not_what_their_name_says(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("more", ["another stream", "garbage"])
+def test_what_follows_the_end_of_an_arrow_stream_is_refused(
+    model: Model, tmp_path: Path, rows: pa.Table, more: str
+) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    whole = sink.getvalue().to_pybytes()
+    (tmp_path / "in.arrows").write_bytes(whole + (whole if more == "another stream" else b"\0"))
+    with pytest.raises(InputError, match="something follows the end of the Arrow stream") as caught:
+        predict_files(model, [tmp_path / "in.arrows"], tmp_path / "out.csv")
+    assert (caught.value.code, caught.value.path) == ("arrow-invalid", str(tmp_path / "in.arrows"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.arrows"]
+
+
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import modelpack
 from modelpack import Model
 from modelpack.errors import ModelError
 from modelpack.signature import Column, Json, Signature, Table, Tensor, Tensors
@@ -333,6 +335,27 @@ def speaker() -> Speaker:
     return Speaker()
 
 
+@pytest.fixture
+def endless(tmp_path: Path) -> tuple[Model, Path]:
+    """A generator that says a word for ever, and a file that is there once it is closed."""
+    closed = tmp_path / "closed"
+
+    def on(rows: Any) -> Iterator[str]:
+        try:
+            yield rows[0]["text"]
+            closed.with_name("begun").touch()
+            while rows[0]["text"] != "stop":
+                time.sleep(0.001)
+                yield "on"
+        finally:
+            if rows[0]["text"] != "stop":
+                closed.touch()
+
+    signature = Signature(inputs=Speaker.signature.inputs, outputs=Json())
+    package = modelpack.save(on, tmp_path / "on", signature=signature, options={"form": "records"})
+    return modelpack.load(package.path), closed
+
+
 def ask(server: Any, text: Any, accept: str, **headers: str) -> Conversation:
     talk = Conversation(server.address, {"Content-Type": "application/json", "Accept": accept, **headers})
     talk.say(json.dumps({"inputs": {"text": [text]}}))
@@ -412,6 +435,23 @@ class TestPieces:
             assert (talk.reply.status, json.loads(talk.reply.read())["code"]) == (504, "deadline-exceeded")
             speaker.go.release()
         assert speaker.closed.wait(30)
+
+    @pytest.mark.parametrize("ending", ["deadline", "client"])
+    def test_one_that_never_ends_is_closed_when_nobody_waits_for_all_of_it(
+        self, run: Any, endless: Any, ending: str
+    ) -> None:
+        model, closed = endless
+        server = run(model, threads=1)
+        headers = {"X-Request-Timeout": "0.3"} if ending == "deadline" else {}
+        with ask(server, "on", "application/json", **headers) as talk:
+            while not closed.with_name("begun").exists():
+                time.sleep(0.005)
+            if ending == "deadline":
+                assert (talk.reply.status, json.loads(talk.reply.read())["code"]) == (504, "deadline-exceeded")
+        while not closed.exists():
+            time.sleep(0.005)
+        with ask(server, "stop", "application/json") as talk:
+            assert json.loads(talk.reply.read()) == {"predictions": ["stop"]}
 
     def test_a_stop_ends_it_after_a_piece(self, run: Any, speaker: Speaker) -> None:
         server = run(speaker)

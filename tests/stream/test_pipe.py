@@ -173,3 +173,23 @@ def test_an_arrow_stream_that_does_not_fit_ends_half(start: Start, cut: int | No
     process = start("--json")
     out, err = process.communicate(sink.getvalue().to_pybytes()[:cut], timeout=30)
     assert (process.returncode, json.loads(out or err)["error"]["code"]) == (1, code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["another stream", "garbage"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_follows_the_end_of_an_arrow_stream_is_refused_behind_its_answers(
+    start: Start, more: str, at_once: bool
+) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ROWS) as sending:
+        sending.write_batch(batch(ROWS, id=[1], x=[1]))
+    whole = sink.getvalue().to_pybytes()
+    behind = whole if more == "another stream" else b"garbage"
+    process = start()
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(whole + behind if at_once else whole)
+    assert pa.ipc.open_stream(Whole(process.stdout)).read_all().num_rows == 1
+    out, err = process.communicate(None if at_once else behind, timeout=30)
+    assert (process.returncode, out) == (1, b"")
+    assert err.startswith(b"modelpack: <stdin>: something follows the end of the Arrow stream [arrow-invalid]")

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,7 @@ import click
 from modelpack.cli import runtime
 from modelpack.cli.given import given_engine, given_keep, given_params
 from modelpack.cli.place import enter_environment, env_option
-from modelpack.cli.report import drop_output, guard
+from modelpack.cli.report import answers_alone, drop_output, guard
 from modelpack.errors import UsageError
 
 __all__ = ["command"]
@@ -131,10 +132,11 @@ def _run(package: str, inputs: Sequence[str], output: str, given: Mapping[str, A
     from modelpack.loading import load
 
     share = partial(_share_cores, given["workers"])
-    model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=share)
-    values = coerce.params(raw, model.signature, wire="json")
-    with engine.started(model) as found:
-        return batch.run(model, plan, batch.with_engine(batch.with_params(options, values), found))
+    with answers_alone() if output == "-" else nullcontext() as answers:
+        model = load(package, allow_code=given["allow_code"], flavor=given["flavor"], chosen=share)
+        values = coerce.params(raw, model.signature, wire="json")
+        with engine.started(model) as found:
+            return batch.run(model, plan, replace(options, params=values, engine=found, stdout=answers))
 
 
 def _share_cores(workers: int | None, candidate: Any) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from modelpack.errors import ModelpackError, SaveError, UsageError
 
-__all__ = ["MAX_FAULTS", "drop_output", "fail", "guard", "printable", "show_json"]
+__all__ = ["MAX_FAULTS", "answers_alone", "drop_output", "fail", "guard", "printable", "show_json"]
 
 MAX_FAULTS = 50
 
@@ -81,3 +82,32 @@ def drop_output() -> None:
     # Standard output that is no file, as in tests, holds nothing back.
     with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def answers_alone() -> Iterator[IO[bytes]]:
+    """Yield standard output for answers alone: what a model prints goes to standard error, until the process ends.
+
+    That is true of native libraries and of child processes too, and of what is printed at the very end. After an error
+    Python prints where the answers went, as what the command says of it belongs there (``--json``).
+    """
+    printed = sys.stdout
+    try:
+        descriptor = printed.fileno()
+    except io.UnsupportedOperation:
+        # No file, as in tests: nothing but Python writes to it.
+        yield printed.buffer
+        return
+    printed.flush()
+    # Not inherited: a child process that outlives us must not keep the reader of our answers waiting for their end.
+    answers = os.fdopen(os.dup(descriptor), "wb")
+    alone = io.TextIOWrapper(answers, encoding=printed.encoding, errors=printed.errors)
+    os.dup2(2, descriptor)
+    sys.stdout = sys.stderr
+    try:
+        yield answers
+        alone.flush()
+        alone.close()
+    except BaseException:
+        sys.stdout = alone
+        raise

@@ -17,7 +17,7 @@ import click
 from modelpack.cli import runtime
 from modelpack.cli.given import given_engine, given_keep, given_names, given_params
 from modelpack.cli.place import enter_environment, env_option
-from modelpack.cli.report import drop_output, guard, printable, show_json
+from modelpack.cli.report import answers_alone, guard, printable, show_json
 from modelpack.errors import UsageError
 
 __all__ = ["command"]
@@ -178,7 +178,7 @@ def _lines(package: str, given: Mapping[str, Any]) -> None:
         raise UsageError("--engine needs --from and --to", code="option-alone", path="--engine")
     stream = runtime("stream")
     raw = given_params(given["params"], given["pairs"])
-    with _waiting() as waiter:
+    with _waiting() as waiter, answers_alone() as answers:
         model, values = _loaded(package, raw, given)
         options = stream.Options(
             params=values,
@@ -186,11 +186,7 @@ def _lines(package: str, given: Mapping[str, Any]) -> None:
             on_error=given["on_error"],
             max_rejects=given["max_rejects"],
         )
-        try:
-            done = stream.pipe.run(model, sys.stdin.buffer, sys.stdout.buffer, options, waiter)
-        except BrokenPipeError:
-            drop_output()
-            return
+        done = stream.pipe.run(model, sys.stdin.buffer, answers, options, waiter)
     if given["as_json"]:
         click.echo(json.dumps(done.to_json(), ensure_ascii=False, indent=2), err=True)
     _tell_refused(done, given)

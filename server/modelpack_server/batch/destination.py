@@ -56,11 +56,11 @@ class _Single:
 
 
 @contextmanager
-def stream(path: Path | None) -> Iterator[Destination]:
+def stream(path: Path | None, stdout: IO[bytes] | None = None) -> Iterator[Destination]:
     """Write to standard output (None), a pipe or a device as rows are scored; nothing can be taken back."""
     # What is left in a buffer is written when the file is closed, which fails too where writing did.
     with translated("standard output" if path is None else str(path)), contextlib.ExitStack() as stack:
-        raw = sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
+        raw = (stdout or sys.stdout.buffer) if path is None else stack.enter_context(path.open("wb"))
         yield _Single(raw)
         raw.flush()
 

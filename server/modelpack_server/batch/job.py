@@ -63,7 +63,7 @@ def _into_files(model: Model, plan: Plan, params: Mapping[str, Any], options: Op
     rows = 0
     with (
         # The rejects get their name first: an output that is there is complete in every way.
-        plan.open(overwrite=options.overwrite) as destination,
+        plan.open(options) as destination,
         rejects.opened(options.on_error, options.max_rejects, overwrite=options.overwrite) as refused,
         progress.start(plan.sources, show=options.progress) as shown,
     ):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from modelpack.errors import UsageError
 from modelpack_server.batch.formats import Format
 from modelpack_server.batch.where.grammar import parse
 from modelpack_server.delta.history import NOW, When
 
-__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "check_rejects", "elsewhere", "with_engine", "with_params"]
+__all__ = ["BATCH_SIZE", "Mode", "Options", "Summary", "check_rejects", "elsewhere", "with_engine"]
 
 BATCH_SIZE = 16_384
 
@@ -35,7 +35,7 @@ class Options:
     ``jobs``: how many batches are scored at a time (None: one on each core, up to 8, or one if the package runs code).
     ``workers``: how many processes make files, each with a model of its own (None: this one makes them).
     ``progress``: show on stderr how far it is. ``check``: called between batches; what it raises ends the run.
-    ``engine``: makes the files elsewhere (None: here).
+    ``engine``: makes the files elsewhere (None: here). ``stdout``: what the output ``-`` is (None: ``sys.stdout``).
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +56,7 @@ class Options:
     progress: bool = False
     check: Callable[[], None] = _go_on
     engine: Any = None
+    stdout: IO[bytes] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -86,17 +87,12 @@ def check_rejects(place: str | Path | None) -> None:
 
 def elsewhere(options: Options) -> Options:
     """Return the options for another process, which has one core, shows nothing and is asked nothing."""
-    return replace(options, engine=None, workers=None, jobs=1, progress=False, check=_go_on)
+    return replace(options, engine=None, workers=None, jobs=1, progress=False, check=_go_on, stdout=None)
 
 
 def with_engine(options: Options, engine: Any) -> Options:
     """Return the same options with this engine (:class:`modelpack_server.batch.spread.Engine`)."""
     return replace(options, engine=engine)
-
-
-def with_params(options: Options, params: Mapping[str, Any]) -> Options:
-    """Return the same options with these params."""
-    return replace(options, params=params)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -94,13 +94,13 @@ class Plan:
             return Path(tempfile.gettempdir())
         return rejects.absolute().parent
 
-    def open(self, *, overwrite: bool) -> AbstractContextManager[Destination]:
+    def open(self, options: Options) -> AbstractContextManager[Destination]:
         """Open the destination, which is a file or a stream."""
         if self.remote is not None:
-            return destination.remote(self.remote, overwrite=overwrite)
+            return destination.remote(self.remote, overwrite=options.overwrite)
         if self.path is None or destination.is_stream(self.path):
-            return destination.stream(self.path)
-        return destination.file(self.path, overwrite=overwrite)
+            return destination.stream(self.path, options.stdout)
+        return destination.file(self.path, overwrite=options.overwrite)
 
 
 def make(given: Sequence[str | Path], output: str | Path, options: Options) -> Plan:

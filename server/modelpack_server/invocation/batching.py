@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
+from modelpack.wanted import wanted_while
 from modelpack_server.invocation.costs import Costs
 from modelpack_server.invocation.waiting import Line, Reply, Waiting, too_late
 from modelpack_server.problems import HttpProblem
@@ -258,7 +259,8 @@ class Batcher(Generic[T]):
         """Do it, if anybody still waits for it by now."""
         if all(one.reply.done() for one in batch):
             return [None] * len(batch)
-        return self._timed([one.item for one in batch], costs, amount)
+        with wanted_while(lambda: not all(one.reply.done() for one in batch)):
+            return self._timed([one.item for one in batch], costs, amount)
 
     def _timed(self, items: Sequence[T], costs: Costs, amount: int) -> Sequence[Any]:
         start = perf_counter()

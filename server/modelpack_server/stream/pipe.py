@@ -23,7 +23,7 @@ from modelpack_server.batch.feed import wanted
 from modelpack_server.batch.formats import Kind
 from modelpack_server.batch.inputs import Source
 from modelpack_server.batch.options import Options as BatchOptions
-from modelpack_server.batch.readers.columnar import read_raw
+from modelpack_server.batch.readers.columnar import read_raw, refuse_more
 from modelpack_server.batch.readers.jsonlines import MAX_LINE, Page
 from modelpack_server.batch.rejects import Aside, Rejects, Stop
 from modelpack_server.batch.scoring import Scorer
@@ -75,6 +75,9 @@ def run(model: Model, source: IO[bytes], output: IO[bytes], options: Options, wa
         raise
     writer.close()
     output.flush()
+    if arrow and not waiter.asked:
+        # Who keeps the pipe open behind a stream has all its answers by now.
+        refuse_more(_STDIN, pipe)
     summary.seconds = time.perf_counter() - started
     return summary
 

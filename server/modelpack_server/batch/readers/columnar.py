@@ -15,7 +15,7 @@ from modelpack_server.batch.chunks import Chunk, Wanted
 from modelpack_server.batch.inputs import Source
 from modelpack_server.delta import rows
 
-__all__ = ["read_file", "read_parquet", "read_raw", "read_stream"]
+__all__ = ["read_file", "read_parquet", "read_raw", "read_stream", "refuse_more"]
 
 
 def read_parquet(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
@@ -48,6 +48,7 @@ def read_stream(source: Source, wanted: Wanted, size: int) -> Iterator[Chunk]:
     """Yield the rows of an Arrow IPC stream, as they come."""
     with source.open_raw() as raw:
         yield from read_raw(source, raw, wanted, size)
+        refuse_more(source, raw)
 
 
 def read_raw(source: Source, raw: Any, wanted: Wanted, size: int) -> Iterator[Chunk]:
@@ -55,6 +56,17 @@ def read_raw(source: Source, raw: Any, wanted: Wanted, size: int) -> Iterator[Ch
     with pa.ipc.open_stream(raw) as stream:
         names = _pick(source, wanted, stream.schema)
         yield from _chunks(source, stream.schema, names, _counted(stream), size)
+
+
+def refuse_more(source: Source, raw: Any) -> None:
+    """Refuse what comes behind the end of an Arrow IPC stream, as another stream does (``arrow-invalid``)."""
+    if raw.read(1):
+        raise InputError(
+            "something follows the end of the Arrow stream",
+            code="arrow-invalid",
+            path=source.name,
+            hint="Two streams are not made one by putting one behind the other: write their batches to one.",
+        )
 
 
 def _pick(source: Source, wanted: Wanted, schema: pa.Schema) -> list[str]:

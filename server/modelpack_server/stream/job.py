@@ -29,7 +29,7 @@ from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.parts import Part
 from modelpack_server.delta.position import UNSEALED, Mark, Position, fingerprint
 from modelpack_server.delta.storage import Root, root_of, same
-from modelpack_server.stream import metrics
+from modelpack_server.stream import columns, metrics
 from modelpack_server.stream.aside import Aside
 from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
@@ -127,7 +127,7 @@ class _Stream:
         now = tuple(name for name in have if name not in self._follower.gone)
         keep = self._options.keep
         if keep is None and self._table is not None:
-            keep = [name for name in have if name in set(self._table_schema().names)]
+            keep = columns.kept(have, self._table_schema().names, self._model.signature.outputs)
         for name in keep or ():
             if name not in have:
                 raise InputError(f"has no column {name!r} to keep", code="keep-missing", path=str(self._follower.root))

@@ -301,6 +301,8 @@ def _told(error: Exception) -> str:
         return "there is no such file or bucket"
     if isinstance(error, PermissionError):
         return "access is denied"
+    if isinstance(error, OSError) and error.errno == errno.EBUSY:
+        return "the service is busy"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     name = type(error).__name__

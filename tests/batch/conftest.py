@@ -7,7 +7,6 @@ import csv
 import datetime as dt
 import importlib.util
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deletion import vector
 
 import modelpack
 from modelpack.model import Model
@@ -170,20 +170,13 @@ def _read() -> Callable[[Path], list[dict[str, Any]]]:
 
 def add_vector_to(root: Path, dead: list[int]) -> None:
     """Commit a deletion vector, inline, for the only file of a table, as its protocol describes it."""
-    bitmap = struct.pack("<IIHHI", 12346, 1, 0, len(dead) - 1, 16) + struct.pack(f"<{len(dead)}H", *dead)
-    data = struct.pack("<IqI", 1681511377, 1, 0) + bitmap
-    padded = data + bytes(-len(data) % 4)
-    ours = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-    theirs = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-    text = base64.b85encode(padded).decode().translate(str.maketrans(ours, theirs))
-    vector = {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(dead)}
     first = (root / "_delta_log" / f"{0:020d}.json").read_text().splitlines()
     add = next(action["add"] for action in map(json.loads, first) if "add" in action)
     remove = {"path": add["path"], "dataChange": True, "deletionTimestamp": 0, "extendedFileMetadata": True,
               "partitionValues": {}, "size": add["size"]}  # fmt: skip
     features = {"minReaderVersion": 3, "minWriterVersion": 7,
                 "readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}  # fmt: skip
-    actions = [{"protocol": features}, {"remove": remove}, {"add": {**add, "deletionVector": vector}}]
+    actions = [{"protocol": features}, {"remove": remove}, {"add": {**add, "deletionVector": vector(dead)}}]
     commit = root / "_delta_log" / f"{1:020d}.json"
     commit.write_text("\n".join(map(json.dumps, actions)) + "\n")
 

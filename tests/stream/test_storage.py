@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import uuid
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_what_a_service_says_is_told_in_our_words(said: str, told: str) -> None:
     error = OSError(f"Generic S3 error:\n {said} for the key AKIA")
     assert reason(error, "s3://bucket/table") == told
     assert reason(error, Path("table")) == f"Generic S3 error: {said} for the key AKIA"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError("AKIA"), "there is no such file or bucket"),
+        (PermissionError("AKIA"), "access is denied"),
+        (OSError(errno.EBUSY, "SlowDown AKIA"), "the service is busy"),
+        (OSError(errno.ECONNRESET, "AKIA"), "Connection reset by peer"),
+    ],
+)
+def test_what_a_file_system_says_is_told_in_our_words(error: OSError, told: str) -> None:
+    with pytest.raises(ModelpackError, match=told) as caught, reading("s3://bucket/file"):
+        raise error
+    assert "AKIA" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

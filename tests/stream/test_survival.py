@@ -192,6 +192,8 @@ def test_a_column_that_changes_its_type_or_goes_is_said(tables: Any, model: Mode
     assert code == "type-mismatch" and "row 1, column 'x'" in said
     change({"id": [7]})()
     code, said = code_of(lambda: tables.run(model, changes="append"))
+    assert code == "type-mismatch", "what was there before it went is scored first"
+    code, said = code_of(lambda: tables.run(model, changes="append", job="behind", from_version=2))
     assert code == "column-missing" and "has no column 'x', which the model needs" in said
 
 

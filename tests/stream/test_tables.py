@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import modelpack
 from modelpack.errors import InputError, UsageError
 from modelpack.model import Model
 from modelpack.signature import Column, Signature, Table
+from modelpack_server.stream import columns
 
 
 def test_what_is_there_and_what_comes_is_scored_once(tables: Any, model: Model) -> None:
@@ -61,6 +63,39 @@ def test_an_answer_called_like_a_kept_column_but_for_the_case_gets_another_name(
     tables.add(1, Score=["kept"])
     tables.run(model)
     assert tables.scored() == [{"id": 0, "x": 0.0, "Score": "kept", "score_prediction": 0.0}]
+
+
+@pytest.mark.parametrize("signature", [True, False])
+def test_a_column_that_comes_later_and_is_called_like_an_answer_is_not_read(
+    tables: Any, make_package: Callable[..., Path], signature: bool
+) -> None:
+    known = modelpack.load(make_package(tables.folder)).signature
+    model = modelpack.load(
+        make_package(tables.folder / "more", known if signature else Signature(inputs=known.inputs, outputs=None))
+    )
+    tables.add(2)
+    tables.run(model, lambda: tables.add(1, score=["no answer"]))
+    tables.check(3)
+    tables.run(model, lambda: tables.add(1, score=["no answer"]))
+    tables.check(4)
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "expected"),
+    [
+        ("id x score", "id x score", "id x"),
+        ("id x score", "id x score score_prediction", "id x score"),
+        ("id x score score_prediction", "id x score score_prediction", "id x score"),
+        ("id x Score", "id x Score score_prediction", "id x Score"),
+        ("id x Score", "id x score", "id x"),
+        ("id x score", "score id", "id"),
+        ("id score", "score_prediction score id", "id score"),
+        ("id x", "other", ""),
+        ("id x", "", ""),
+    ],
+)
+def test_what_an_output_keeps_is_told_from_its_answers(source: str, output: str, expected: str, model: Model) -> None:
+    assert columns.kept(source.split(), output.split(), model.signature.outputs) == expected.split()
 
 
 def test_a_new_stream_begins_where_it_is_told_to(tables: Any, model: Model) -> None:
@@ -147,7 +182,7 @@ def test_what_is_no_table_or_a_bad_place_is_said(tables: Any, model: Model) -> N
     with pytest.raises(UsageError, match="is the source too"):
         tables.run(model)
     tables.source = "gs://bucket/table"
-    with pytest.raises(UsageError, match="not on a local file system"):
+    with pytest.raises(UsageError, match="neither on a local file system nor behind s3"):
         tables.run(model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from modelpack_server.delta import transactions
+from modelpack_server.delta.commit import Target
 from modelpack_server.delta.transactions import Transactions
 
 
@@ -86,3 +88,22 @@ def test_an_older_snapshot_is_asked_itself(tmp_path: Path) -> None:
     assert known.of(DeltaTable(root), "a") == 2
     assert known.of(old, "a") == 1
     assert known.of(DeltaTable(root), "a") == 2
+
+
+def test_a_table_without_its_newest_commit_is_opened_anew(tmp_path: Path) -> None:
+    def make(*moved: int) -> None:
+        for value in moved:
+            move(root, a=value)
+        DeltaTable(root).create_checkpoint()
+        for version in range(len(moved)):
+            log(root, version).unlink()
+
+    root, target = tmp_path / "t", Target(tmp_path / "t", family="test")
+    make(1, 2)
+    table = target.open()
+    assert table is not None and target.moved(table, "a") == 2
+    shutil.rmtree(root)
+    make(3, 4)
+    now = target.refresh(table)
+    assert now is not None and target.moved(now, "a") == 4
+    assert now.metadata().id == DeltaTable(root).metadata().id

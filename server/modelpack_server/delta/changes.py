@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from modelpack.errors import InputError, UsageError
-from modelpack_server.delta.log import Add, Commit
-from modelpack_server.delta.snapshots import files_of
+from modelpack_server.delta.log import Add, Commit, Shape
+from modelpack_server.delta.snapshots import files_of, shape_of
 from modelpack_server.delta.storage import Root
 from modelpack_server.delta.tables import open_table
 
@@ -24,8 +24,10 @@ def has_feed(configuration: Mapping[str, str]) -> bool:
     return configuration.get(ENABLE, "false").lower() == "true"
 
 
-def changes(root: Root, commit: Commit) -> Sequence[Add]:
+def changes(root: Root, commit: Commit, later: Shape) -> Sequence[Add]:
     """Return the rows that a commit took away or replaced (``old``), then those that it added.
+
+    Columns have the names that they have in ``later``.
 
     As the protocol has it: the files of the change data feed tell all there is to tell. Where a commit has none, all
     rows of the files it removed went and all rows of the files it added came; of a file that is in both, because its
@@ -38,7 +40,7 @@ def changes(root: Root, commit: Commit) -> Sequence[Add]:
         return [*(replace(add, old=True) for add in commit.changes), *commit.changes]
     if not commit.removed:
         return vectors(root, commit.version, commit.adds)
-    before = _files(root, commit.version - 1, set(commit.removed))
+    before = _files(root, commit.version - 1, set(commit.removed), later)
     after = {add.path: add for add in vectors(root, commit.version, commit.adds)}
     gone, come = [], []
     for path, add in sorted(before.items()):
@@ -73,7 +75,7 @@ def _both(was: Add, now: Add) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     return old, new
 
 
-def _files(root: Root, version: int, paths: set[str]) -> Mapping[str, Add]:
+def _files(root: Root, version: int, paths: set[str], later: Shape | None = None) -> Mapping[str, Add]:
     """Return those files, as the table had them at a version."""
     try:
         table = open_table(root, version)
@@ -86,4 +88,5 @@ def _files(root: Root, version: int, paths: set[str]) -> Mapping[str, Add]:
             path=str(root),
             hint="What was deleted cannot be had any more. Begin anew with another output.",
         ) from exc
-    return {add.path: add for add in files_of(table, root) if add.path in paths}
+    shape = shape_of(table, root)
+    return {add.path: add.seen_later(shape, later or shape) for add in files_of(table, root) if add.path in paths}

@@ -15,7 +15,7 @@ from modelpack_server.delta.kinds import lacking, storable, stored
 from modelpack_server.delta.log import look
 from modelpack_server.delta.parts import Part
 from modelpack_server.delta.storage import Look, Root, storage
-from modelpack_server.delta.tables import LOG, open_table, options, reading, reason, require, unwritable
+from modelpack_server.delta.tables import LOG, location, open_table, options, reading, reason, require, unwritable
 from modelpack_server.delta.transactions import Transactions
 
 __all__ = ["Conflict", "Target", "check_replaceable", "fit", "properties"]
@@ -39,6 +39,7 @@ class Target:
     """
 
     def __init__(self, root: Root, *, family: str, own: str | None = None) -> None:
+        location(root)  # said before anything is made
         self.root = root
         self.files = storage(root)
         self._family = family
@@ -69,7 +70,9 @@ class Target:
 
     def _is_as_seen(self) -> bool:
         """Say whether it is still the same table: the commit that was the last one when it was seen is still there."""
-        return self._seen is not None and look(self.root, self._seen[0]) == self._seen[1]
+        if self._seen is None or self._seen[1] is None:
+            return False
+        return look(self.root, self._seen[0]) == self._seen[1]
 
     def _is_ours(self, name: str) -> bool:
         return name.startswith(".modelpack-") or (self._own is not None and self._own in name) or name == LOG
@@ -93,7 +96,7 @@ class Target:
         try:
             self.files.make()
             create = require().DeltaTable.create
-            create(str(self.root), schema=schema, mode="ignore", storage_options=options(self.root))
+            create(location(self.root), schema=schema, mode="ignore", storage_options=options(self.root))
         except (errors.DeltaError, OSError) as exc:
             # Two that create it at once: the second finds it there.
             if look(self.root, 0) is None:
@@ -161,7 +164,7 @@ class Target:
         try:
             self.files.make()
             actions.create_table_with_add_actions(
-                str(self.root),
+                location(self.root),
                 deltalake.Schema.from_arrow(schema),
                 [part.action() for part in parts if part.rows],
                 storage_options=options(self.root),

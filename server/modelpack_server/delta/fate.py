@@ -10,7 +10,7 @@ import pyarrow as pa
 from modelpack.errors import InputError, UsageError
 from modelpack_server.delta.log import Commit, data_path, read_commit
 from modelpack_server.delta.storage import Root
-from modelpack_server.delta.tables import open_table
+from modelpack_server.delta.tables import open_table, reading
 
 __all__ = ["is_replaced", "is_untouched"]
 
@@ -59,7 +59,8 @@ def _since(table: Any, root: Root, name: str) -> Iterator[Commit | None]:
 def _is_at(root: Root, version: int, name: str) -> bool:
     """Say whether a transaction was there at a version; a version that cannot be had any more is taken for a newer."""
     table = _at(root, version)
-    return table is None or table.transaction_version(name) is not None
+    with reading(root):
+        return table is None or table.transaction_version(name) is not None
 
 
 def _overwrites(commit: Commit) -> bool:

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from modelpack.errors import InputError
 from modelpack_server.delta.naming import PLAIN, Naming, naming
+from modelpack_server.delta.position import UNSEALED, fingerprint
 from modelpack_server.delta.storage import Look, Root, inside, storage
 from modelpack_server.delta.tables import LOG, require
 
 __all__ = ["Add", "Commit", "Shape", "check_features", "data_path", "first_version", "look",
-           "parse_shape", "read_commit", "versions"]  # fmt: skip
+           "parse_shape", "read_commit", "seal", "versions"]  # fmt: skip
 
 # What we read rightly. Deletion vectors are looked at file by file.
 FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping",
@@ -36,6 +37,20 @@ class Shape:
     configuration: Mapping[str, str] = field(default_factory=dict)
     naming: Naming = PLAIN
 
+    def inner(self, name: str) -> str | None:
+        """Return what a column is called in the files, by which it stays the same column; None: there is none."""
+        return self.naming.physical.get(name, name) if name in self.schema.names else None
+
+    def named_by(self, later: Shape) -> Shape:
+        """Return the layout of files from then, with the names that columns were given later beside their own."""
+        if self is later or (self.naming.plain and later.naming.plain):
+            return self
+        inner = {name: shape.inner(name) or name for shape in (later, self) for name in shape.schema.names}
+        split = {inner[name] for name in self.partitions}
+        ids = None if self.naming.ids is None else {**(later.naming.ids or {}), **self.naming.ids}
+        partitions = [name for name, known in inner.items() if known in split]
+        return replace(self, partitions=partitions, naming=Naming(physical=inner, ids=ids))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Add:
@@ -45,6 +60,8 @@ class Add:
 
     ``change``: the file is of the change data feed, and holds rows as they were and as they became. ``old``: its rows
     are those that are no more, or not like that any more; else those that are.
+
+    ``layout``: the table as it was when the file came (None: as whoever reads it knows the table).
     """
 
     path: str
@@ -55,6 +72,16 @@ class Add:
     change: bool = False
     old: bool = False
     size: int | None = None
+    layout: Shape | None = None
+
+    def laid_out(self, layout: Shape) -> Add:
+        """Return the file of a commit, which has partition values by inner names, with its layout."""
+        return replace(self, partition=layout.naming.partition(self.partition), layout=layout)
+
+    def seen_later(self, shape: Shape, later: Shape) -> Add:
+        """Return the file of a snapshot, which has partition values by names, with the names that came later."""
+        values = {shape.inner(name) or name: value for name, value in self.partition.items()}
+        return replace(self, partition=values).laid_out(shape.named_by(later))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +90,7 @@ class Commit:
 
     ``removed``: paths of files whose rows were deleted or rewritten. ``changes``: files of the change data feed; where
     there are any, they tell all that changed. ``transactions``: where applications were with it. ``operation`` and its
-    ``parameters``: what it says that it did.
+    ``parameters``: what it says that it did. ``seal``: a fingerprint of all of it.
     """
 
     version: int
@@ -74,15 +101,11 @@ class Commit:
     transactions: Mapping[str, int] = field(default_factory=dict)
     operation: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    seal: int = UNSEALED
 
-    def named(self, naming: Naming) -> Commit:
-        """Return the commit with partition values by the names that the columns have in the table."""
-        if naming.plain:
-            return self
-        adds, changes = (
-            [replace(add, partition=naming.partition(add.partition)) for add in some]
-            for some in (self.adds, self.changes)
-        )
+    def laid_out(self, layout: Shape) -> Commit:
+        """Return the commit with files that are of this layout."""
+        adds, changes = ([add.laid_out(layout) for add in some] for some in (self.adds, self.changes))
         return replace(self, adds=adds, changes=changes)
 
 
@@ -108,20 +131,41 @@ def read_commit(root: Root, version: int) -> Commit | None:
     """
     path = inside(root, _commit(version))
     try:
-        actions = [orjson.loads(line) for line in storage(root).read(_commit(version)).splitlines() if line.strip()]
+        raw = storage(root).read(_commit(version))
     except FileNotFoundError:
         return None
-    except (OSError, orjson.JSONDecodeError) as exc:
+    except OSError as exc:
         raise InputError("cannot be read", code="table-unreadable", path=str(path)) from exc
+    if not raw.strip():
+        # What is to come would be missed.
+        hint = 'If it is being copied, start again when it is whole; if it changed nothing, make it {"commitInfo":{}}.'
+        raise InputError("is empty", code="table-unreadable", path=str(path), hint=hint)
+    try:
+        return replace(_parsed(version, raw, path), seal=fingerprint(raw))
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise InputError("is no commit of a Delta table", code="table-unreadable", path=str(path)) from exc
+
+
+def seal(root: Root, version: int) -> int:
+    """Return the fingerprint of a commit (:data:`UNSEALED`: it is not there)."""
+    try:
+        return fingerprint(storage(root).read(_commit(version)))
+    except FileNotFoundError:
+        return UNSEALED
+
+
+def _parsed(version: int, raw: bytes, path: Root) -> Commit:
     adds: list[Add] = []
     removed: list[str] = []
     changes: list[Add] = []
     shape: Shape | None = None
     transactions: dict[str, int] = {}
     info: Mapping[str, Any] = {}
-    for action in actions:
+    for action in (orjson.loads(line) for line in raw.splitlines() if line.strip()):
         for kind, value in action.items():
             match kind:
+                case _ if value is None:
+                    pass  # some write all kinds of actions in each line, and null for what it is not
                 case "add" if value.get("dataChange"):
                     adds.append(_add(value, path))
                 case "remove" if value.get("dataChange"):

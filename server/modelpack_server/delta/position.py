@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from modelpack.errors import UsageError
 
-__all__ = ["NO_SNAPSHOT", "Mark", "Moved", "Position", "fingerprint", "read", "shared", "written"]
+__all__ = ["NO_SNAPSHOT", "UNSEALED", "Mark", "Moved", "Position", "fingerprint", "read", "shared", "written"]
 
 NO_SNAPSHOT = -1
+UNSEALED = 0
 
 # Tells where an application is in a table; None: it was never there.
 Moved = Callable[[str], int | None]
@@ -33,23 +34,31 @@ class Position:
     index: int = 0
     base: int = NO_SNAPSHOT
 
+    @property
+    def last(self) -> int:
+        """The version that was read last, whole or up to a file."""
+        return self.version if self.index else self.version - 1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
     """A position, and fingerprints of the table it is in and of the package that scored up to there.
 
-    ``key``: a fingerprint of the columns that tell the rows of the output apart (None: rows are only added).
+    ``key``: a fingerprint of the columns that tell the rows of the output apart (None: rows are only added). ``seal``:
+    that of the last commit of the source that was read, ``position.last`` (:data:`UNSEALED`: it is not known).
     """
 
     position: Position
     source: int
     package: int
     key: int | None = None
+    seal: int = UNSEALED
 
 
-def fingerprint(text: str) -> int:
+def fingerprint(text: str | bytes) -> int:
     """Return a number for a text: a transaction of Delta holds a name and a 64-bit integer, and nothing else."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    raw = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") >> 1
 
 
 def written(job: str, mark: Mark) -> Mapping[str, int]:
@@ -62,6 +71,7 @@ def written(job: str, mark: Mark) -> Mapping[str, int]:
         f"{_prefix(job)}/index": position.index,
         f"{_prefix(job)}/source": mark.source,
         f"{_prefix(job)}/package": mark.package,
+        f"{_prefix(job)}/seal": mark.seal,
         **key,
     }
 
@@ -72,8 +82,9 @@ def read(moved: Moved, job: str) -> Mark | None:
     base, version, index, source, package = found
     if base is None or version is None or index is None or source is None or package is None:
         return None
-    key = moved(f"{_prefix(job)}/key")
-    return Mark(position=Position(version=version, index=index, base=base), source=source, package=package, key=key)
+    key, seal = (moved(f"{_prefix(job)}/{name}") for name in ("key", "seal"))
+    place = Position(version=version, index=index, base=base)
+    return Mark(position=place, source=source, package=package, key=key, seal=seal or UNSEALED)
 
 
 def shared(moved: Moved, job: str, *, keyed: bool) -> Mapping[str, int]:

@@ -49,7 +49,8 @@ def read(
 ) -> Iterator[tuple[pa.Table, np.ndarray[Any, Any]]]:
     """Yield tables of at most ``size`` rows with the columns ``names``, and the 1-based numbers of the rows.
 
-    Columns that the file does not have are missing; those the table is partitioned by have the file's one value.
+    Columns that the file does not have are missing; those the table was partitioned by, when the file came, have the
+    file's one value.
     ``groups`` says which row groups are read (None: all), given the file's metadata and its columns.
 
     Raises:
@@ -57,13 +58,14 @@ def read(
         InputError: the file cannot be read as the table says (``file-unreadable``), or has a column in a type whose
             values are others (``source-columns``).
     """
-    path = inside(root, add.path)
+    path, layout = inside(root, add.path), add.layout or shape
     try:
         with storage(root).parquet(add.path) as file:
-            shape.naming.check(shape.schema, names, root)
-            known = shape.naming.inside(file.schema_arrow, path)
-            there = {name: known[name] for name in known if name not in shape.partitions}
-            _check(file.schema_arrow, there, shape, names, path)
+            layout.naming.check(shape.schema, names, root)
+            known = layout.naming.inside(file.schema_arrow, path)
+            there = {name: known[name] for name in known if name not in layout.partitions}
+            inner = [name for name in names if name not in layout.partitions]
+            _check(file.schema_arrow, there, shape.schema, inner, path)
             columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
             chosen = None if groups is None else groups(file.metadata, set(there))
             for first, batch in batches(file, columns, size, chosen):
@@ -81,13 +83,13 @@ def read(
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
-def _check(schema: pa.Schema, known: Mapping[str, str], table: Shape, names: Sequence[str], path: Root) -> None:
+def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Root) -> None:
     """Refuse values that would have to become others, as text that happens to be digits would, or be overlooked."""
     others = {name.lower(): name for name in known}
     for name in names:
         if name not in known:
             other = others.get(name.lower())
-            if other is not None and name not in table.partitions:
+            if other is not None:
                 raise InputError(
                     f"has the column {other!r}, and the table {name!r}: only the case of letters is not the same",
                     code="source-columns",
@@ -95,7 +97,7 @@ def _check(schema: pa.Schema, known: Mapping[str, str], table: Shape, names: Seq
                     hint="Write the file anew, with the table's names.",
                 )
             continue
-        found, kind = schema.field(known[name]).type, table.schema.field(name).type
+        found, kind = schema.field(known[name]).type, table.field(name).type
         if not alike(found, kind):
             raise InputError(
                 f"has the column {name!r} as {found}, and the table as {kind}",
@@ -153,7 +155,7 @@ def _table(
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
-        if name in shape.partitions:
+        if name in (add.layout or shape).partitions:
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
         elif name in there:
             column = batch.column(there[name])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from modelpack.errors import InputError
 from modelpack_server.delta.log import Add, Shape, check_features, data_path
 from modelpack_server.delta.naming import naming
 from modelpack_server.delta.storage import Root
@@ -53,7 +54,7 @@ def shape_of(table: Any, root: Root) -> Shape:
 def files_of(table: Any, root: Root) -> list[Add]:
     """Return the files of an open table, sorted by path."""
     found = pa.table(table.get_add_actions()).to_pylist()
-    vectors = _vectors(table, root)
+    vectors = _vectors(table, root, [data_path(entry["path"], root) for entry in found])
     adds = []
     for entry in sorted(found, key=lambda entry: str(entry["path"])):
         path = data_path(entry["path"], root)
@@ -69,15 +70,18 @@ def files_of(table: Any, root: Root) -> list[Add]:
     return adds
 
 
-def _vectors(table: Any, root: Root) -> Mapping[str, np.ndarray[Any, Any]]:
+def _vectors(table: Any, root: Root, paths: Sequence[str]) -> Mapping[str, np.ndarray[Any, Any]]:
     """Return which rows are alive in the files that have a deletion vector."""
+    if "deletionVectors" not in (table.protocol().reader_features or ()):
+        return {}
     with reading(root, "has a deletion vector that cannot be read"):
         batches = list(pa.RecordBatchReader.from_stream(table.deletion_vectors()))
-    found: dict[str, np.ndarray[Any, Any]] = {}
-    base = pa.table(table.get_add_actions())
-    names = {str(path): data_path(str(path), root) for path in base["path"].to_pylist()}
-    for batch in batches:
-        for uri, alive in zip(batch["filepath"].to_pylist(), batch["selection_vector"].to_pylist(), strict=True):
-            name = next(plain for raw, plain in names.items() if uri.endswith((raw, plain)))
-            found[name] = np.array(alive, dtype=bool)
+    found = {
+        data_path(uri.removeprefix(table.table_uri), root): np.array(alive, dtype=bool)
+        for batch in batches
+        for uri, alive in zip(batch["filepath"].to_pylist(), batch["selection_vector"].to_pylist(), strict=True)
+    }
+    if not found.keys() <= set(paths):
+        message = "has a deletion vector of a file that it does not list"
+        raise InputError(message, code="table-unreadable", path=str(root))
     return found

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.parquet as pq
 
 from modelpack.errors import InputError, UsageError
-from modelpack_server.remote import RemoteFile, file_system
+from modelpack_server.remote import RemoteFile, file_system, is_remote
 from modelpack_server.wholefile import whole_file
 
 __all__ = ["PIECE", "Look", "Root", "Storage", "inside", "local", "root_of", "same", "storage"]
@@ -254,10 +254,13 @@ def root_of(table: str | Path) -> Root:
             it (``url-secret``).
     """
     text = str(table)
-    if not text.startswith("s3://"):
-        return local(table)
-    file_system(text, fresh=False)
-    return text.rstrip("/")
+    if text.startswith("s3://"):
+        file_system(text, fresh=False)  # refuses what holds a secret
+        return text.rstrip("/")
+    if is_remote(text):
+        message = f"{text} is neither on a local file system nor behind s3://"
+        raise UsageError(message, code="table-location", hint="Give the path of a directory, or the URL of the table.")
+    return local(table)
 
 
 def local(table: str | Path) -> Path:
@@ -271,7 +274,7 @@ def local(table: str | Path) -> Path:
         return Path(unquote(urlsplit(text).path))
     if _SCHEME.match(text):
         message = f"{text} is not on a local file system"
-        raise UsageError(message, code="table-location", hint="Give the path of a directory, or the URL of S3 (s3://).")
+        raise UsageError(message, code="table-location", hint="Give the path of a directory.")
     return Path(text)
 
 

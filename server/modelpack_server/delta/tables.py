@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,14 @@ from modelpack import optional
 from modelpack.errors import InputError, SaveError, UsageError
 from modelpack_server.delta.storage import Root
 
-__all__ = ["LOG", "open_table", "options", "reading", "reason", "require", "unwritable"]
+__all__ = ["LOG", "location", "open_table", "options", "reading", "reason", "require", "unwritable"]
 
 LOG = "_delta_log"
+
+# delta-rs decodes what looks encoded in the path of a table once too often, takes a backslash for a slash, and cuts a
+# URL at "#" and "?": it would open another place than the one that is named. What else is here it cannot open at all.
+_CODED = r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]"
+_UNSAFE_PATH, _UNSAFE_URL = re.compile(rf"{_CODED}|\\"), re.compile(rf"{_CODED}|[#?]")
 
 # What a service may say, and what of it is repeated: its own words may name keys and accounts.
 _SAID = (
@@ -38,17 +44,36 @@ def open_table(root: Root, version: int | None = None) -> Any:
     """Return the table as it is now, or was at a version.
 
     Raises:
-        UsageError: there is no table (``table-missing``).
+        UsageError: there is no table (``table-missing``), or its name means another (``table-location``).
         InputError: there is one that cannot be read (``table-unreadable``).
     """
     errors = require("deltalake.exceptions")
     try:
-        return require().DeltaTable(str(root), version=version, storage_options=options(root))
+        return require().DeltaTable(location(root), version=version, storage_options=options(root))
     except errors.TableNotFoundError as exc:
         message = f"{root} is not a Delta table"
         raise UsageError(message, code="table-missing", hint="Give the place that holds _delta_log.") from exc
     except (errors.DeltaError, OSError) as exc:
         raise _unreadable(root, exc) from exc
+
+
+def location(root: Root) -> str:
+    """Return where a table is, in words that mean the same place to delta-rs.
+
+    Raises:
+        UsageError: there are none (``table-location``).
+    """
+    if isinstance(root, Path):
+        place, unsafe = os.path.realpath(root), _UNSAFE_PATH
+    else:
+        place, unsafe = root, _UNSAFE_URL
+    if (found := unsafe.search(place)) is not None:
+        raise UsageError(
+            f"{str(root)!r} cannot be the place of a Delta table, because of {found[0]!r} in {place!r}",
+            code="table-location",
+            hint="Give the table, or the directory above it that is called so, another name.",
+        )
+    return place
 
 
 def options(root: Root) -> Mapping[str, str] | None:

@@ -131,6 +131,7 @@ class StreamReader(datasource.DataSourceStreamReader):
             raise InputError(message, code="source-replaced", path=str(self._files.root))
         found: list[_File] = []
         at = Position(version=start["version"], base=start["base"])
+        self._follower.check(at)
         while at.version < end["version"]:
             work = self._follower.gather(at)
             found += [_File(piece.add) for piece in work.pieces if piece.place.version < end["version"]]

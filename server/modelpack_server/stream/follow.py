@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from modelpack.errors import InputError, UsageError
 from modelpack_server.delta import rows
 from modelpack_server.delta.changes import ENABLE, changes, has_feed, vectors
 from modelpack_server.delta.kinds import widens
-from modelpack_server.delta.log import Add, Shape, first_version, look, read_commit
-from modelpack_server.delta.position import Position, fingerprint
+from modelpack_server.delta.log import Add, Shape, first_version, look, read_commit, seal
+from modelpack_server.delta.position import UNSEALED, Position, fingerprint
 from modelpack_server.delta.snapshots import files_of, shape_of
 from modelpack_server.delta.storage import Look, Root, inside, storage
 from modelpack_server.delta.tables import open_table
@@ -55,6 +55,7 @@ class Follower:
     def __init__(self, root: Root, options: Options) -> None:
         self.root = root
         self.needed: Sequence[str] | None = None
+        self.gone: Collection[str] = frozenset()  # columns that were there where the stream goes on, and are not now
         self._options = options
         table = open_table(root)
         self.shape: Shape = shape_of(table, root)
@@ -62,9 +63,14 @@ class Follower:
         self.fingerprint = fingerprint(self.shape.id)
         self.latest: int = table.version()
         self._opened = self.latest
+        # What the table was at versions whose files are laid out otherwise than those before: each file is read as it
+        # was written. And from which version on, and up to which, that is known.
+        self._layouts = {self._opened: self.shape}
+        self._read = self._opened, self._opened
         self._seen: set[str] = set()  # names of columns that the table had on the way
         self._known: tuple[int, Sequence[Add]] | None = None  # the version at work: it may take several commits
         self._last: tuple[int, Look | None] | None = None
+        self._seals: dict[int, int] = {}
         self._pause = LOOK_AGAIN if storage(root).cheap else SELDOM * LOOK_AGAIN
         self._next_look = time.monotonic() + self._pause
 
@@ -90,28 +96,74 @@ class Follower:
         if source != self.fingerprint:
             raise self._replaced(f"is not the table that {output} was made from so far")
 
-    def check(self, position: Position) -> None:
-        """Compare a position with the source as it is; what is read from there on has the types that it had there.
+    def check(self, position: Position, sealed: int = UNSEALED) -> None:
+        """Compare a position, and the seal behind it, with the source as it is.
+
+        What is read from there on has the columns and types that the table had there, and those that came later.
 
         Raises:
-            InputError: the position lies beyond what the table has (``source-replaced``).
+            InputError: the position lies beyond what the table has, or behind another commit (``source-replaced``); a
+                column that is needed was changed in what somebody else has read (``source-columns``).
         """
         if position.version > self.latest + 1:
+            self._look()
+        if position.version > self.latest + 1:
             raise self._replaced(f"is at version {self.latest}, and was at {position.version - 1} before")
-        if position.version >= self._opened:
-            return
-        table = self._table_at(position.version)
-        if table is None:
+        self._compare(position.last, sealed)
+        first, last = self._read
+        if position.version > last + 1:
+            self._jump(position.version - 1)
+        elif position.version < first:
+            self._go_back(position.version)
+
+    def _jump(self, version: int) -> None:
+        """Go on behind a version without having read it; where it cannot be had, each file tells its own types."""
+        if (table := self._table_at(version)) is not None:
+            shape = shape_of(table, self.root)
+            self._reshape(shape, version)
+            self._layouts[version] = shape
+        self._read = version, version
+
+    def _go_back(self, version: int) -> None:
+        """Go on at a version that is behind us."""
+        begun, self._read = self._read[0] < self._opened, (version, version - 1)
+        if (table := self._table_at(version)) is None:
             return  # what is missing of the log is said when it is read, and each file tells its own types
-        was = shape_of(table, self.root).schema
+        shape = self._layouts[version] = shape_of(table, self.root)
+        if begun:
+            return
+        was, now = shape.schema, self.shape.schema
         self._seen = set(was.names)
         fields = [
             field.with_type(was.field(field.name).type)
             if field.name in self._seen and not widens(was.field(field.name).type, field.type)
             else field
-            for field in self.shape.schema
+            for field in now
         ]
-        self.shape = replace(self.shape, schema=pa.schema(fields))
+        self.gone = frozenset(was.names) - frozenset(now.names)
+        schema = pa.schema([*fields, *(field for field in was if field.name in self.gone)])
+        # A name stands for the column that it stood for there.
+        self.shape = replace(self.shape, schema=schema, naming=shape.named_by(self.shape).naming)
+
+    def narrow(self, named: Collection[str]) -> None:
+        """Leave out the columns that are there no more, but for those that somebody has named."""
+        kept = [field for field in self.shape.schema if field.name not in self.gone or field.name in named]
+        self.shape = replace(self.shape, schema=pa.schema(kept))
+
+    def _layout(self, version: int) -> Shape:
+        """Return what the table was when the files of a version came."""
+        return self._layouts[max((known for known in self._layouts if known <= version), default=self._opened)]
+
+    def seal(self, position: Position) -> int:
+        """Return the fingerprint of the commit that was read last before a position."""
+        return self._seals.get(position.last, UNSEALED)
+
+    def _compare(self, version: int, sealed: int) -> None:
+        """Notice a table that was set back, by a copy, to before a commit that was read, and has gone on from there."""
+        found = seal(self.root, version) if version >= 0 and sealed != UNSEALED else UNSEALED
+        if UNSEALED not in (found, sealed) and found != sealed:
+            raise self._replaced(f"has another version {version} than the one that was scored")
+        self._seals = {version: sealed}
 
     def gather(self, position: Position) -> Work:
         """Return the files from the position on that make one commit: at least one file, if there is any.
@@ -121,6 +173,7 @@ class Follower:
                 belongs to another table (``source-replaced``).
         """
         pieces: list[Piece] = []
+        self._seals = {version: sealed for version, sealed in self._seals.items() if version >= position.last}
         version, index, total = position.version, position.index, 0
         whole = self._options.changes == "upsert"  # what went and what came in a version belongs together
         if whole:
@@ -176,6 +229,7 @@ class Follower:
             version, found = self._gap(version)
         if found is not None:
             self._known = version, found
+            self._read = min(self._read[0], version), max(self._read[1], version)
             self.latest = max(self.latest, version)
             self._last = version, look(self.root, version)
             return self._known
@@ -185,7 +239,11 @@ class Follower:
 
     def _snapshot(self, version: int) -> Sequence[Add] | None:
         table = self._table_at(version)
-        return None if table is None else files_of(table, self.root)
+        if table is None:
+            return None
+        shape = self._layouts[version] = shape_of(table, self.root)
+        self._seals[version] = seal(self.root, version)
+        return [add.seen_later(shape, self.shape) for add in files_of(table, self.root)]
 
     def _table_at(self, version: int) -> Any | None:
         try:
@@ -202,11 +260,13 @@ class Follower:
             self._same_as_before(version)
         if commit is None:
             return None
+        self._seals[version] = commit.seal
         if commit.shape is not None:
             self._reshape(commit.shape, version)
-        commit = commit.named(self.shape.naming)
+            self._layouts[version] = commit.shape
+        commit = commit.laid_out(self._layout(version).named_by(self.shape))
         if self._options.changes == "upsert":
-            return changes(self.root, commit)
+            return changes(self.root, commit, self.shape)
         if commit.removed and self._options.changes == "fail":
             raise InputError(
                 f"version {version} deletes or rewrites rows ({commit.removed[0]}), and the stream knows only new ones",
@@ -229,8 +289,7 @@ class Follower:
         for field in self.shape.schema:
             if self.needed is not None and field.name not in self.needed:
                 continue
-            index = shape.schema.get_field_index(field.name)
-            kind = None if index < 0 else shape.schema.field(index).type
+            kind = self._kind_in(shape, field.name, earlier=earlier)
             comes_later = kind is None and field.name not in self._seen
             if kind != field.type and not (earlier and (comes_later or (kind and widens(kind, field.type)))):
                 now = "is gone" if kind is None else f"is {kind}"
@@ -244,6 +303,15 @@ class Follower:
         if not earlier:
             self._check_feed(shape)
             self.shape = shape
+
+    def _kind_in(self, shape: Shape, name: str, *, earlier: bool) -> pa.DataType | None:
+        """Return the type that a column of ours has in another shape of the table; None if it is not there."""
+        inner = self.shape.inner(name)
+        if shape.inner(name) == inner:
+            return shape.schema.field(name).type
+        # It may have got its name later.
+        before = [other for other in shape.schema.names if shape.inner(other) == inner]
+        return shape.schema.field(before[0]).type if earlier and before and shape.inner(name) is None else None
 
     def _check_feed(self, shape: Shape) -> None:
         """Refuse to follow updates in a table that does not tell which rows they are."""
@@ -267,6 +335,7 @@ class Follower:
                 hint="With --on-gap skip it goes on at the first version that is left; what was added between is lost.",
             )
         last = (self.latest + 1 if left is None else left) - 1
+        self._jump(last if left is None else left)
         self._options.say(f"{self.root}: versions {version} to {last} are not in the log any more; skipped")
         return last, ()
 
@@ -276,6 +345,7 @@ class Follower:
             return
         if look(self.root, self._last[0]) != self._last[1]:
             self._look()
+            self._compare(self._last[0], self._seals.get(self._last[0], UNSEALED))
             self._last = self._last[0], look(self.root, self._last[0])
 
     def _look(self) -> None:

@@ -28,9 +28,9 @@ from modelpack_server.delta import position
 from modelpack_server.delta.commit import Conflict, Target, check_replaceable, fit
 from modelpack_server.delta.kinds import storable
 from modelpack_server.delta.parts import Part
-from modelpack_server.delta.position import Mark, Position, fingerprint
+from modelpack_server.delta.position import UNSEALED, Mark, Position, fingerprint
 from modelpack_server.delta.storage import Root, root_of, same
-from modelpack_server.stream import metrics
+from modelpack_server.stream import columns, metrics
 from modelpack_server.stream.aside import Aside
 from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
@@ -77,11 +77,14 @@ class _Stream:
         self._refused = self._aside or Stop("TABLE")
         self._values = coerce.params(options.params, model.signature)
         self._scorer = Scorer(model, self._values, keep=options.keep, refused=self._refused)
-        self._follower = Follower(source, options)
-        self._wanted = self._columns()
-        self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
         self._package = fingerprint(model.digest)
         self._key = key_mark(options.key)
+        self._begun = False
+        self._follower = Follower(source, options)
+        self._start = self._reached()
+        self._wanted = self._columns()
+        self._follower.narrow({*(self._wanted.inputs or ()), *(self._wanted.keep or ())})
+        self._follower.needed = self._wanted.pick(self._follower.shape.schema.names)
         self._keyed: Keyed | None = None
         if options.key is not None:
             if self._table is not None:
@@ -94,8 +97,7 @@ class _Stream:
     def run(self, waiter: Waiter) -> Summary:
         """Go on until there is a reason to stop."""
         started = time.perf_counter()
-        reached = self._reached()
-        self._follower.check(reached)
+        reached = self._start
         conflicts = 0
         while not waiter.asked:
             work = self._follower.gather(reached)
@@ -125,9 +127,10 @@ class _Stream:
     def _columns(self) -> Wanted:
         """Return the columns to read: with ``keep`` unsaid those that the output has, if there is one."""
         have = self._follower.shape.schema.names
+        now = tuple(name for name in have if name not in self._follower.gone)
         keep = self._options.keep
         if keep is None and self._table is not None:
-            keep = [name for name in have if name in set(self._table_schema().names)]
+            keep = columns.kept(have, self._table_schema().names, self._model.signature.outputs)
         for name in keep or ():
             if name not in have:
                 raise InputError(f"has no column {name!r} to keep", code="keep-missing", path=str(self._follower.root))
@@ -137,7 +140,7 @@ class _Stream:
                 message = f"has no column {column.name!r}, which the model needs"
                 raise InputError(message, code="column-missing", path=str(self._follower.root))
         found = wanted(self._model.signature, BatchOptions(keep=self._options.keep))
-        return Wanted(inputs=found.inputs, keep=keep if keep is not None else tuple(have), whole=found.whole)
+        return Wanted(inputs=found.inputs, keep=keep if keep is not None else now, whole=found.whole)
 
     def _table_schema(self) -> pa.Schema:
         assert self._table is not None
@@ -147,14 +150,20 @@ class _Stream:
         """Return the mark in the snapshot of the output that we hold; None if this stream is new.
 
         Raises:
-            InputError: the mark is that of another source (``source-replaced``).
+            InputError: the mark is that of another source (``source-replaced``), or it was there and is no more
+                (``output-replaced``).
             UsageError: the mark is that of another package (``package-changed``), or of another key (``key-changed``);
                 another job's rows are in the way (``output-keyed``).
         """
         self._shared()
         mark = position.read(self._where, self._options.job)
         if mark is None:
+            if self._begun:
+                message = "was removed, or another table was put in its place, while the stream ran"
+                hint = "Start the stream again: it begins anew there."
+                raise InputError(message, code="output-replaced", path=str(self._target.root), hint=hint)
             return None
+        self._begun = True
         self._follower.belongs(mark.source, self._target.root)
         if mark.package != self._package and not self._options.new_package:
             raise UsageError(
@@ -179,7 +188,9 @@ class _Stream:
     def _reached(self) -> Position:
         """Return the position in the snapshot of the output that we hold, or where a new stream begins."""
         mark = self._mark()
-        return mark.position if mark is not None else self._follower.first()
+        place = self._follower.first() if mark is None else mark.position
+        self._follower.check(place, UNSEALED if mark is None else mark.seal)
+        return place
 
     def _lost(self, conflicts: int) -> Position:
         """Start over from what another process has committed."""
@@ -207,7 +218,7 @@ class _Stream:
         self._table = self._target.refresh(self._table)
         before = self._mark()
         if before is not None and before.position != reached:
-            return before.position  # somebody else was here: gather again
+            return self._reached()  # somebody else was here: gather again
         if self._aside is not None:
             self._aside.begin()
         if self._keyed is not None:
@@ -231,6 +242,7 @@ class _Stream:
             self._target.commit(self._table, parts, moved, facts)
         else:
             gone = self._keyed.commit(self._table, parts, moved, facts)
+        self._begun = True
         self.summary.rows += count
         self.summary.deleted += gone
         self.summary.commits += 1
@@ -241,7 +253,8 @@ class _Stream:
         return work.end
 
     def _at(self, place: Position) -> Mark:
-        return Mark(position=place, source=self._follower.fingerprint, package=self._package, key=self._key)
+        return Mark(position=place, source=self._follower.fingerprint, package=self._package, key=self._key,
+                    seal=self._follower.seal(place))  # fmt: skip
 
     def _settle(self, reached: Position, facts: Mapping[str, Any]) -> None:
         """Commit where a new stream begins, before its first rejects.

@@ -74,7 +74,7 @@ def status(digest: str, source: str | Path, output: str | Path, options: Options
     if mark is not None:
         follower.belongs(mark.source, root_of(output))
         same_key(mark.key, key, target.root)
-        follower.check(mark.position)
+        follower.check(mark.position, mark.seal)
     begin = mark.position if mark is not None else follower.first()
     work = follower.gather(begin)
     if work.end != begin:

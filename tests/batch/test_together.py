@@ -225,11 +225,11 @@ class TestThreadsOfLibraries:
         monkeypatch.setattr("os.environ", {})
 
     def test_it_is_that_of_the_default_jobs(self) -> None:
-        _share_cores(SimpleNamespace(trust="graph"))
+        _share_cores(None, SimpleNamespace(trust="graph"))
         assert os.environ["OMP_NUM_THREADS"] == "2"
 
     def test_code_keeps_all_cores(self) -> None:
-        _share_cores(SimpleNamespace(trust="code"))
+        _share_cores(None, SimpleNamespace(trust="code"))
         assert "OMP_NUM_THREADS" not in os.environ
 
     def test_it_comes_before_the_framework(self, scored: Model) -> None:

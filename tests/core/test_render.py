@@ -27,7 +27,7 @@ from modelpack.dtypes import (
     StructType,
     TimestampType,
 )
-from modelpack.errors import UsageError
+from modelpack.errors import OutputError, UsageError
 from modelpack.frame import Frame, Vector
 from modelpack.signature import Column, Signature, Table
 
@@ -419,6 +419,18 @@ def test_a_json_answer_is_the_best_json_there_is(raw: Any, expected: Any) -> Non
     got = render.plain(made)
     assert got == [expected, "x"]
     json.dumps(got, allow_nan=False)
+
+
+@pytest.mark.parametrize("raw", [object(), iter([1]), {"a": [object()]}])
+def test_what_has_no_text_but_an_address_in_memory_is_no_json(raw: Any) -> None:
+    data = np.empty(1, object)
+    data[0] = raw
+    found = Frame(rows=1, columns={"a": Vector(type="any", data=data)})
+    with pytest.raises(TypeError):
+        json.dumps(render.plain(found))
+    with pytest.raises(OutputError, match="JSON cannot say") as caught:
+        render.to(found, "arrow")
+    assert caught.value.code == "output-not-json"
 
 
 def test_a_model_that_renames_the_columns_changes_no_other_frame() -> None:

@@ -217,7 +217,7 @@ def test_a_later_fault_is_noticed_by_every_reader_and_told(run: Any, whole: Any)
         batch, metadata = talk.reader.read_next_batch_with_custom_metadata()
         problem = json.loads(metadata["modelpack.error"])
         assert batch.num_rows == 0
-        assert (problem["code"], problem["row"]) == ("not-whole", 3)
+        assert (problem["code"], problem["row"], problem["path"]) == ("not-whole", 3, "age[3]")
         assert "4.5" not in json.dumps(problem)
         with pytest.raises(pa.ArrowInvalid):
             talk.reader.read_next_batch()

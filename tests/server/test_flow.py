@@ -325,7 +325,7 @@ class Speaker:
                 if word == "fail":
                     raise ModelError("the model raised KeyError", code="model-raised")
                 self.made += 1
-                yield {"word": word} if word != "number" else 1.5
+                yield {"number": 1.5, "object": {"a": object()}, "far": float("inf")}.get(word, {"word": word})
         finally:
             self.closed.set()
 
@@ -398,6 +398,13 @@ class TestPieces:
                     assert (third.reply.status, json.loads(third.reply.read())["code"]) == (429, "overloaded")
                 speaker.go.release(2)
                 assert (one.line(), other.line()) == ({"word": "a"}, {"word": "b"})
+
+    def test_a_piece_that_json_cannot_say_is_an_error_of_the_model(self, run: Any, speaker: Speaker) -> None:
+        speaker.go.release(9)
+        with ask(run(speaker), "far object so", LINES) as talk:
+            assert talk.line() == "Infinity"
+            assert talk.line()["error"]["code"] == "output-not-json"
+            assert talk.reply.read() == b""
 
     @pytest.mark.parametrize("accept", [EVENTS, LINES])
     def test_a_model_that_fails_on_the_way_says_so_at_the_end(self, run: Any, speaker: Speaker, accept: str) -> None:

@@ -81,6 +81,36 @@ def test_a_line_that_does_not_fit_ends_it_behind_the_answers_before(start: Start
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bad", ['{"x": null}', "no JSON", '{"y": 1}', "[]"])
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_lines_before_one_that_does_not_fit_are_answered_however_they_came(
+    start: Start, bad: str, before: int, at_once: bool
+) -> None:
+    process = start()
+    good = [json.dumps({"x": n}) for n in range(before)]
+    answers = [{"x": n, "score": 2.0 * n} for n in range(before)]
+    if not at_once:
+        assert [ask(process, line.encode() + b"\n") for line in good] == answers
+        good, answers = [], []
+    lines = [*good, bad, '{"x": 7}', "no JSON either", '{"x": 8}']
+    out, err = process.communicate("\n".join(lines).encode(), timeout=30)
+    assert process.returncode == 1
+    assert [json.loads(line) for line in out.splitlines()] == answers
+    assert f"<stdin>, row {before + 1} (line {before + 1})".encode() in err.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_of_many_lines_that_do_not_fit_the_first_ends_it(start: Start) -> None:
+    """No more faults than some are told, and those in one column come before those in the next."""
+    process = start("--keep", "none")
+    lines = [json.dumps({"x": n if n < 2 else None}) for n in range(300)]
+    out, err = process.communicate("\n".join(lines).encode(), timeout=30)
+    assert (process.returncode, len(out.splitlines())) == (1, 2)
+    assert b"<stdin>, row 3 (line 3)" in err.splitlines()[0]
+
+
+@pytest.mark.slow
 def test_a_reader_that_has_gone_is_no_error(start: Start) -> None:
     process = start()
     assert ask(process, b'{"x": 1}\n') == {"x": 1, "score": 2.0}

@@ -69,6 +69,15 @@ def test_what_would_stop_the_stream_is_said(tables: Any, model: Model) -> None:
         look(tables, model)
 
 
+def test_what_begins_later_or_goes_on_behind_changes_is_told_so(tables: Any, model: Model) -> None:
+    tables.add()
+    tables.add(3)
+    assert look(tables, model, from_version=1).rows == 3
+    tables.run(model)
+    DeltaTable(tables.source).delete("id = 12")
+    assert look(tables, model, changes="append").versions == 1
+
+
 @pytest.mark.slow
 def test_the_command_says_it_in_words_and_in_json(
     tables: Any, model: Model, make_package: Any, command: list[str]

@@ -7,10 +7,12 @@ import json
 import shutil
 import struct
 from collections.abc import Callable, Generator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
@@ -248,6 +250,37 @@ def test_a_file_of_another_type_than_the_log_tells_is_refused_with_its_version(t
     (tables.folder / "kept").rename(log(tables.source, 1))
     code, said = code_of(lambda: tables.run(model, from_version=1))
     assert code == "source-columns" and "has the column 'id' as string, and the table as int64 (version 1)" in said
+
+
+def rewritten(tables: Any, **columns: Any) -> None:
+    """Write the one data file of the source anew, as the log does not tell."""
+    (path,) = tables.source.glob("*.parquet")
+    pq.write_table(pa.table(columns), path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        (pa.timestamp("us"), pa.array([1], pa.timestamp("ns"))),
+        (pa.int64(), pa.array([2**63], pa.uint64())),
+        (pa.decimal128(10, 1), pa.array([Decimal("1.25")], pa.decimal128(10, 2))),
+    ],
+)
+def test_a_value_that_the_type_of_the_table_does_not_have_is_refused_with_its_column(
+    tables: Any, model: Model, kind: pa.DataType, found: pa.Array
+) -> None:
+    overwrite(tables, id=pa.array([None], kind), x=[1.0])
+    rewritten(tables, id=found, x=[1.0])
+    code, said = code_of(lambda: tables.run(model))
+    assert code == "file-unreadable"
+    assert f"has a value in the column 'id', which is {found.type}, that the table's type {kind} does not have" in said
+
+
+def test_columns_that_differ_in_case_alone_are_not_taken_for_missing(tables: Any, model: Model) -> None:
+    overwrite(tables, id=[1], x=[1.0])
+    rewritten(tables, ID=[1], x=[1.0])
+    code, said = code_of(lambda: tables.run(model))
+    assert code == "source-columns" and "has the column 'ID', and the table 'id'" in said
 
 
 def test_numbers_that_were_widened_are_read_on(tables: Any, model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -480,3 +481,45 @@ def test_of_two_jobs_that_begin_at_once_one_is_refused(
     with pytest.raises(UsageError, match="another job"):
         tables.run(model, job="one", **KEYED)
     assert tables.scored() == wanted(tables)
+
+
+def test_the_status_is_that_of_a_stream_that_follows(tables: Any, model: Model, source: Any) -> None:
+    tables.add(8)
+    tables.run(model, **KEYED)
+    source().update(updates={"x": "9.0"}, predicate="id = 1")
+    found = status(model.digest, tables.source, tables.output, Options(**KEYED))
+    assert (found.versions, found.files, found.rows) == (1, 1, 1)
+    source().delete("id = 2")
+    put(source(), [3, 50], -1.0)
+    found = status(model.digest, tables.source, tables.output, Options(**KEYED))
+    assert (found.versions, found.files, found.rows) == (3, 3, 3)
+    for other in ({}, {"changes": "append"}, {"changes": "upsert", "key": ("x",)}):
+        with pytest.raises(UsageError, match="made with another key") as caught:
+            status(model.digest, tables.source, tables.output, Options(**other))
+        assert caught.value.code == "key-changed"
+
+
+def test_the_status_says_which_changes_are_gone(tables: Any, model: Model, source: Any) -> None:
+    tables.add(8)
+    tables.run(model, **KEYED)
+    source().update(updates={"x": "9.0"}, predicate="id = 1")
+    for path in (tables.source / "_change_data").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="vacuumed") as caught:
+        status(model.digest, tables.source, tables.output, Options(**KEYED))
+    assert caught.value.code == "source-gap"
+    assert status(model.digest, tables.source, tables.output, Options(on_gap="skip", **KEYED)).rows == 0
+
+
+@pytest.mark.slow
+def test_the_command_tells_the_status_with_the_words_of_the_stream(
+    tables: Any, package: Path, model: Model, source: Any, command: list[str]
+) -> None:
+    tables.add(8)
+    tables.run(model, **KEYED)
+    source().update(updates={"x": "9.0"}, predicate="id = 1")
+    words = ["--from", str(tables.source), "--to", str(tables.output), "--changes", "upsert", "--key", "id"]
+    line = [*command, str(package), *words, "--on-gap", "skip", "--keep", "id", "--status"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "backlog  1 rows in 1 files of 1 versions" in done.stdout

@@ -85,7 +85,7 @@ def command(package: str, *, source: str | None, output: str | None, as_json: bo
         elif source is None or output is None:
             raise UsageError("--from and --to go together", code="option-alone", path="--to" if source else "--from")
         elif given["status"]:
-            _status(package, source, output, given["job"], as_json=as_json)
+            _status(package, source, output, given, as_json=as_json)
         else:
             _tables(package, source, output, {**given, "as_json": as_json})
 
@@ -104,7 +104,7 @@ def _tables(package: str, source: str, output: str, given: Mapping[str, Any]) ->
             options = stream.Options(
                 params=values,
                 keep=given_keep(given["keep"]),
-                key=given_names(given["key"]) if given["key"] else None,
+                key=_key(given),
                 once=given["once"],
                 new_package=given["new_package"],
                 metrics=(given["metrics_host"] or "127.0.0.1", given["metrics_port"])
@@ -126,6 +126,10 @@ def _loaded(package: str, raw: Mapping[str, Any], given: Mapping[str, Any]) -> t
 
     model = load(package, allow_code=given["allow_code"], flavor=given["flavor"])
     return model, coerce.params(raw, model.signature, wire="json")
+
+
+def _key(given: Mapping[str, Any]) -> tuple[str, ...] | None:
+    return given_names(given["key"]) if given["key"] else None
 
 
 def _say(text: str) -> None:
@@ -198,11 +202,14 @@ def _tell_refused(done: Any, given: Mapping[str, Any]) -> None:
         click.echo(f"modelpack: {done.rejected:,} of {total:,} rows refused, see {given['on_error']}", err=True)
 
 
-def _status(package: str, source: str, output: str, job: str | None, *, as_json: bool) -> None:
+def _status(package: str, source: str, output: str, given: Mapping[str, Any], *, as_json: bool) -> None:
     from modelpack.package import Package
 
     stream = runtime("stream")
-    options = stream.Options(**({"job": job} if job is not None else {}))
+    # What decides which rows are before the stream; the other words of its command say nothing here.
+    names = ("job", "from_version", "on_gap", "changes")
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    options = stream.Options(key=_key(given), say=_say, **chosen)
     found = stream.status(Package.peek(package).digest, source, output, options)
     if as_json:
         show_json(found.to_json())

@@ -93,7 +93,10 @@ _ELEMENTS: dict[str, Callable[[Any], Any]] = {
 
 
 def loose(value: Any) -> Any:
-    """Return the best JSON for any Python value, for answers: NaN is null, an infinity its name as text."""
+    """Return the best JSON for any Python value, for answers: NaN is null, an infinity its name as text.
+
+    An object that has no text but where it is in memory stays what it is: whoever writes JSON refuses it.
+    """
     value = plain_scalar(value)
     if is_missing(value, "any", "python"):
         return None
@@ -121,7 +124,8 @@ def _loose_object(value: Any) -> Any:
         convert = getattr(value, name, None)
         if callable(convert):
             return loose(convert())
-    return str(value)
+    text = str(value)
+    return value if f"0x{id(value):x}" in text else text
 
 
 def _loose_duration(value: Any) -> str:

@@ -19,6 +19,7 @@ from modelpack.dtypes import (
     StructType,
     TimestampType,
 )
+from modelpack.errors import OutputError
 from modelpack.frame import Frame, Vector
 from modelpack.optional import require
 from modelpack.render.inside import Converter, each, every, fields
@@ -122,7 +123,10 @@ def _converter(dtype: Item) -> Converter | None:
 
 
 def _json_text(value: Any) -> str:
-    return json.dumps(loose(value), ensure_ascii=False)
+    try:
+        return json.dumps(loose(value), ensure_ascii=False)
+    except TypeError as exc:
+        raise OutputError("the answer holds something JSON cannot say", code="output-not-json") from exc
 
 
 def _count(value: np.datetime64 | np.timedelta64) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -82,6 +82,17 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def before(self, number: int) -> Chunk:
+        """Return the rows before the one with this number in the file."""
+        count = int(np.searchsorted(self.numbers, number))
+        return replace(
+            self,
+            data=self.data[:count],
+            numbers=self.numbers[:count],
+            lines=None if self.lines is None else self.lines[:count],
+            broken=[broken for broken in self.broken if broken.row < number],
+        )
 
     def record(self, row: int) -> Any:
         """Return the row with this 0-based number as it was read, in JSON."""

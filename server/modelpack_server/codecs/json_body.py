@@ -127,6 +127,11 @@ _readers = Once(Reader)
 
 def encode(frame: Frame) -> bytes:
     """Return the reply MLflow's clients expect: ``{"predictions": ...}``, always valid JSON."""
+    return _written({"predictions": _plain(frame)})
+
+
+def encode_piece(frame: Frame) -> bytes:
+    """Return a piece of an answer, as JSON without anything around it."""
     return _written(_plain(frame))
 
 
@@ -134,8 +139,10 @@ def encode_parts(frame: Frame, bounds: Sequence[tuple[int, int]]) -> list[bytes]
     """Return a reply for each of the ranges of rows, as :func:`encode` would write it."""
     plain = _plain(frame)
     if type(plain) is dict:
-        return [_written({name: rows[start:stop] for name, rows in plain.items()}) for start, stop in bounds]
-    return [_written(plain[start:stop]) for start, stop in bounds]
+        parts = [{name: rows[start:stop] for name, rows in plain.items()} for start, stop in bounds]
+    else:
+        parts = [plain[start:stop] for start, stop in bounds]
+    return [_written({"predictions": part}) for part in parts]
 
 
 def _plain(frame: Frame) -> Any:
@@ -150,8 +157,7 @@ def _not_sayable() -> OutputError:
     return OutputError("the answer holds something JSON cannot say", code="output-not-json", path="predictions")
 
 
-def _written(predictions: Any) -> bytes:
-    answer = {"predictions": predictions}
+def _written(answer: Any) -> bytes:
     try:
         return orjson.dumps(answer)
     except TypeError:
@@ -159,7 +165,7 @@ def _written(predictions: Any) -> bytes:
         return _encode_slowly(answer)
 
 
-def _encode_slowly(answer: dict[str, Any]) -> bytes:
+def _encode_slowly(answer: Any) -> bytes:
     try:
         return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as exc:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from modelpack import coerce
 from modelpack.errors import Fault, OutputError
+from modelpack.fieldpath import join
 from modelpack.frame import Frame, Vector
 from modelpack.signature import Signature, Table, Tensors
 
@@ -98,8 +99,13 @@ def told(faults: Iterable[Fault], places: Places) -> list[Fault]:
 
 def at_row(fault: Fault, row: int) -> Fault:
     """Return the same fault in another row."""
-    here = f"[{fault.row}]"
-    path = f"[{row}]{fault.path.removeprefix(here)}" if fault.path.startswith(here) else fault.path
+    path = fault.path
+    # Rows of JSON come first in a path, and in tables their columns do.
+    for before in ("", join("", fault.column or "")):
+        here = f"{before}[{fault.row}]"
+        if path.startswith(here):
+            path = f"{before}[{row}]{path.removeprefix(here)}"
+            break
     return replace(fault, path=path, row=row)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from modelpack_server.delta.kinds import alike
 from modelpack_server.delta.log import Add, Shape
 from modelpack_server.delta.storage import PIECE, Root, inside, storage
 
-__all__ = ["PIECE", "Groups", "batches", "constant", "count", "read"]
+__all__ = ["PIECE", "Groups", "batches", "constant", "count", "count_new", "read"]
 
 Groups = Callable[[Any, set[str]], Sequence[int] | None]
 
@@ -23,6 +24,8 @@ Groups = Callable[[Any, set[str]], Sequence[int] | None]
 _CHANGE = "_change_type"
 _NEW = pa.array(["insert", "update_postimage"])
 _OLD = pa.array(["delete", "update_preimage"])
+# Rows of which only that column is read at a time.
+_MANY = 100_000
 
 
 def count(root: Root, add: Add) -> int:
@@ -32,6 +35,14 @@ def count(root: Root, add: Add) -> int:
         with storage(root).parquet(add.path) as file:
             rows = int(file.metadata.num_rows)
     return rows if add.alive is None else rows - int((~add.alive).sum())
+
+
+def count_new(root: Root, add: Add) -> int:
+    """Return how many rows of a file are new, or became what they are."""
+    if add.old or not add.change:
+        return 0 if add.old else count(root, add)
+    with storage(root).parquet(add.path) as file:
+        return sum(int(_is_change(batch, add).sum()) for _, batch in batches(file, [_CHANGE], _MANY))
 
 
 def read(
@@ -54,12 +65,12 @@ def read(
             layout.naming.check(shape.schema, names, root)
             known = layout.naming.inside(file.schema_arrow, path)
             there = {name: known[name] for name in known if name not in layout.partitions}
-            _check(file.schema_arrow, there, shape.schema, names, path)
+            _check(file.schema_arrow, there, replace(layout, schema=shape.schema), names, path)
             columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
             chosen = None if groups is None else groups(file.metadata, set(there))
             for first, batch in batches(file, columns, size, chosen):
                 numbers = np.arange(first + 1, first + 1 + batch.num_rows)
-                table = _table(batch, add, shape, names, there)
+                table = _table(batch, add, shape, names, there, path)
                 mask = _mask(batch, add, numbers)
                 if mask is not None:
                     table, numbers = table.filter(pa.array(mask)), numbers[mask]
@@ -72,12 +83,21 @@ def read(
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
-def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Root) -> None:
-    """Refuse values that would have to become others, as text that happens to be digits would."""
+def _check(schema: pa.Schema, known: Mapping[str, str], table: Shape, names: Sequence[str], path: Root) -> None:
+    """Refuse values that would have to become others, as text that happens to be digits would, or be overlooked."""
+    others = {name.lower(): name for name in known}
     for name in names:
         if name not in known:
+            other = others.get(name.lower())
+            if other is not None and name not in table.partitions:
+                raise InputError(
+                    f"has the column {other!r}, and the table {name!r}: only the case of letters is not the same",
+                    code="source-columns",
+                    path=str(path),
+                    hint="Write the file anew, with the table's names.",
+                )
             continue
-        found, kind = schema.field(known[name]).type, table.field(name).type
+        found, kind = schema.field(known[name]).type, table.schema.field(name).type
         if not alike(found, kind):
             raise InputError(
                 f"has the column {name!r} as {found}, and the table as {kind}",
@@ -115,9 +135,7 @@ def _runs(groups: Sequence[int]) -> list[list[int]]:
 def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """Return which rows count; None if all do."""
     if add.change:
-        words = pc.is_in(batch.column(_CHANGE), value_set=_OLD if add.old else _NEW)
-        found: np.ndarray[Any, Any] = words.to_numpy(zero_copy_only=False)
-        return found
+        return _is_change(batch, add)
     if add.alive is None or not len(numbers):
         return None
     known = add.alive[numbers[0] - 1 : numbers[-1]]
@@ -125,7 +143,15 @@ def _mask(batch: pa.RecordBatch, add: Add, numbers: np.ndarray[Any, Any]) -> np.
     return np.concatenate([known, np.ones(len(numbers) - len(known), dtype=bool)])
 
 
-def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str]) -> pa.Table:
+def _is_change(batch: pa.RecordBatch, add: Add) -> np.ndarray[Any, Any]:
+    words = pc.is_in(batch.column(_CHANGE), value_set=_OLD if add.old else _NEW)
+    found: np.ndarray[Any, Any] = words.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _table(
+    batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], there: Mapping[str, str], path: Root
+) -> pa.Table:
     columns = []
     for name in names:
         kind = shape.schema.field(name).type
@@ -133,10 +159,21 @@ def _table(batch: pa.RecordBatch, add: Add, shape: Shape, names: Sequence[str], 
             columns.append(constant(add.partition.get(name), kind, batch.num_rows))
         elif name in there:
             column = batch.column(there[name])
-            columns.append(column if column.type == kind else column.cast(kind))
+            columns.append(column if column.type == kind else _cast(column, kind, name, path))
         else:
             columns.append(pa.nulls(batch.num_rows, kind))
     return pa.table(columns, schema=pa.schema([pa.field(name, shape.schema.field(name).type) for name in names]))
+
+
+def _cast(column: pa.Array, kind: pa.DataType, name: str, path: Root) -> pa.Array:
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as exc:
+        # Arrow may quote the value in its message; ours must not.
+        message = (
+            f"has a value in the column {name!r}, which is {column.type}, that the table's type {kind} does not have"
+        )
+        raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
 def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:

@@ -16,10 +16,10 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
-from modelpack import coerce, render
+from modelpack import coerce
 from modelpack.errors import InputError
 from modelpack_server import problems
-from modelpack_server.codecs import cells
+from modelpack_server.codecs import json_body
 from modelpack_server.codecs.lines_apart import at_row
 from modelpack_server.codecs.shapes import LINES
 from modelpack_server.endpoints.state import State, stopping
@@ -170,7 +170,7 @@ class _Pieces:
                 frame, params = coerced(decoded, decoded.params, self._model.signature)
                 self._made = self._model.score_stream(frame, params)
             piece = next(self._made, _END)
-        return piece if piece is _END else cells.dump(render.plain(coerce.outputs(piece, None)))
+        return piece if piece is _END else json_body.encode_piece(coerce.outputs(piece, None))
 
     def close(self) -> None:
         """Let the model end its work."""

@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from modelpack_server.stream.follow import Follower, Piece, Work
 from modelpack_server.stream.options import Options, Summary, Waiter
 from modelpack_server.stream.spread import PieceWork, chunks
 from modelpack_server.stream.status import Status, status
-from modelpack_server.stream.upsert import Keyed, check_key, key_mark
+from modelpack_server.stream.upsert import Keyed, check_key, key_mark, same_key
 
 __all__ = ["run"]
 
@@ -54,7 +55,9 @@ def run(model: Model, source: str | Path, output: str | Path, options: Options, 
     stream = _Stream(model, root_of(source), root_of(output), options)
 
     def look() -> Status:
-        return status(model.digest, source, output, Options(job=options.job, changes="append"))
+        # A stream that is about to stop is not down yet.
+        changes = "append" if options.changes == "fail" else options.changes
+        return status(model.digest, source, output, replace(options, changes=changes, say=lambda _: None))
 
     with metrics.served(options.metrics, stream.summary, look):
         return stream.run(waiter)
@@ -168,12 +171,7 @@ class _Stream:
                 code="package-changed",
                 hint="With --new-package the stream goes on with this one; or give another output or --job.",
             )
-        if mark.key is not None and mark.key != self._key:
-            raise UsageError(
-                f"{self._target.root} was made with another key so far (--changes upsert)",
-                code="key-changed",
-                hint="Give the same --key, or another output.",
-            )
+        same_key(mark.key, self._key, self._target.root)
         return mark
 
     def _where(self, application: str) -> int | None:

@@ -26,7 +26,7 @@ from modelpack_server.batch.options import Options as BatchOptions
 from modelpack_server.batch.readers.columnar import read_raw, refuse_more
 from modelpack_server.batch.readers.jsonlines import MAX_LINE, Page
 from modelpack_server.batch.rejects import Aside, Rejects, Stop
-from modelpack_server.batch.scoring import Scorer
+from modelpack_server.batch.scoring import Scored, Scorer
 from modelpack_server.batch.writers.jsonlines import JsonLinesWriter
 from modelpack_server.codecs.lines_body import BOM
 from modelpack_server.columnar import StreamWriter
@@ -61,12 +61,13 @@ def run(model: Model, source: IO[bytes], output: IO[bytes], options: Options, wa
         with _refused(options) as refused:
             scorer = Scorer(model, values, keep=options.keep, refused=refused)
             for chunk in chunks:
-                scored = scorer(chunk)
-                refused.take(scored.chunk, scored.faults)
+                scored, failure = _scored(scorer, refused, chunk)
                 if scored.frame.rows or arrow:
                     writer.write(assembler.add(scored.chunk, scored.frame, scored.answers, scored.rows))
                     summary.rows += scored.frame.rows
                 output.flush()
+                if failure is not None:
+                    raise failure
             summary.rejected = refused.count
         assembler.finish()
     except BaseException:
@@ -80,6 +81,31 @@ def run(model: Model, source: IO[bytes], output: IO[bytes], options: Options, wa
         refuse_more(_STDIN, pipe)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _scored(scorer: Scorer, refused: Rejects, chunk: Chunk) -> tuple[Scored, InputError | None]:
+    """Return what is scored of a chunk, and the error of the line behind that, which ends the stream.
+
+    Lines before one that does not fit are answered whether they came with it or alone.
+
+    Raises:
+        InputError: there is none before, or it is a batch of Arrow, whose rows are answered together or not at all.
+    """
+    failure = None
+    while True:
+        try:
+            scored = scorer(chunk)
+            refused.take(scored.chunk, scored.faults)
+        except InputError as exc:
+            rows = [fault.row for fault in exc.faults if fault.row is not None]
+            if not rows or not isinstance(chunk.data, list):
+                raise
+            # Of many faults not all are told, so there may be one still before the first of them.
+            chunk, failure = chunk.before(min(rows)), exc
+            if not len(chunk):
+                raise
+        else:
+            return scored, failure
 
 
 class _Pipe:

@@ -20,7 +20,7 @@ from modelpack_server.delta.parts import Part
 from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.storage import Root, Storage
 
-__all__ = ["Keyed", "check_key", "key_mark"]
+__all__ = ["Keyed", "check_key", "key_mark", "same_key"]
 
 _NONE = -1
 
@@ -28,6 +28,20 @@ _NONE = -1
 def key_mark(key: Sequence[str] | None) -> int | None:
     """Return the number that stands for a key in the output; None for none."""
     return None if key is None else fingerprint("\n".join(sorted(key)))
+
+
+def same_key(made: int | None, key: int | None, output: Root) -> None:
+    """Compare the mark of the key that an output was made with so far with that of a key.
+
+    Raises:
+        UsageError: it was another one (``key-changed``).
+    """
+    if made is not None and made != key:
+        raise UsageError(
+            f"{output} was made with another key so far (--changes upsert)",
+            code="key-changed",
+            hint="Give the same --key, or another output.",
+        )
 
 
 def check_key(key: Sequence[str], schema: pa.Schema, kept: Sequence[str], root: Root) -> None:

@@ -17,6 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 import modelpack
 from modelpack.errors import InputError, UsageError
 from modelpack.model import Model
+from modelpack_server.delta import keys
 from modelpack_server.stream import Options, status, upsert
 
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -221,7 +222,7 @@ def test_two_rows_with_one_key_in_one_version_are_refused(tables: Any, model: Mo
     tables.add(4)
     tables.run(model, **KEYED)
     write_deltalake(tables.source, pa.table({"id": [7, 8, 7], "x": [1.0, 2.0, 3.0]}), mode="append")
-    with pytest.raises(InputError, match="version 2 adds more than one row with the same 'id'") as caught:
+    with pytest.raises(InputError, match="version 2 adds a row with the same 'id' as another one") as caught:
         tables.run(model, tables.add, **KEYED)
     assert caught.value.code == "key-repeated"
     assert tables.ids() == [0, 1, 2, 3]
@@ -229,16 +230,97 @@ def test_two_rows_with_one_key_in_one_version_are_refused(tables: Any, model: Mo
         Path(uri).name for uri in DeltaTable(tables.output).file_uris()
     }
     source().delete("id = 7")  # too late: what version 2 said is not changed by what version 3 says
-    with pytest.raises(InputError, match="version 2 adds more than one row"):
+    with pytest.raises(InputError, match="version 2 adds a row with the same"):
         tables.run(model, **KEYED)
 
 
-def test_of_two_versions_that_add_a_key_the_later_counts(tables: Any, model: Model, source: Any) -> None:
-    row = pa.table({"id": [1], "x": [1.0]})
-    write_deltalake(tables.source, row, mode="append")
-    write_deltalake(tables.source, row.set_column(1, "x", pa.array([2.0])), mode="append")
-    tables.run(model, from_version=0, **KEYED)
-    assert tables.scored() == [{"id": 1, "x": 2.0, "score": 4.0}]
+@pytest.mark.parametrize("max_rows", [1, 100])
+@pytest.mark.parametrize("way", ["insert", "update", "refused"])
+def test_a_key_that_another_row_of_the_source_has_is_refused(
+    tables: Any, model: Model, source: Any, way: str, max_rows: int
+) -> None:
+    """The same whether the two are in one commit of the output, and also if one is deleted later."""
+    options = {"max_rows": max_rows, "from_version": 0, "on_error": tables.rejects, **KEYED}
+    tables.add(4)
+    tables.run(model, **options) if max_rows == 1 else None
+    if way == "update":
+        source().update(updates={"id": "1"}, predicate="id = 2")
+    else:
+        row = {"id": [1], "x": [7.0 if way == "insert" else None]}
+        write_deltalake(tables.source, pa.table(row, schema=SCHEMA), mode="append")
+    source().delete("id = 1 and (x = 7.0 or x is null)" if way != "update" else "id = 1 and x = 0.5")
+    with pytest.raises(InputError, match="version 2 adds a row with the same 'id' as another one") as caught:
+        tables.run(model, **options)
+    assert caught.value.code == "key-repeated"
+
+
+def test_keys_that_went_may_come_again(tables: Any, model: Model, source: Any) -> None:
+    def overwrite() -> None:
+        write_deltalake(tables.source, pa.table({"id": [3, 1, 9], "x": [1.0, 2.0, 3.0]}), mode="overwrite")
+
+    tables.add(6)
+    steps: list[Callable[[], Any]] = [
+        lambda: source().delete("id = 2"),
+        lambda: put(source(), [1, 2], 5.0),
+        lambda: source().update(updates={"id": "1 - id"}, predicate="id < 2"),
+        lambda: source().delete("id > 3"),
+        lambda: write_deltalake(tables.source, pa.table({"id": [4, 5], "x": [8.0, 9.0]}), mode="append"),
+        overwrite,
+        lambda: source().restore(3),
+    ]
+    for number in range(len(steps)):
+        tables.run(model, steps[number], **KEYED)
+        assert tables.scored() == wanted(tables)
+    tables.output = tables.folder / "at once"
+    assert tables.run(model, from_version=0, max_rows=1000, **KEYED).commits == 1
+    assert tables.scored() == wanted(tables)
+
+
+def test_a_new_key_replaces_rows_that_others_have_put_into_the_output(tables: Any, model: Model, source: Any) -> None:
+    tables.add(4)
+    tables.run(model, **KEYED)
+    foreign = pa.table({"id": [1, 1, 2, 5, 5, 77], "x": [0.0] * 6, "score": [-1.0] * 6})
+    write_deltalake(tables.output, foreign, mode="append")
+    tables.run(
+        model,
+        lambda: write_deltalake(tables.source, pa.table({"id": [5], "x": [5.0]}), mode="append"),
+        lambda: source().update(updates={"x": "9.0"}, predicate="id = 1"),
+        lambda: source().delete("id = 2"),
+        **KEYED,
+    )
+    assert tables.scored() == [*wanted(tables), {"id": 77, "x": 0.0, "score": -1.0}]
+
+
+@pytest.mark.parametrize("gone", ["file", "log"])
+def test_a_source_that_does_not_tell_any_more_repeats_no_key(tables: Any, model: Model, source: Any, gone: str) -> None:
+    write_deltalake(tables.source, pa.table({"id": [0, 9], "x": [0.0, 9.0]}), mode="append")
+    tables.run(model, **KEYED)
+    (old,) = tables.source.glob("*.parquet")
+    write_deltalake(tables.output, pa.table({"id": [5], "x": [0.0], "score": [-1.0]}), mode="append")
+    write_deltalake(tables.source, pa.table({"id": [5], "x": [5.0]}), mode="append")
+    source().optimize.compact()
+    source().create_checkpoint()
+    lost = [old] if gone == "file" else [tables.source / "_delta_log" / f"{version:020d}.json" for version in (0, 1)]
+    for path in lost:
+        path.unlink()
+    tables.run(model, **KEYED)
+    assert tables.scored() == wanted(tables)
+
+
+def test_key_columns_may_be_called_like_what_is_counted(tables: Any, model: Model) -> None:
+    key = ("moment", "row", "count", "number", "key1", "modelpack gone 0")
+    schema = pa.schema([*((name, pa.int64()) for name in key), ("x", pa.float64())])
+    DeltaTable.create(tables.source, schema, configuration=FEED)
+    rows = [[i, i, i, 1, 1, 1, float(i)] for i in range(4)]
+    write_deltalake(tables.source, pa.table(list(zip(*rows, strict=True)), schema=schema), mode="append")
+    tables.run(
+        model,
+        lambda: DeltaTable(tables.source).update(updates={"x": "x + 10"}, predicate="moment = 1"),
+        lambda: DeltaTable(tables.source).delete("moment = 2"),
+        changes="upsert",
+        key=key,
+    )
+    assert sorted(row["score"] for row in tables.scored()) == [0.0, 6.0, 22.0]
 
 
 def test_a_row_without_a_key_is_refused(tables: Any, model: Model, source: Any) -> None:
@@ -258,7 +340,7 @@ def test_a_row_that_does_not_fit_any_more_leaves_no_old_answer(tables: Any, mode
     done = tables.run(
         model,
         lambda: source().update(updates={"x": "null"}, predicate="id = 1"),
-        lambda: write_deltalake(tables.source, pa.table({"id": [2], "x": [None]}, schema=SCHEMA), mode="append"),
+        lambda: source().update(updates={"x": "null"}, predicate="id = 2"),
         lambda: source().update(updates={"x": "5.0"}, predicate="id = 1"),
         **options,
     )
@@ -383,11 +465,36 @@ def test_what_others_do_to_the_output_meanwhile_is_not_lost(
     tables.run(model, idle=3, **KEYED)
     found = [(row["id"], row["x"], row["score"]) for row in tables.scored()]
     expected = [(row["id"], row["x"], row["score"]) for row in wanted(tables)]
-    if what == "append":  # another writer has written the key 3 a second time: both rows are what the source says
-        expected = sorted([*expected, expected[3], (99, 2.0, 4.0)])
+    if what == "append":  # the key 3 a second time, and one that the source does not have
+        expected = [*expected, (99, 2.0, 4.0)]
     elif what == "update":
         expected[9] = (*expected[9][:2], -1.0)
     assert sorted(found) == expected
+
+
+@pytest.mark.parametrize("setting", ["delta.dataSkippingNumIndexedCols=0", "delta.isolationLevel=WriteSerializable"])
+@pytest.mark.parametrize("ids", [[20], [20, 3]])
+def test_a_key_that_others_add_meanwhile_is_there_once(
+    tables: Any, model: Model, source: Any, monkeypatch: pytest.MonkeyPatch, ids: list[int], setting: str
+) -> None:
+    """Between the look whether the output has the key, and the commit."""
+    tables.add()
+    tables.run(model, **KEYED)
+    DeltaTable(tables.output).alter.set_table_properties(dict([setting.split("=")]))
+    rows = pa.table({"id": ids, "x": [-1.0] * len(ids), "score": [-1.0] * len(ids)})
+    left, found = [lambda: write_deltalake(tables.output, rows, mode="append")], keys.found
+
+    def late(*args: Any) -> pa.Table:
+        known = found(*args)
+        if left:
+            left.pop()()
+        return known
+
+    monkeypatch.setattr(keys, "found", late)
+    put(source(), ids, 7.0)
+    done = tables.run(model, idle=3, **KEYED)
+    assert done.conflicts == 1
+    assert tables.scored() == wanted(tables)
 
 
 def test_many_rows_are_taken_as_they_come(

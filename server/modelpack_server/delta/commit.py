@@ -125,11 +125,12 @@ class Target:
         *,
         mode: Literal["append", "overwrite"] = "append",
         keep: bool = False,
+        alone: bool = False,
     ) -> None:
         """Add the parts and move the transactions, both or neither; ``overwrite`` removes all rows that were there.
 
         ``table`` must be the very object from which the transactions' old values were read: delta-rs looks for
-        conflicts since that snapshot, and a path or a later one would hide them.
+        conflicts since that snapshot, and a path or a later one would hide them. ``alone``: any commit is one.
 
         Raises:
             Conflict: one of the transactions was moved since; the parts are removed, unless ``keep`` is set.
@@ -138,7 +139,7 @@ class Target:
         """
         errors = require("deltalake.exceptions")
         self._check_columns(table, parts)
-        chosen = properties(transactions, facts)
+        chosen = properties(transactions, facts, retries=0 if alone else _RETRIES)
         actions = [part.action() for part in parts if part.rows]
         try:
             table.create_write_transaction(actions, mode, table.schema(), commit_properties=chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,7 @@ def read(
             layout.naming.check(shape.schema, names, root)
             known = layout.naming.inside(file.schema_arrow, path)
             there = {name: known[name] for name in known if name not in layout.partitions}
-            inner = [name for name in names if name not in layout.partitions]
-            _check(file.schema_arrow, there, shape.schema, inner, path)
+            _check(file.schema_arrow, there, replace(layout, schema=shape.schema), names, path)
             columns = [there[name] for name in names if name in there] + ([_CHANGE] if add.change else [])
             chosen = None if groups is None else groups(file.metadata, set(there))
             for first, batch in batches(file, columns, size, chosen):
@@ -83,13 +83,13 @@ def read(
         raise InputError(message, code="file-unreadable", path=str(path)) from exc
 
 
-def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names: Sequence[str], path: Root) -> None:
+def _check(schema: pa.Schema, known: Mapping[str, str], table: Shape, names: Sequence[str], path: Root) -> None:
     """Refuse values that would have to become others, as text that happens to be digits would, or be overlooked."""
     others = {name.lower(): name for name in known}
     for name in names:
         if name not in known:
             other = others.get(name.lower())
-            if other is not None:
+            if other is not None and name not in table.partitions:
                 raise InputError(
                     f"has the column {other!r}, and the table {name!r}: only the case of letters is not the same",
                     code="source-columns",
@@ -97,7 +97,7 @@ def _check(schema: pa.Schema, known: Mapping[str, str], table: pa.Schema, names:
                     hint="Write the file anew, with the table's names.",
                 )
             continue
-        found, kind = schema.field(known[name]).type, table.field(name).type
+        found, kind = schema.field(known[name]).type, table.schema.field(name).type
         if not alike(found, kind):
             raise InputError(
                 f"has the column {name!r} as {found}, and the table as {kind}",

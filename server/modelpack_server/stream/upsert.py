@@ -14,11 +14,13 @@ from modelpack.errors import Fault, InputError, UsageError
 from modelpack_server.batch.chunks import Chunk
 from modelpack_server.batch.rejects import Rejects
 from modelpack_server.batch.scoring import Scored
+from modelpack_server.delta import keys
 from modelpack_server.delta.commit import Target
-from modelpack_server.delta.merge import Upsert, merge, touches
+from modelpack_server.delta.merge import Upsert, merge
 from modelpack_server.delta.parts import Part
 from modelpack_server.delta.position import Position, fingerprint
 from modelpack_server.delta.storage import Root, Storage
+from modelpack_server.delta.tables import open_table
 
 __all__ = ["Keyed", "check_key", "key_mark", "same_key"]
 
@@ -127,33 +129,98 @@ class Keyed:
         columns = [table.column(name) for name in self.key]
         self._found.append(pa.table([*columns, moment, rows], names=[*self._inner, "moment", "row"]))
 
-    def _left(self, schema: pa.Schema) -> pa.Table:
+    def _all(self, schema: pa.Schema) -> pa.Table:
+        """Return all that was taken in, with the keys in the types of the output."""
+        kinds = [schema.field(name).type for name in self.key]
+        whole = pa.schema([*zip(self._inner, kinds, strict=True), ("moment", pa.int64()), ("row", pa.int64())])
+        return pa.concat_tables([whole.empty_table(), *(table.cast(whole) for table in self._found)])
+
+    def _left(self, found: pa.Table) -> pa.Table:
         """Return each key once, with the number of the row it ends with, or that it has none.
 
         Raises:
             InputError: a version adds two rows with one key (``key-repeated``).
         """
-        kinds = [schema.field(name).type for name in self.key]
-        whole = pa.schema([*zip(self._inner, kinds, strict=True), ("moment", pa.int64()), ("row", pa.int64())])
-        found = pa.concat_tables([whole.empty_table(), *(table.cast(whole) for table in self._found)])
         if self._are_all_new(found):
-            return found.drop_columns("moment").rename_columns([*self.key, "row"])
+            return found.drop_columns("moment")
         new = found.filter(pc.equal(pc.bit_wise_and(found.column("moment"), 1), 1))
         counts = new.group_by([*self._inner, "moment"]).aggregate([([], "count_all")])
         twice = counts.filter(pc.greater(counts.column("count_all"), 1))
         if twice.num_rows:
-            first = pc.min(twice.column("moment")).as_py()
-            raise InputError(
-                f"version {first // 2} adds more than one row with the same {', '.join(map(repr, self.key))}",
-                code="key-repeated",
-                path=str(self._source),
-                hint="Name with --key the columns that tell all rows of the source apart.",
-            )
+            raise self._repeated(pc.min(twice.column("moment")).as_py() // 2)
         last = found.group_by(self._inner).aggregate([("moment", "max")])
         both = found.join(last, keys=self._inner, join_type="inner")
         ends = both.filter(pc.equal(both.column("moment"), both.column("moment_max")))
         kept = ends.group_by(self._inner).aggregate([("row", "max")]).select([*self._inner, "row_max"])
-        return kept.rename_columns([*self.key, "row"])
+        return kept.rename_columns([*self._inner, "row"])
+
+    def _keys(self, table: pa.Table) -> pa.Table:
+        """Return the keys of a table under their own names; inside they have others, as ours might be among them."""
+        return table.select(self._inner).rename_columns(self.key)
+
+    def _met(self, table: Any, found: pa.Table, left: pa.Table) -> bool:
+        """Say whether the output has a row with one of the keys.
+
+        A key that comes where there is a row with it already, and that none went with, is looked up in the source.
+
+        Raises:
+            InputError: the source has more than one row with it (``key-repeated``).
+        """
+        root = self._target.root
+        again, first = self._bare(found, left.num_rows)
+        met = keys.found(root, table, self._keys(first)).rename_columns(self._inner)
+        self._check(pa.concat_tables([again, first.join(met, keys=self._inner, join_type="left semi")]))
+        if met.num_rows or first.num_rows == left.num_rows:
+            return bool(met.num_rows)
+        rest = left.join(first, keys=self._inner, join_type="left anti")
+        return keys.touches(root, table, self._keys(rest))
+
+    def _bare(self, found: pa.Table, several: int) -> tuple[pa.Table, pa.Table]:
+        """Return the keys that came in a version in which no row with them went, and when.
+
+        First those that there was a row with before, in what was taken in; then those of which nothing is told there.
+        ``several``: how many keys there are.
+        """
+        names = [*self._inner, "moment"]
+        if several == found.num_rows:
+            came = found.filter(pc.equal(pc.bit_wise_and(found.column("moment"), 1), 1)).select(names)
+            return came.slice(0, 0), came
+        events = found.group_by(names).aggregate([])
+        ids = events.select(self._inner).group_by(self._inner).aggregate([])
+        ids = ids.append_column("number", pa.array(np.arange(ids.num_rows)))
+        events = events.join(ids, keys=self._inner, join_type="inner").combine_chunks()
+        number, moment = (events.column(name).to_numpy() for name in ("number", "moment"))
+        order = np.lexsort((moment, number))
+        number, moment = number[order], moment[order]
+        first = np.append(True, number[1:] != number[:-1])[: len(number)]
+        before = np.append(0, moment[:-1])[: len(number)]
+        bare = (moment % 2 == 1) & (first | (before != moment - 1))
+        again = bare & ~first & (before % 2 == 1)
+        return events.select(names).take(order[again]), events.select(names).take(order[bare & first])
+
+    def _check(self, told: pa.Table) -> None:
+        """Refuse keys that the source has more than once in the version in which they came."""
+        moments = told.column("moment")
+        for moment in sorted(pc.unique(moments).to_pylist()):
+            some = self._keys(told.filter(pc.equal(moments, moment)))
+            try:
+                twice = keys.repeated(self._source, open_table(self._source, moment // 2), some)
+            except FileNotFoundError:
+                continue  # what was cleaned up since does not tell
+            except (InputError, UsageError) as exc:
+                if exc.code not in ("table-unreadable", "table-missing"):
+                    raise
+                continue
+            if twice:
+                raise self._repeated(moment // 2)
+
+    def _repeated(self, version: int) -> InputError:
+        return InputError(
+            f"version {version} adds a row with the same {', '.join(map(repr, self.key))} as another one",
+            code="key-repeated",
+            path=str(self._source),
+            hint="Name with --key the columns that tell all rows of the source apart.",
+        )
 
     def _are_all_new(self, found: pa.Table) -> bool:
         """Say whether all rows came in one version and were taken, no two with one key: nothing is to be compared."""
@@ -170,24 +237,25 @@ class Keyed:
         The cheapest commit that does it: files that are added, where no row of the output has one of the keys.
 
         Raises:
-            Conflict: somebody else has moved the position, or changed rows of the output meanwhile.
+            Conflict: somebody else has moved the position, or committed anything to the output meanwhile.
+            InputError: the source has more than one row with a key (``key-repeated``).
         """
         target = self._target
         try:
             schema = pa.schema(table.schema().to_arrow())
-            left = self._left(schema)
+            found = self._all(schema)
+            left = self._left(found)
             stays = left.filter(pc.greater_equal(left.column("row"), 0))
-            gone = left.filter(pc.less(left.column("row"), 0)).select(self.key)
-            met = touches(target.root, table, left.select(self.key))
+            met = self._met(table, found, left)
             if not met and stays.num_rows == self._rows:
                 mine, parts = parts, ()
-                target.commit(table, mine, transactions, facts)
+                target.commit(table, mine, transactions, facts, alone=True)
             elif not met and not stays.num_rows:
-                target.commit(table, [], transactions, facts)
+                target.commit(table, [], transactions, facts, alone=True)
             else:
                 new = _picked(target.files, parts, stays.column("row").to_numpy(), self._rows)
-                merge(target.root, table, Upsert(self.key, new, gone, left.num_rows), transactions, facts)
-            return int(gone.num_rows)
+                merge(target.root, table, Upsert(self.key, new, self._keys(left), left.num_rows), transactions, facts)
+            return int(left.num_rows - stays.num_rows)
         finally:
             # A merge has written files of its own.
             target.withdraw(parts)

@@ -20,8 +20,10 @@ import warm as warm_start
 
 import modelpack
 
-# A shell that starts the suite in the background ignores SIGINT, and every process started here would inherit that.
+# A shell that starts the suite in the background ignores SIGINT, and nohup SIGHUP, which all processes started here would
+# inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # These JVMs live too short for the second compiler, and for threads that collect garbage.

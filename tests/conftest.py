@@ -20,8 +20,8 @@ import warm as warm_start
 
 import modelpack
 
-# A shell that starts the suite in the background ignores SIGINT, and nohup SIGHUP, which all processes started here would
-# inherit.
+# A shell that starts the suite in the background ignores SIGINT, and nohup SIGHUP, and every process started here would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

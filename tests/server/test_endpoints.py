@@ -539,7 +539,7 @@ class TestHops:
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
-        # What is counted of a request, and who says that it is still wanted, are no steps on its way: no data passes there.
+        # What is counted of a request, and who says that it is wanted, are no steps on its way: no data passes there.
         return entered - {"modelpack_server/metrics", "modelpack/wanted.py"}
 
     @pytest.fixture(autouse=True)

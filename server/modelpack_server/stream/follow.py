@@ -292,7 +292,8 @@ class Follower:
             kind = self._kind_in(shape, field.name, earlier=earlier)
             comes_later = kind is None and field.name not in self._seen
             if kind != field.type and not (earlier and (comes_later or (kind and widens(kind, field.type)))):
-                now = "is gone" if kind is None else f"is {kind}"
+                named = "is gone" if shape.inner(field.name) is None else "is another column"
+                now = named if kind is None else f"is {kind}"
                 raise InputError(
                     f"the column {field.name!r} was {field.type} and {now} from version {version} on",
                     code="source-columns",

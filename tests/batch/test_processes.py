@@ -86,23 +86,23 @@ def test_rows_that_do_not_fit_are_counted_together(data: Path, loaded: Model) ->
 
 def test_the_error_of_a_process_is_the_error_of_the_run(data: Path, loaded: Model) -> None:
     with pytest.raises(ModelError, match=r"data/\d\.parquet, rows 1 to 100"):
-        modelpack.predict_files(loaded, "data", "out/", workers=2, params={"fail": True})
+        modelpack.predict_files(loaded, "data", "out/", workers=1, params={"fail": True})
     assert not Path("out").exists()
 
 
 def test_a_process_that_dies_ends_the_run_which_goes_on_later(data: Path, loaded: Model) -> None:
     params = {"kill": True}
     with pytest.raises(SaveError, match="has ended") as caught:
-        modelpack.predict_files(loaded, "data", "out/", workers=2, params=params)
+        modelpack.predict_files(loaded, "data", "out/", workers=1, params=params)
     assert caught.value.code == "worker-died"
-    assert modelpack.predict_files(loaded, "data", "out/", workers=2).rows == FILES * ROWS
+    assert modelpack.predict_files(loaded, "data", "out/", workers=1).rows == FILES * ROWS
 
 
 def test_a_package_that_was_replaced_meanwhile_is_not_loaded(data: Path, loaded: Model, package: Path) -> None:
     manifest = package / "modelpack.json"
     manifest.write_text(manifest.read_text().replace('"doubler"', '"trebler"', 1))
     with pytest.raises(modelpack.errors.ModelpackError) as caught:
-        modelpack.predict_files(loaded, "data", "out/", workers=2)
+        modelpack.predict_files(loaded, "data", "out/", workers=1)
     assert caught.value.code == "package-differs"
 
 

@@ -182,6 +182,18 @@ def add_vector_to(root: Path, dead: list[int]) -> None:
 
 
 @pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three files of two rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(3):
+        ids = [2 * number, 2 * number + 1]
+        table = pa.table({"id": ids, "x": [float(i) for i in ids], "n": ids, "name": [f"r{i}" for i in ids]})
+        pq.write_table(table, folder / f"{number}.parquet")
+    return folder
+
+
+@pytest.fixture
 def add_vector() -> Callable[[Path, list[int]], None]:
     """Mark rows of the only file of a Delta table as deleted."""
     return add_vector_to

@@ -30,18 +30,6 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 DELTA = Options(output_format="delta")
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three files of two rows."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for number in range(3):
-        ids = [2 * number, 2 * number + 1]
-        table = pa.table({"id": ids, "x": [float(i) for i in ids], "n": ids, "name": [f"r{i}" for i in ids]})
-        pq.write_table(table, folder / f"{number}.parquet")
-    return folder
-
-
 def rows(root: Path) -> list[dict[str, Any]]:
     """Return what is in a table, by id."""
     found: list[dict[str, Any]] = pa.table(DeltaTable(root).to_pyarrow_table()).to_pylist()

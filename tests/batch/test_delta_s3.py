@@ -11,12 +11,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from s3_server import OPTIONS, SECRET, Server
@@ -32,16 +32,10 @@ DELTA = Options(output_format="delta")
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three files of two rows, each a part of its own."""
     monkeypatch.setattr(plan, "_PART_BYTES", 1)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for number in range(3):
-        ids = [2 * number, 2 * number + 1]
-        table = pa.table({"id": ids, "x": [float(i) for i in ids], "n": ids, "name": [f"r{i}" for i in ids]})
-        pq.write_table(table, folder / f"{number}.parquet")
-    return folder
+    return data
 
 
 @pytest.fixture
@@ -134,9 +128,10 @@ def test_what_was_made_before_a_failure_is_not_made_again(
     assert below(out) == listed(out)
 
 
-def test_rejects_go_to_a_file_here_and_a_killed_run_goes_on_with_them(
+def stopped_with_rejects(
     data: Path, make_model: Callable[..., Model], out: str, tmp_path: Path
-) -> None:
+) -> tuple[Callable[[], Summary], list[float]]:
+    """End a run with a reject at its last part; return what goes on with it, and the first x of each call so far."""
     (data / "0.csv").write_text("id,x,n,name\n8,8,8,b\n9,oops,1,a\n")
     options = Options(output_format="delta", on_error=tmp_path / "bad.jsonl", keep=("name",))
     broken, calls = [4.0], list[float]()
@@ -144,7 +139,14 @@ def test_rejects_go_to_a_file_here_and_a_killed_run_goes_on_with_them(
     with pytest.raises(ModelError):
         predict_files(model, [data], out, options)
     broken.clear()
-    summary = predict_files(model, [data], out, options)
+    return partial(predict_files, model, [data], out, options), calls
+
+
+def test_rejects_go_to_a_file_here_and_a_killed_run_goes_on_with_them(
+    data: Path, make_model: Callable[..., Model], out: str, tmp_path: Path
+) -> None:
+    go_on, calls = stopped_with_rejects(data, make_model, out, tmp_path)
+    summary = go_on()
     assert (summary.rows, summary.rejected) == (7, 1)
     assert calls == [8.0, 0.0, 2.0, 4.0, 4.0]
     assert [json.loads(line)["row"] for line in (tmp_path / "bad.jsonl").read_text().splitlines()] == [2]
@@ -163,17 +165,11 @@ def test_rejects_may_go_to_a_device(data: Path, model: Model, out: str, monkeypa
 def test_where_the_rejects_are_lost_they_are_made_again_and_the_data_stays(
     data: Path, make_model: Callable[..., Model], out: str, tmp_path: Path
 ) -> None:
-    (data / "0.csv").write_text("id,x,n,name\n8,8,8,b\n9,oops,1,a\n")
-    options = Options(output_format="delta", on_error=tmp_path / "bad.jsonl", keep=("name",))
-    broken, calls = [4.0], list[float]()
-    model = failing(make_model, broken, calls)
-    with pytest.raises(ModelError):
-        predict_files(model, [data], out, options)
+    go_on, _ = stopped_with_rejects(data, make_model, out, tmp_path)
     before = below(out)
     for aside in tmp_path.glob(".modelpack-*.rejects"):
         aside.unlink()
-    broken.clear()
-    summary = predict_files(model, [data], out, options)
+    summary = go_on()
     assert (summary.rows, summary.rejected) == (7, 1)
     assert before < below(out)
     assert below(out) == listed(out)
